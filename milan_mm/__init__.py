@@ -1,0 +1,7 @@
+# SPDX-License-Identifier: Apache-2.0
+"""MILAN for the OpenMMLab family: importing this registers the components, scope ``milan_mm``."""
+__version__ = '0.1.0'
+
+from .datasets import *  # noqa: E402, F401, F403
+from .errors import MilanError  # noqa: E402
+from .models import *  # noqa: E402, F401, F403

@@ -1,0 +1,174 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Reading weights without running what a file says.
+
+A pickle can run code when it is loaded. Every file of weights goes through
+:func:`read_checkpoint`, which reads safetensors, what torch's restricted unpickler accepts, and
+TorchScript archives by their tensors alone.
+"""
+import collections
+import os
+import pickle
+import zipfile
+from pathlib import Path
+from typing import Any, Dict, Union
+
+import numpy as np
+import torch
+from mmengine.logging import HistoryBuffer
+from torch import Tensor
+
+from .errors import MilanError
+
+try:
+    from numpy._core import multiarray
+except ImportError:  # numpy < 2
+    from numpy.core import multiarray
+
+# What mmengine's training checkpoints hold beside tensors: histories of logged scalars.
+_SAFE = [
+    HistoryBuffer, multiarray._reconstruct, multiarray.scalar, np.ndarray, np.dtype,
+    *(type(np.dtype(kind)) for kind in (np.float64, np.float32, np.int64, np.int32, np.bool_))
+]
+
+
+def read_checkpoint(path: Union[str, Path], trust: bool = False) -> Dict[str, Any]:
+    """Reads a file of weights onto the CPU.
+
+    Args:
+        path: ``.safetensors``, or anything ``torch.save`` or ``torch.jit.save`` wrote.
+        trust: whether a pickle may run the code it names. Only for files whose origin is known.
+
+    Returns:
+        What was saved: a state dict, or a dict that holds one.
+
+    Raises:
+        MilanError: if the file is missing, damaged, or needs code that was not opted in to.
+    """
+    path = Path(path).expanduser()
+    if not path.is_file():
+        raise MilanError(f'no such file: {path}. Give the path of a checkpoint '
+                         '(.pth, .pt or .safetensors)')
+    if path.stat().st_size == 0:
+        raise MilanError(f'{path} is empty: it was probably cut off while it was written')
+    try:
+        if path.suffix == '.safetensors':
+            from safetensors.torch import load_file
+            return load_file(str(path))
+        if is_torchscript(path):
+            return read_torchscript_state(path)
+        with torch.serialization.safe_globals(_SAFE):
+            loaded = torch.load(path, map_location='cpu', weights_only=not trust)
+    except pickle.UnpicklingError as error:
+        raise MilanError(_refusal(path, error)) from error
+    except Exception as error:
+        raise MilanError(f'{path} is not a readable checkpoint ({type(error).__name__}: '
+                         f'{first_line(error)}). Expected safetensors or a file of torch.save; '
+                         'was it copied to the end?') from error
+    if not isinstance(loaded, dict):
+        raise MilanError(f'{path} holds a {type(loaded).__name__}, expected a dict of weights; '
+                         'save model.state_dict(), not the model')
+    return loaded
+
+
+def state_of(checkpoint: Dict[str, Any]) -> Dict[str, Tensor]:
+    """The state dict inside a checkpoint of mmengine, of the MAE family, or a bare one."""
+    for key in ('state_dict', 'model'):
+        if isinstance(checkpoint.get(key), dict):
+            checkpoint = checkpoint[key]
+            break
+    return {
+        name.removeprefix('module.'): value
+        for name, value in checkpoint.items() if isinstance(value, Tensor)
+    }
+
+
+def write_atomically(path: Union[str, Path], write: Any) -> None:
+    """Calls ``write(temporary_path)`` and renames, so that a file is whole or absent."""
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f'.{path.stem}.{os.getpid()}{path.suffix}')
+    try:
+        write(temporary)
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def first_line(error: BaseException) -> str:
+    return (str(error).strip().splitlines() or ['no message'])[0][:200]
+
+
+def _refusal(path: Path, error: Exception) -> str:
+    return (f'{path} is refused: it is a pickle that needs more than tensors and plain values '
+            f'({first_line(error)}), and loading it could run code. Get a safetensors file or a '
+            'bare state dict, or, if you know where it comes from, pass --trust-checkpoint')
+
+
+def is_torchscript(path: Path) -> bool:
+    """Whether the file is an archive of ``torch.jit.save``."""
+    if not zipfile.is_zipfile(path):
+        return False
+    with zipfile.ZipFile(path) as archive:
+        return any(name.endswith('constants.pkl') for name in archive.namelist())
+
+
+def read_torchscript_state(path: Path) -> Dict[str, Tensor]:
+    """The parameters and buffers of a TorchScript archive, none of its code being run.
+
+    OpenAI published CLIP as such archives. The pickle inside is a tree of modules; only tensors,
+    their storages and empty stand-ins for the modules' classes are let through.
+    """
+    with zipfile.ZipFile(path) as archive:
+        index = next(n for n in archive.namelist() if n.endswith('/data.pkl'))
+        reader = _TorchScriptUnpickler(archive, index.removesuffix('data.pkl'))
+        tree = reader.load()
+    state: Dict[str, Tensor] = {}
+    _collect(tree, '', state)
+    return state
+
+
+class _Module(dict):
+    """Stands for an object of any TorchScript class: its attributes, no behaviour."""
+
+    def __setstate__(self, attributes: dict) -> None:
+        self.update(attributes)
+
+
+class _TorchScriptUnpickler(pickle.Unpickler):
+
+    def __init__(self, archive: zipfile.ZipFile, root: str) -> None:
+        super().__init__(archive.open(root + 'data.pkl'))
+        self.archive, self.root = archive, root
+        self.storages: Dict[str, Tensor] = {}
+
+    def find_class(self, module: str, name: str) -> Any:
+        if module.startswith('__torch__'):
+            return _Module
+        if (module, name) == ('torch._utils', '_rebuild_tensor_v2'):
+            return _rebuild_tensor
+        if (module, name) == ('collections', 'OrderedDict'):
+            return collections.OrderedDict
+        if module == 'torch.jit._pickle':  # typed lists and dicts: only their contents matter
+            return lambda *args: args[0] if args else None
+        if module == 'torch' and name.endswith('Storage'):
+            return getattr(torch, name).dtype
+        raise pickle.UnpicklingError(f'the archive names {module}.{name}')
+
+    def persistent_load(self, pid: tuple) -> Tensor:
+        _, dtype, key, _, _ = pid
+        if key not in self.storages:
+            data = bytearray(self.archive.read(f'{self.root}data/{key}'))
+            self.storages[key] = torch.frombuffer(data, dtype=dtype)
+        return self.storages[key]
+
+
+def _rebuild_tensor(storage: Tensor, offset: int, size: tuple, stride: tuple, *_: Any) -> Tensor:
+    return storage.as_strided(size, stride, offset).clone()
+
+
+def _collect(node: Any, prefix: str, state: Dict[str, Tensor]) -> None:
+    for name, value in node.items():
+        if isinstance(value, Tensor):
+            state[prefix + name] = value
+        elif isinstance(value, _Module):
+            _collect(value, f'{prefix}{name}.', state)

@@ -1,0 +1,70 @@
+# SPDX-License-Identifier: Apache-2.0
+"""From a file to RGB pixels, whatever the file holds."""
+from pathlib import Path
+from typing import Tuple, Union
+
+import numpy as np
+from PIL import Image, ImageOps
+
+from ..errors import MilanError
+
+SUFFIXES = ('.png', '.jpg', '.jpeg', '.webp', '.bmp', '.tif', '.tiff', '.gif')
+
+
+class UnreadablePicture(MilanError):
+    """A file that cannot be decoded; the message names it."""
+
+
+def open_picture(path: Union[str, Path]) -> Image.Image:
+    """Decodes a picture, upright, as RGB, or as RGBA where the file has transparency.
+
+    Palettes are looked up, grey and CMYK converted, 16-bit and float channels scaled to 8 bits,
+    the EXIF orientation applied; of an animation the first frame is taken.
+
+    Args:
+        path: of a file in any format that Pillow reads.
+
+    Raises:
+        UnreadablePicture: if the file is missing, truncated or no picture.
+    """
+    try:
+        with Image.open(path) as image:
+            image.load()
+            # A palette is looked up first: transposing keeps its transparency only as a note.
+            return ImageOps.exif_transpose(_to_rgb(image))
+    except MemoryError:
+        raise
+    except Exception as error:
+        raise UnreadablePicture(f'cannot decode {path}: {type(error).__name__}: {error}') from error
+
+
+def composite(image: Image.Image,
+              background: Tuple[int, int, int] = (255, 255, 255)) -> Image.Image:
+    """Lays a picture with alpha over a colour; an RGB picture is given back as it is."""
+    if image.mode != 'RGBA':
+        return image
+    below = Image.new('RGBA', image.size, (*background, 255))
+    return Image.alpha_composite(below, image).convert('RGB')
+
+
+def _to_rgb(image: Image.Image) -> Image.Image:
+    exif = image.getexif()
+    if image.mode in ('I;16', 'I;16L', 'I;16B', 'I;16N', 'I', 'F'):
+        converted = Image.fromarray(_to_8_bits(np.asarray(image), image.mode)).convert('RGB')
+    elif image.mode in ('RGBA', 'LA', 'PA', 'La', 'RGBa') or 'transparency' in image.info:
+        converted = image.convert('RGBA')
+        if converted.getextrema()[3][0] == 255:  # an alpha channel that hides nothing
+            converted = converted.convert('RGB')
+    else:
+        converted = image.convert('RGB')
+    converted.info.pop('exif', None)
+    converted.getexif()[0x0112] = exif.get(0x0112, 1)  # orientation, for exif_transpose
+    return converted
+
+
+def _to_8_bits(pixels: np.ndarray, mode: str) -> np.ndarray:
+    if mode == 'F':  # the range of a float picture is a convention; 0..1 and 0..255 are common
+        pixels = pixels * (255 if np.nanmax(pixels) <= 1 else 1)
+        return np.nan_to_num(pixels).clip(0, 255).astype(np.uint8)
+    # Pillow opens 16-bit grey as I;16 or, in older releases, as I.
+    return (pixels.astype(np.int64).clip(0, 65535) >> 8).astype(np.uint8)

@@ -1,0 +1,120 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A folder of pictures, with or without classes."""
+import os
+from pathlib import Path
+from typing import Any, Callable, List, Optional, Sequence, Union
+
+from mmengine.dataset import BaseDataset
+
+from ..errors import MilanError
+from ..keyed_random import sample_key, seeded_globals
+from ..registry import DATASETS
+from .decoding import SUFFIXES, UnreadablePicture
+from .sampler import SampleIndex
+
+_MAX_TRIES = 20
+
+
+@DATASETS.register_module()
+class PictureFolder(BaseDataset):
+    """Every picture below a folder, sub-folders included.
+
+    Two promises beyond ``BaseDataset``'s. What the pipeline draws at random is a function of
+    (seed, epoch, sample), if the indices come from :class:`EpochSampler`. And a picture that
+    cannot be decoded is replaced by another, drawn by the same key, with its path noted in
+    ``unreadable``; :class:`UnreadablePicturesHook` counts and names them.
+
+    Args:
+        data_root: the folder.
+        pipeline: transforms, the first of them :class:`LoadPicture`.
+        with_label: whether the first level of sub-folders are classes, as in ImageNet. Each
+            sample then has ``gt_label``, and ``metainfo['classes']`` the names.
+        test_mode: an unreadable picture gives None instead of another picture.
+        **kwargs: as of ``BaseDataset``.
+
+    Raises:
+        MilanError: if the folder is missing or holds no picture.
+    """
+
+    def __init__(self,
+                 data_root: Union[str, Path],
+                 pipeline: Sequence[Union[dict, Callable]] = (),
+                 with_label: bool = False,
+                 test_mode: bool = False,
+                 **kwargs: Any) -> None:
+        self.with_label = with_label
+        super().__init__(
+            ann_file='',
+            data_root=str(data_root),
+            pipeline=list(pipeline),
+            test_mode=test_mode,
+            **kwargs)
+
+    def load_data_list(self) -> List[dict]:
+        root = Path(self.data_root).expanduser()
+        paths = find_pictures(root)
+        if not self.with_label:
+            return [dict(img_path=path) for path in paths]
+        parts = [os.path.relpath(path, root).split(os.sep) for path in paths]
+        loose = [path for path, p in zip(paths, parts) if len(p) == 1]
+        if loose:
+            raise MilanError(f'{root} holds pictures outside any class folder, such as '
+                             f'{loose[0]}; expected {root}/<class>/<picture>')
+        classes = sorted({p[0] for p in parts})
+        self._metainfo['classes'] = tuple(classes)
+        labels = {name: i for i, name in enumerate(classes)}
+        return [dict(img_path=path, gt_label=labels[p[0]]) for path, p in zip(paths, parts)]
+
+    def __getitem__(self, idx: Union[int, SampleIndex]) -> Optional[dict]:
+        if not self._fully_initialized:
+            self.full_init()
+        unreadable: List[str] = []
+        for attempt in range(_MAX_TRIES):
+            try:
+                sample = self._run_pipeline(self._nth_choice(idx, attempt), idx, unreadable)
+            except UnreadablePicture:
+                if self.test_mode:
+                    return None
+                unreadable.append(self.get_data_info(self._nth_choice(idx, attempt))['img_path'])
+                continue
+            return sample
+        raise MilanError(f'{_MAX_TRIES} pictures in a row cannot be decoded, the last of them '
+                         f'{unreadable[-1]}: is {self.data_root} damaged?')
+
+    def _nth_choice(self, idx: int, attempt: int) -> int:
+        """The sample itself, then substitutes that depend on nothing but the sample's key."""
+        if attempt == 0:
+            return int(idx)
+        seed, epoch = getattr(idx, 'seed', 0), getattr(idx, 'epoch', 0)
+        return sample_key(seed, epoch, int(idx), f'substitute {attempt}') % len(self)
+
+    def _run_pipeline(self, chosen: int, idx: int, unreadable: List[str]) -> dict:
+        data = self.get_data_info(chosen)
+        data['unreadable'] = tuple(unreadable)
+        if not isinstance(idx, SampleIndex):
+            return self.pipeline(data)
+        data['sample_key'] = sample_key(idx.seed, idx.epoch, int(idx), 'mask')
+        with seeded_globals(sample_key(idx.seed, idx.epoch, int(idx), 'augment')):
+            return self.pipeline(data)
+
+
+def find_pictures(root: Path) -> List[str]:
+    """Paths of all pictures below ``root``, sorted, so that an index means the same everywhere.
+
+    Raises:
+        MilanError: if there is none.
+    """
+    if not root.is_dir():
+        raise MilanError(f'no such folder: {root}. Give a folder of pictures '
+                         '(--data-root DIR), sub-folders allowed')
+    found: List[str] = []
+    for folder, folders, files in os.walk(root, followlinks=True):
+        folders[:] = sorted(name for name in folders if not name.startswith('.'))
+        found += [
+            os.path.join(folder, name) for name in files
+            if name.lower().endswith(SUFFIXES) and not name.startswith('.')
+        ]
+    if not found:
+        raise MilanError(f'no picture below {root}: expected files that end in '
+                         f'{", ".join(SUFFIXES)}')
+    return sorted(found)

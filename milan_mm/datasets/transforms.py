@@ -1,0 +1,126 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Transforms on Pillow pictures: one resampling from the file to the network's input.
+
+They draw from ``numpy.random``'s global generator, as OpenMMLab's do; :class:`PictureFolder`
+starts it from each sample's key.
+"""
+import math
+from typing import Sequence, Tuple, Union
+
+import numpy as np
+import torch
+from mmcv.transforms import BaseTransform
+from mmpretrain.structures import DataSample
+from PIL import Image
+
+from ..registry import TRANSFORMS
+from .decoding import composite, open_picture
+
+_META = ('img_path', 'unreadable', 'ori_shape', 'img_shape')
+
+
+def _pair(size: Union[int, Sequence[int]]) -> Tuple[int, int]:
+    return (size, size) if isinstance(size, int) else tuple(size)
+
+
+@TRANSFORMS.register_module()
+class LoadPicture(BaseTransform):
+    """Reads ``img_path`` into ``img``, a Pillow picture in RGB, upright.
+
+    Args:
+        background: colour under transparent parts, RGB in 0..255.
+    """
+
+    def __init__(self, background: Sequence[int] = (255, 255, 255)) -> None:
+        self.background = tuple(background)
+
+    def transform(self, results: dict) -> dict:
+        image = composite(open_picture(results['img_path']), self.background)
+        results['img'] = image
+        results['ori_shape'] = results['img_shape'] = image.size[::-1]
+        return results
+
+
+@TRANSFORMS.register_module()
+class RandomResizedCropAndFlip(BaseTransform):
+    """The augmentation of MILAN and MAE: a random crop, resized, perhaps mirrored.
+
+    Args:
+        size: height and width in pixels, or one number for a square.
+        scale: range of the crop's area, as a share of the picture.
+        ratio: range of the crop's width by its height.
+        flip_prob: probability of a horizontal flip.
+    """
+
+    def __init__(self,
+                 size: Union[int, Sequence[int]],
+                 scale: Tuple[float, float] = (0.2, 1.0),
+                 ratio: Tuple[float, float] = (3 / 4, 4 / 3),
+                 flip_prob: float = 0.5) -> None:
+        self.size, self.scale, self.ratio, self.flip_prob = _pair(size), scale, ratio, flip_prob
+
+    def transform(self, results: dict) -> dict:
+        image: Image.Image = results['img']
+        box = self.random_box(*image.size)
+        height, width = self.size
+        image = image.resize((width, height), Image.Resampling.BICUBIC, box=box)
+        if np.random.rand() < self.flip_prob:
+            image = image.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
+        results.update(img=image, img_shape=self.size)
+        return results
+
+    def random_box(self, width: int, height: int) -> Tuple[int, int, int, int]:
+        """Left, top, right, bottom; ten tries, then the largest central box that fits."""
+        for _ in range(10):
+            area = width * height * np.random.uniform(*self.scale)
+            ratio = math.exp(np.random.uniform(math.log(self.ratio[0]), math.log(self.ratio[1])))
+            w, h = round(math.sqrt(area * ratio)), round(math.sqrt(area / ratio))
+            if 0 < w <= width and 0 < h <= height:
+                left = np.random.randint(0, width - w + 1)
+                top = np.random.randint(0, height - h + 1)
+                return left, top, left + w, top + h
+        w = min(width, round(height * self.ratio[1]))
+        h = min(height, round(width / self.ratio[0]))
+        left, top = (width - w) // 2, (height - h) // 2
+        return left, top, left + w, top + h
+
+
+@TRANSFORMS.register_module()
+class ResizeAndCenterCrop(BaseTransform):
+    """For evaluation: the largest central crop of the shape wanted, resized.
+
+    Args:
+        size: height and width in pixels, or one number for a square.
+        crop_ratio: side of the crop as a share of the largest that fits; ImageNet's evaluation
+            resizes to 256 and crops 224, which is .875.
+    """
+
+    def __init__(self, size: Union[int, Sequence[int]], crop_ratio: float = 0.875) -> None:
+        self.size, self.crop_ratio = _pair(size), crop_ratio
+
+    def transform(self, results: dict) -> dict:
+        image: Image.Image = results['img']
+        height, width = self.size
+        scale = self.crop_ratio * min(image.width / width, image.height / height)
+        w, h = width * scale, height * scale
+        left, top = (image.width - w) / 2, (image.height - h) / 2
+        image = image.resize((width, height), Image.Resampling.BICUBIC,
+                             box=(left, top, left + w, top + h))
+        results.update(img=image, img_shape=self.size)
+        return results
+
+
+@TRANSFORMS.register_module()
+class PackPicture(BaseTransform):
+    """Turns a sample into what the model takes: ``inputs``, ``data_samples``, ``sample_key``."""
+
+    def transform(self, results: dict) -> dict:
+        pixels = np.array(results['img'], dtype=np.uint8)
+        sample = DataSample(metainfo={k: results[k] for k in _META if k in results})
+        if 'gt_label' in results:
+            sample.set_gt_label(results['gt_label'])
+        packed = dict(
+            inputs=torch.from_numpy(pixels).permute(2, 0, 1).contiguous(), data_samples=sample)
+        if 'sample_key' in results:
+            packed['sample_key'] = results['sample_key']
+        return packed

@@ -1,0 +1,11 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The one kind of error that is the user's to mend."""
+
+
+class MilanError(ValueError):
+    """Bad input: a file, a folder, a size or an option that cannot work.
+
+    The message says what was given, what was expected and how to mend it. The command line tools
+    print it alone, without a traceback, and exit with 2. It takes one string, because the
+    registries of mmengine re-raise an error of a constructor as ``type(error)(message)``.
+    """

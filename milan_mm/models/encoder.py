@@ -1,0 +1,127 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A ViT that can be shown some patches only."""
+from typing import Any, Optional, Tuple, Union
+
+import torch
+from mmpretrain.models import VisionTransformer
+from torch import Tensor, nn
+
+from ..errors import MilanError
+from ..registry import MODELS
+from ..structures import gather_tokens
+from .positions import sincos_positions
+
+# The four sizes of the ViT papers. mmpretrain's own 's' is another network (768 wide, 8 blocks).
+ARCHITECTURES = {
+    'vit-s': dict(embed_dims=384, num_layers=12, num_heads=6, feedforward_channels=1536),
+    'vit-b': dict(embed_dims=768, num_layers=12, num_heads=12, feedforward_channels=3072),
+    'vit-l': dict(embed_dims=1024, num_layers=24, num_heads=16, feedforward_channels=4096),
+    'vit-h': dict(embed_dims=1280, num_layers=32, num_heads=16, feedforward_channels=5120),
+}
+
+
+@MODELS.register_module()
+class MaskedVisionTransformer(VisionTransformer):
+    """The encoder: mmpretrain's ``VisionTransformer`` on CLS and visible patches (Sec. 3.1).
+
+    Positions are fixed sine-cosine ones. Without ``visible`` it is the plain ViT, so the trained
+    encoder serves classification, detection and segmentation as it is.
+
+    Args:
+        arch: 'vit-s', 'vit-b', 'vit-l', 'vit-h', or a dict with ``embed_dims``, ``num_layers``,
+            ``num_heads`` and ``feedforward_channels``.
+        img_size: height and width in pixels, or one number for a square.
+        patch_size: side of a patch in pixels.
+        out_type: what :meth:`forward` gives without ``visible``; see ``VisionTransformer``.
+        **kwargs: as of ``VisionTransformer``.
+
+    Raises:
+        MilanError: if the patches do not tile the picture or the architecture is unknown.
+    """
+
+    def __init__(self,
+                 arch: Union[str, dict] = 'vit-b',
+                 img_size: Union[int, Tuple[int, int]] = 224,
+                 patch_size: int = 16,
+                 out_type: str = 'raw',
+                 **kwargs: Any) -> None:
+        if isinstance(arch, str):
+            if arch not in ARCHITECTURES:
+                raise MilanError(f'unknown architecture {arch!r}; known are '
+                                 f'{sorted(ARCHITECTURES)}, or give a dict of widths and depths')
+            arch = ARCHITECTURES[arch]
+        check_tiling(img_size, patch_size)
+        super().__init__(
+            arch=dict(arch),
+            img_size=img_size,
+            patch_size=patch_size,
+            out_type=out_type,
+            **kwargs)
+        self.patch_size = patch_size
+        self.pos_embed.requires_grad_(False)
+        self.reset_positions()
+
+    @property
+    def grid_size(self) -> Tuple[int, int]:
+        """Rows and columns of patches."""
+        return tuple(self.patch_resolution)
+
+    @torch.no_grad()
+    def reset_positions(self) -> None:
+        self.pos_embed.copy_(sincos_positions(self.embed_dims, self.grid_size))
+
+    @torch.no_grad()
+    def init_weights(self) -> None:
+        """MAE's initialisation, which MILAN keeps: Xavier for every linear map."""
+        super().init_weights()
+        if isinstance(self.init_cfg, dict) and self.init_cfg.get('type', '').endswith(
+                'Pretrained'):
+            return
+        self.reset_positions()
+        self.layers.apply(init_transformer)
+        patch_map = self.patch_embed.projection
+        nn.init.xavier_uniform_(patch_map.weight.view(patch_map.weight.shape[0], -1))
+        nn.init.zeros_(patch_map.bias)
+        nn.init.normal_(self.cls_token, std=.02)
+
+    def forward(self, x: Tensor, visible: Optional[Tensor] = None) -> Any:
+        """Encodes a whole picture, or its visible patches.
+
+        Args:
+            x: (B, 3, H, W) normalised pixels.
+            visible: (B, V) raster indices, or None for all patches.
+
+        Returns:
+            (B, 1 + V, D), CLS first, in the order of ``visible``; without ``visible`` the tuple
+            that ``VisionTransformer`` gives for ``out_type``.
+        """
+        if visible is None:
+            return super().forward(x)
+        patches = self.patch_embed(x)[0] + self.pos_embed[:, 1:]
+        cls = (self.cls_token + self.pos_embed[:, :1]).expand(x.shape[0], -1, -1)
+        tokens = torch.cat([cls, gather_tokens(patches, visible)], dim=1)
+        for layer in self.layers:
+            tokens = layer(tokens)
+        return self.ln1(tokens)
+
+
+def check_tiling(img_size: Union[int, Tuple[int, int]], patch_size: int) -> None:
+    """Raises MilanError, naming sizes that would do, if patches do not tile the picture."""
+    for side in (img_size, img_size) if isinstance(img_size, int) else img_size:
+        if side < patch_size or side % patch_size:
+            below = max(side // patch_size, 1) * patch_size
+            raise MilanError(
+                f'patches of {patch_size} do not tile a picture of {img_size}: {side} is not a '
+                f'multiple of {patch_size}. Set img_size to {below} or {below + patch_size}, or '
+                'another patch_size')
+
+
+def init_transformer(module: nn.Module) -> None:
+    """Xavier for linear maps, zero biases, unit norms (for ``nn.Module.apply``)."""
+    if isinstance(module, nn.Linear):
+        nn.init.xavier_uniform_(module.weight)
+        if module.bias is not None:
+            nn.init.zeros_(module.bias)
+    elif isinstance(module, nn.LayerNorm):
+        nn.init.ones_(module.weight)
+        nn.init.zeros_(module.bias)

@@ -1,0 +1,89 @@
+# SPDX-License-Identifier: Apache-2.0
+"""MAE's decoder: every token, visible ones too, passes through every block."""
+from typing import Any, Optional, Tuple
+
+import torch
+from mmpretrain.models import MAEPretrainDecoder
+from torch import Tensor, nn
+
+from ..registry import MODELS
+from ..structures import MaskIds
+from .encoder import init_transformer
+from .positions import sincos_positions
+
+
+@MODELS.register_module()
+class MAEDecoder(MAEPretrainDecoder):
+    """mmpretrain's ``MAEPretrainDecoder`` behind the interface of the other decoders.
+
+    The control of the paper's decoder ablation (Table 5), and with pixel targets MAE itself.
+    Self-attention does not care for order, so tokens stay in the order CLS, visible, masked and
+    take their positions along. :class:`milan_mm.MILAN` fills in the first three arguments.
+
+    Args:
+        embed_dim: D, width of the encoder.
+        grid_size: rows and columns of patches; N is their product.
+        predict_feature_dim: T, width of the target.
+        decoder_embed_dim: E.
+        decoder_depth: number of blocks.
+        decoder_num_heads: heads of each block's attention.
+        mlp_ratio: hidden width of a block's MLP, in units of E.
+        init_cfg: as of ``BaseModule``.
+    """
+
+    def __init__(self,
+                 embed_dim: int,
+                 grid_size: Tuple[int, int],
+                 predict_feature_dim: int,
+                 decoder_embed_dim: int = 512,
+                 decoder_depth: int = 8,
+                 decoder_num_heads: int = 16,
+                 mlp_ratio: float = 4.,
+                 init_cfg: Optional[Any] = None) -> None:
+        # mmpretrain derives the width of the prediction from a patch size in pixels; a 1 x 1
+        # patch of T channels says T.
+        super().__init__(
+            num_patches=grid_size[0] * grid_size[1],
+            patch_size=1,
+            in_chans=predict_feature_dim,
+            embed_dim=embed_dim,
+            decoder_embed_dim=decoder_embed_dim,
+            decoder_depth=decoder_depth,
+            decoder_num_heads=decoder_num_heads,
+            mlp_ratio=mlp_ratio,
+            norm_cfg=dict(type='LN', eps=1e-6),
+            init_cfg=init_cfg)
+        self.grid_size = tuple(grid_size)
+        self.reset_positions()
+
+    @torch.no_grad()
+    def reset_positions(self) -> None:
+        width = self.decoder_pos_embed.shape[-1]
+        self.decoder_pos_embed.copy_(sincos_positions(width, self.grid_size))
+
+    def init_weights(self) -> None:
+        # Not MAEPretrainDecoder's, which assumes a square grid of patches.
+        super(MAEPretrainDecoder, self).init_weights()
+        if self.init_cfg:
+            return
+        self.apply(init_transformer)
+        nn.init.normal_(self.mask_token, std=.02)
+        self.reset_positions()
+
+    def forward(self, latent: Tensor, masks: MaskIds) -> Tensor:
+        """Decodes.
+
+        Args:
+            latent: (B, 1 + V, D) from the encoder, CLS first.
+            masks: the patches ``latent`` is of.
+
+        Returns:
+            (B, 1 + N, T) predictions in the order CLS, visible, masked.
+        """
+        tokens = self.decoder_embed(latent)
+        mask_tokens = self.mask_token.expand(*masks.masked.shape, -1)
+        tokens = torch.cat([tokens, mask_tokens], dim=1)
+        tokens = tokens + masks.arrange(self.decoder_pos_embed)
+        for block in self.decoder_blocks:
+            tokens = block(tokens)
+        return self.decoder_pred(self.decoder_norm(tokens))

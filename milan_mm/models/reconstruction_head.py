@@ -1,0 +1,87 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Comparing predictions with targets: per-token losses and the head that averages them."""
+from typing import Dict, Union
+
+import torch
+from mmengine.model import BaseModule
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from ..errors import MilanError
+from ..registry import MODELS
+from ..structures import MaskIds
+
+
+@MODELS.register_module()
+class CosineReconstructionLoss(nn.Module):
+    """2 - 2 cos(prediction, target) of each token (Eq. 4); no other normalisation."""
+
+    measure = 'cos'
+
+    def forward(self, pred: Tensor, target: Tensor) -> Tensor:
+        """pred and target (B, L, T) give (B, L), computed in float32 under autocast too."""
+        pred = F.normalize(pred.float(), dim=-1)
+        target = F.normalize(target.float(), dim=-1)
+        return 2 - 2 * (pred * target).sum(dim=-1)
+
+    def as_measure(self, loss: Tensor) -> Tensor:
+        return 1 - loss / 2
+
+
+@MODELS.register_module()
+class MSEReconstructionLoss(nn.Module):
+    """Squared error of each token, averaged over channels: MAE's loss."""
+
+    measure = 'mse'
+
+    def forward(self, pred: Tensor, target: Tensor) -> Tensor:
+        """pred and target (B, L, T) give (B, L), computed in float32 under autocast too."""
+        return (pred.float() - target.float()).square().mean(dim=-1)
+
+    def as_measure(self, loss: Tensor) -> Tensor:
+        return loss
+
+
+@MODELS.register_module()
+class ReconstructionHead(BaseModule):
+    """The mean loss over tokens.
+
+    Args:
+        loss: a loss of one token, as a config or a module.
+        tokens: 'all' for CLS, visible and masked tokens, as MILAN does; 'masked' for masked
+            ones only, as MAE does.
+    """
+
+    def __init__(self, loss: Union[dict, nn.Module], tokens: str = 'all') -> None:
+        super().__init__()
+        if tokens not in ('all', 'masked'):
+            raise MilanError(f"tokens must be 'all' or 'masked', got {tokens!r}")
+        self.tokens = tokens
+        self.loss_module = loss if isinstance(loss, nn.Module) else MODELS.build(loss)
+
+    def loss(self, pred: Tensor, features: Tensor, masks: MaskIds) -> Dict[str, Tensor]:
+        """Compares.
+
+        Args:
+            pred: (B, 1 + N, T) in the order CLS, visible, masked.
+            features: (B, 1 + N, T) or, of a target without CLS, (B, N, T), in raster order.
+            masks: as the decoder was given.
+
+        Returns:
+            ``loss``, and what the log shows beside it: the measure on visible and on masked
+            patches, without gradient.
+        """
+        target = masks.arrange(features)
+        if target.shape[1] < pred.shape[1]:
+            pred = pred[:, 1:]
+        per_token = self.loss_module(pred, target)
+        visible, masked = masks.visible.shape[1], masks.masked.shape[1]
+        _, on_visible, on_masked = per_token.split(
+            [per_token.shape[1] - visible - masked, visible, masked], dim=1)
+        name = self.loss_module.measure
+        with torch.no_grad():
+            shown = {
+                f'{name}_visible': self.loss_module.as_measure(on_visible).mean(),
+                f'{name}_masked': self.loss_module.as_measure(on_masked).mean()
+            }
+        return dict(loss=(per_token if self.tokens == 'all' else on_masked).mean(), **shown)

@@ -1,0 +1,54 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What every target generator is: frozen, in eval, and told which student it teaches."""
+from typing import Optional, Sequence, Tuple
+
+import torch
+from torch import Tensor, nn
+
+from ...structures import TeacherOutput
+
+
+class TargetGenerator(nn.Module):
+    """Base of the target generators.
+
+    A subclass builds its parts, sets :attr:`dim`, and writes :meth:`generate`; it may refine
+    :meth:`match_student`. Whatever it holds stays frozen and in eval mode.
+
+    Attributes:
+        dim: T, width of a target.
+        measures_importance: whether ``importance`` tells patches apart; a generator that does
+            not gives equal weights, and cannot be the source for semantic masking.
+    """
+    dim: int
+    measures_importance = False
+
+    def match_student(self, grid_size: Tuple[int, int], pixel_mean: Optional[Sequence[float]],
+                      pixel_std: Optional[Sequence[float]]) -> None:
+        """Prepares for pictures as the student gets them; called once, before training.
+
+        Args:
+            grid_size: rows and columns of the student's patches; the targets' must be the same.
+            pixel_mean: what the data preprocessor subtracts, per channel, in 0..255; None if it
+                does not normalise.
+            pixel_std: what it divides by.
+
+        Raises:
+            MilanError: if the generator cannot give targets for such pictures.
+        """
+        self.grid_size = tuple(grid_size)
+
+    def generate(self, images: Tensor) -> TeacherOutput:
+        raise NotImplementedError
+
+    @torch.no_grad()
+    def forward(self, images: Tensor) -> TeacherOutput:
+        """Targets of normalised pixels (B, 3, H, W)."""
+        return self.generate(images)
+
+    def freeze(self) -> None:
+        self.requires_grad_(False)
+        self.eval()
+
+    def train(self, mode: bool = True) -> 'TargetGenerator':
+        """A teacher is never in training mode."""
+        return super().train(False)
