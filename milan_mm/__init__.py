@@ -5,3 +5,6 @@ __version__ = '0.1.0'
 from .datasets import *  # noqa: E402, F401, F403
 from .errors import MilanError  # noqa: E402
 from .models import *  # noqa: E402, F401, F403
+
+from .compat import plain_checkpoints  # noqa: E402, F401  isort: skip
+from .engine import hooks  # noqa: E402, F401  isort: skip

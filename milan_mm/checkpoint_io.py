@@ -8,6 +8,7 @@ TorchScript archives by their tensors alone.
 import collections
 import os
 import pickle
+import re
 import zipfile
 from pathlib import Path
 from typing import Any, Dict, Union
@@ -24,11 +25,22 @@ try:
 except ImportError:  # numpy < 2
     from numpy.core import multiarray
 
-# What mmengine's training checkpoints hold beside tensors: histories of logged scalars.
+
+def _statistic(owner: Any, name: str) -> Any:
+    """Stands for ``getattr`` in a pickle: gives ``HistoryBuffer``'s own methods, nothing else."""
+    if owner is HistoryBuffer and name in ('min', 'max', 'mean', 'current'):
+        return getattr(owner, name)
+    raise pickle.UnpicklingError(f'the file asks for attribute {name!r} of {owner!r}')
+
+
+# What OpenMMLab's training checkpoints hold beside tensors: histories of logged scalars, whose
+# methods are pickled by name.
 _SAFE = [
     HistoryBuffer, multiarray._reconstruct, multiarray.scalar, np.ndarray, np.dtype,
     *(type(np.dtype(kind)) for kind in (np.float64, np.float32, np.int64, np.int32, np.bool_))
 ]
+if tuple(int(part) for part in torch.__version__.split('.')[:2]) >= (2, 6):
+    _SAFE.append((_statistic, 'builtins.getattr'))  # older torch cannot name a stand-in
 
 
 def read_checkpoint(path: Union[str, Path], trust: bool = False) -> Dict[str, Any]:
@@ -99,8 +111,9 @@ def first_line(error: BaseException) -> str:
 
 
 def _refusal(path: Path, error: Exception) -> str:
+    reason = re.search(r'(Unsupported|GLOBAL|the file asks|the archive names)[^\n]*', str(error))
     return (f'{path} is refused: it is a pickle that needs more than tensors and plain values '
-            f'({first_line(error)}), and loading it could run code. Get a safetensors file or a '
+            f'({reason.group(0)[:120] if reason else first_line(error)}), and loading it could run code. Get a safetensors file or a '
             'bare state dict, or, if you know where it comes from, pass --trust-checkpoint')
 
 

@@ -98,8 +98,12 @@ class PictureFolder(BaseDataset):
             return self.pipeline(data)
 
 
-def find_pictures(root: Path) -> List[str]:
+def find_pictures(root: Path, at_least_one: bool = False) -> List[str]:
     """Paths of all pictures below ``root``, sorted, so that an index means the same everywhere.
+
+    Args:
+        root: the folder; links to folders are followed.
+        at_least_one: stop at the first folder that holds any, to know whether there is one.
 
     Raises:
         MilanError: if there is none.
@@ -114,6 +118,8 @@ def find_pictures(root: Path) -> List[str]:
             os.path.join(folder, name) for name in files
             if name.lower().endswith(SUFFIXES) and not name.startswith('.')
         ]
+        if at_least_one and found:
+            break
     if not found:
         raise MilanError(f'no picture below {root}: expected files that end in '
                          f'{", ".join(SUFFIXES)}')

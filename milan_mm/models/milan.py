@@ -9,6 +9,7 @@ from mmpretrain.models import BaseSelfSupervisor
 from mmpretrain.structures import DataSample
 from torch import Tensor, nn
 
+from ..engine.handover import load_student
 from ..errors import MilanError
 from ..registry import MODELS
 
@@ -28,6 +29,8 @@ class MILAN(BaseSelfSupervisor):
             first one's; for targets that measure none (pixels) under semantic masking.
         data_preprocessor: as of ``BaseSelfSupervisor``; by default
             :class:`PretrainDataPreprocessor`.
+        init_from: checkpoint of an earlier MILAN or MAE run to start the student from.
+        trust_init_from: whether that file, if it is a pickle, may run the code it names.
         init_cfg: as of ``BaseModule``.
 
     Raises:
@@ -42,6 +45,8 @@ class MILAN(BaseSelfSupervisor):
                  head: Union[dict, nn.Module],
                  importance_generator: Union[dict, nn.Module, None] = None,
                  data_preprocessor: Union[dict, nn.Module, None] = None,
+                 init_from: Optional[str] = None,
+                 trust_init_from: bool = False,
                  init_cfg: Optional[dict] = None) -> None:
         backbone, teacher, second, masking = (
             part if part is None or isinstance(part, nn.Module) else MODELS.build(part)
@@ -63,6 +68,7 @@ class MILAN(BaseSelfSupervisor):
             data_preprocessor=data_preprocessor,
             init_cfg=init_cfg)
         self.mask_generator = masking
+        self.init_from, self.trust_init_from = init_from, trust_init_from
         # Teachers are kept out of the module tree: out of checkpoints, optimizers, DDP's and
         # FSDP's parameters, and init_weights. `_apply` below moves them along.
         self.__dict__['target_generator'] = teacher
@@ -108,6 +114,11 @@ class MILAN(BaseSelfSupervisor):
         if mode == 'loss':
             return self.loss(inputs, data_samples, sample_keys)
         return super().forward(inputs, data_samples, mode)
+
+    def init_weights(self) -> None:
+        super().init_weights()
+        if self.init_from:
+            load_student(self, self.init_from, self.trust_init_from)
 
     def _match_teachers(self) -> None:
         teacher, second = self.target_generator, self.importance_generator

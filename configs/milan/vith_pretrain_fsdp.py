@@ -1,0 +1,3 @@
+# The run of vith_pretrain.py, parameters and optimizer sharded over the GPUs (FSDP). bfloat16,
+# because mmengine's sharded optimizer has no loss scaling.
+_base_ = ['./vith_pretrain.py', '../_base_/fsdp.py']

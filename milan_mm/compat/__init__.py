@@ -1,0 +1,2 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Facts about dependencies, one file each; when the fact goes, so does the file."""

@@ -1,0 +1,138 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What a pretraining run reports, beside what mmengine's hooks do."""
+import resource
+import sys
+from pathlib import Path
+from typing import Any, Dict, List, Optional, Sequence
+
+import torch
+from mmengine.dist import all_gather_object, get_world_size, is_main_process
+from mmengine.hooks import Hook
+from mmengine.model import is_model_wrapper
+
+from ..errors import MilanError
+from ..registry import HOOKS
+
+
+@HOOKS.register_module()
+class RunSummaryHook(Hook):
+    """Says at the start what will be done, and while it is done how fast.
+
+    Raises:
+        MilanError: before the first step, if an epoch would have none.
+    """
+    priority = 'NORMAL'
+
+    def before_train(self, runner: Any) -> None:
+        loader = runner.train_dataloader
+        pictures, batch = len(loader.dataset), loader.batch_size
+        if len(loader) == 0:
+            raise MilanError(
+                f'{pictures} pictures do not fill one batch of {batch} on each of '
+                f'{get_world_size()} processes; lower the batch size '
+                f'(--cfg-options train_dataloader.batch_size={max(pictures // get_world_size(), 1)})')
+        runner.logger.info(
+            f'data: {pictures} pictures in {getattr(loader.dataset, "data_root", "?")}, '
+            f'{len(loader)} batches an epoch, {runner.max_epochs} epochs, '
+            f'{runner.max_iters} batches in all')
+
+    def after_train_iter(self,
+                         runner: Any,
+                         batch_idx: int,
+                         data_batch: Optional[dict] = None,
+                         outputs: Optional[dict] = None) -> None:
+        hub = runner.message_hub
+        seconds = hub.get_scalar('train/time').current()
+        pictures = runner.train_dataloader.batch_size * get_world_size()
+        hub.update_scalar('train/pictures_per_s', pictures / max(seconds, 1e-9))
+        if not torch.cuda.is_available():  # on CUDA mmengine logs the device's memory
+            hub.update_scalar('train/memory_mb', peak_memory_mb())
+
+
+def peak_memory_mb() -> float:
+    """Largest resident memory this process has had, in MB."""
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak / (2**20 if sys.platform == 'darwin' else 2**10)
+
+
+@HOOKS.register_module()
+class UnreadablePicturesHook(Hook):
+    """Counts and names pictures that could not be decoded, and ends a run that has too many.
+
+    :class:`PictureFolder` replaces such a picture and notes its path. The names go to
+    ``unreadable_pictures.txt`` in the work folder. One picture never ends a run.
+
+    Args:
+        max_share: share of the dataset, in 0..1, above which the run stops.
+        interval: batches between two looks; processes tell each other then.
+    """
+
+    def __init__(self, max_share: float = 0.01, interval: int = 50) -> None:
+        self.max_share, self.interval = max_share, interval
+        self.named: Dict[str, None] = {}
+        self.new: List[str] = []
+
+    def after_train_iter(self,
+                         runner: Any,
+                         batch_idx: int,
+                         data_batch: Optional[dict] = None,
+                         outputs: Optional[dict] = None) -> None:
+        for sample in (data_batch or {}).get('data_samples') or []:
+            for path in sample.metainfo.get('unreadable', ()):
+                if path not in self.named and path not in self.new:
+                    self.new.append(path)
+        if self.every_n_train_iters(runner, self.interval) or self.end_of_epoch(
+                runner.train_dataloader, batch_idx):
+            self.report(runner)
+
+    def report(self, runner: Any) -> None:
+        new = dict.fromkeys(p for paths in all_gather_object(self.new) for p in paths
+                            if p not in self.named)
+        self.new = []
+        if not new:
+            return
+        self.named.update(new)
+        total = len(runner.train_dataloader.dataset)
+        record = Path(runner.work_dir) / 'unreadable_pictures.txt'
+        if is_main_process():
+            with open(record, 'a', encoding='utf-8', errors='surrogateescape') as file:
+                file.writelines(f'{path}\n' for path in new)
+            runner.logger.warning(
+                f'{len(self.named)} of {total} pictures cannot be decoded and were replaced by '
+                f'others; new: {shorten(list(new))}; all of them in {record}')
+        if len(self.named) > max(1, self.max_share * total):
+            raise MilanError(
+                f'{len(self.named)} of {total} pictures cannot be decoded '
+                f'({shorten(list(self.named))}), more than the share allowed, '
+                f'{self.max_share:.1%}. They are listed in {record}: mend or remove them, or '
+                'raise --cfg-options default_hooks.unreadable.max_share')
+
+
+def shorten(names: Sequence[str], show: int = 3) -> str:
+    more = f' and {len(names) - show} more' if len(names) > show else ''
+    return ', '.join(names[:show]) + more
+
+
+@HOOKS.register_module()
+class DescribeEncoderHook(Hook):
+    """Writes into each checkpoint, as plain data, what is needed to use its encoder alone."""
+
+    def before_save_checkpoint(self, runner: Any, checkpoint: dict) -> None:
+        model = runner.model.module if is_model_wrapper(runner.model) else runner.model
+        checkpoint['meta']['milan_mm'] = describe_encoder(model)
+
+
+def describe_encoder(model: torch.nn.Module) -> dict:
+    """Architecture and pixel normalisation of a model's ``backbone``, as plain values."""
+    encoder, pixels = model.backbone, model.data_preprocessor
+    arch = encoder.arch_settings
+    names = ('embed_dims', 'num_layers', 'num_heads', 'feedforward_channels')
+    normalised = getattr(pixels, '_enable_normalize', False)
+    return dict(
+        algorithm=type(model).__name__,
+        encoder=dict(
+            arch={name: int(arch[name]) for name in names},
+            img_size=tuple(int(side) for side in encoder.img_size),
+            patch_size=int(encoder.patch_size)),
+        pixel_mean=pixels.mean.flatten().tolist() if normalised else [0.0] * 3,
+        pixel_std=pixels.std.flatten().tolist() if normalised else [1.0] * 3)

@@ -1,0 +1,149 @@
+# SPDX-License-Identifier: Apache-2.0
+"""From a command line to a running training."""
+import argparse
+import os
+from pathlib import Path
+from typing import List, Optional, Union
+
+import torch
+from mmengine.config import Config, DictAction
+from mmengine.dist import get_world_size
+from mmengine.logging import print_log
+from mmengine.model import is_model_wrapper
+from mmengine.registry import RUNNERS
+from mmengine.runner import Runner
+
+from ..compat.gloo_launch import init_gloo_where_no_cuda
+from ..compat.safe_load import install_safe_loading
+from ..datasets import find_pictures
+from ..errors import MilanError
+from .batch import apply_plan, plan_batch
+
+
+def train_parser(description: str) -> argparse.ArgumentParser:
+    """The options OpenMMLab's users know, and a few of this project's."""
+    parser = argparse.ArgumentParser(description=description)
+    parser.add_argument('config', help='config file')
+    parser.add_argument('--work-dir', help='where logs and checkpoints go; work_dirs/<config>')
+    parser.add_argument('--data-root', help='folder of training pictures, instead of the config\'s')
+    parser.add_argument('--epochs', type=int, help='train for so many epochs; warm-up and schedule '
+                        'shrink or grow with them')
+    parser.add_argument('--init-from', metavar='CHECKPOINT',
+                        help='start encoder (and decoder, if it fits) from an earlier run')
+    parser.add_argument('--resume', nargs='?', const='auto', metavar='CHECKPOINT',
+                        help='continue a stopped run; without a value, from its latest checkpoint')
+    parser.add_argument('--amp', action='store_true', help='mixed precision')
+    parser.add_argument('--auto-scale-lr', action='store_true',
+                        help='scale the learning rate from the recipe\'s batch to this run\'s')
+    parser.add_argument('--compile', action='store_true', help='torch.compile the loss')
+    parser.add_argument('--trust-checkpoint', action='store_true',
+                        help='load pickles that need more than tensors, which can run code')
+    parser.add_argument('--launcher', choices=['none', 'pytorch', 'slurm', 'mpi'], default='none')
+    parser.add_argument('--local_rank', '--local-rank', type=int, default=0, help=argparse.SUPPRESS)
+    parser.add_argument('--cfg-options', nargs='+', action=DictAction, metavar='KEY=VALUE',
+                        help='change values of the config, e.g. train_dataloader.batch_size=64')
+    return parser
+
+
+def train(args: argparse.Namespace) -> None:
+    """Runs what the arguments say.
+
+    Raises:
+        MilanError: for what is the user's to mend, before the first step where it can be known.
+    """
+    os.environ.setdefault('LOCAL_RANK', str(args.local_rank))
+    cfg = merge_arguments(read_config(args.config), args)
+    check_data(cfg)
+    install_safe_loading(args.trust_checkpoint)
+    init_gloo_where_no_cuda(cfg)
+    words = apply_plan(cfg, plan_batch(cfg, world_size(args.launcher)))
+    runner = RUNNERS.build(cfg) if 'runner_type' in cfg else Runner.from_cfg(cfg)
+    print_log(words, logger='current')
+    if args.compile:
+        compile_loss(runner.model)
+    runner.train()
+
+
+def read_config(path: Union[str, Path]) -> Config:
+    """``Config.fromfile``, a missing file or a broken ``_base_`` being a MilanError."""
+    if not Path(path).is_file():
+        raise MilanError(f'no such config: {path}. The configs that come with the project are in '
+                         'configs/')
+    try:
+        return Config.fromfile(path)
+    except Exception as error:
+        raise MilanError(f'{path} is not a readable config: {type(error).__name__}: '
+                         f'{error}') from error
+
+
+def merge_arguments(cfg: Config, args: argparse.Namespace) -> Config:
+    """Puts the command line's choices into the config."""
+    cfg.launcher = args.launcher
+    cfg.work_dir = args.work_dir or cfg.get('work_dir') or f'work_dirs/{Path(args.config).stem}'
+    if args.cfg_options:
+        cfg.merge_from_dict(args.cfg_options)
+    if args.data_root:
+        cfg.train_dataloader.dataset.data_root = args.data_root
+    if args.epochs:
+        set_epochs(cfg, args.epochs)
+    if args.init_from:
+        if not Path(args.init_from).expanduser().is_file():
+            raise MilanError(f'--init-from: no such file: {args.init_from}')
+        cfg.model.init_from = args.init_from
+        cfg.model.trust_init_from = args.trust_checkpoint
+    if args.resume:
+        cfg.resume = True
+        cfg.load_from = None if args.resume == 'auto' else args.resume
+    if args.auto_scale_lr:
+        cfg.setdefault('auto_scale_lr', {})['enable'] = True
+    set_amp(cfg, args.amp)
+    return cfg
+
+
+def set_epochs(cfg: Config, epochs: int) -> None:
+    """Another number of epochs, every scheduler's begin and end moving in proportion."""
+    if epochs < 1:
+        raise MilanError(f'--epochs must be at least 1, got {epochs}')
+    old = cfg.train_cfg.max_epochs
+    cfg.train_cfg.max_epochs = epochs
+    schedulers: List[dict] = cfg.get('param_scheduler') or []
+    for scheduler in schedulers if isinstance(schedulers, list) else [schedulers]:
+        for key in ('begin', 'end'):
+            if key in scheduler:
+                scheduler[key] = round(scheduler[key] * epochs / old)
+        if 'T_max' in scheduler:
+            scheduler['T_max'] = scheduler.get('end', epochs) - scheduler.get('begin', 0)
+    kept = [s for s in schedulers if s.get('end', epochs) > s.get('begin', 0)]
+    cfg.param_scheduler = kept
+
+
+def set_amp(cfg: Config, asked: bool) -> None:
+    """Mixed precision if config or user ask for it; float32 where mmengine has none (CPU)."""
+    wrapper = cfg.optim_wrapper
+    if asked:
+        wrapper.type = 'AmpOptimWrapper'
+        wrapper.setdefault('loss_scale', 'dynamic')
+    if wrapper.get('type') == 'AmpOptimWrapper' and not torch.cuda.is_available():
+        wrapper.type = 'OptimWrapper'
+        wrapper.pop('dtype', None)
+        wrapper.pop('loss_scale', None)
+        print_log('mixed precision is off: it needs a CUDA device, and this run is on the CPU')
+
+
+def check_data(cfg: Config) -> None:
+    """The folder is there and holds pictures: known at once, not after the teacher is loaded."""
+    dataset = cfg.train_dataloader.dataset
+    if dataset.get('type', '').endswith('PictureFolder'):
+        find_pictures(Path(dataset.data_root).expanduser(), at_least_one=True)
+
+
+def world_size(launcher: str) -> int:
+    """Processes that will train; slurm's and mpi's groups do not exist yet."""
+    names = dict(pytorch='WORLD_SIZE', slurm='SLURM_NTASKS', mpi='OMPI_COMM_WORLD_SIZE')
+    name: Optional[str] = names.get(launcher)
+    return int(os.environ.get(name, get_world_size())) if name else 1
+
+
+def compile_loss(model: torch.nn.Module) -> None:
+    module = model.module if is_model_wrapper(model) else model
+    module.loss = torch.compile(module.loss, fullgraph=True)

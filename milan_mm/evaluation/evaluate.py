@@ -1,0 +1,230 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What an encoder is worth on labelled pictures: k-NN, linear probe, collapse."""
+import os
+from pathlib import Path
+from typing import Any, Dict, NamedTuple, Optional, Sequence, Tuple, Union
+
+import torch
+from mmengine.logging import print_log
+from torch import Tensor
+
+from ..errors import MilanError
+from ..hub import Extractor
+from .collapse import collapse_measures
+from .features import FeatureTable, collect_features, evaluation_mode, picture_folder
+from .knn import knn_accuracy
+from .linear_probe import linear_probe
+
+
+class Options(NamedTuple):
+    """How to measure.
+
+    Attributes:
+        knn, linear: which of the two.
+        k, temperature: see :func:`knn_accuracy`.
+        probe: the solver, see :func:`linear_probe`.
+        probe_options: of the solver.
+        device: where both are computed.
+        seed: of the 'lars' solver.
+    """
+    knn: bool = True
+    linear: bool = True
+    k: int = 20
+    temperature: float = 0.07
+    probe: str = 'lbfgs'
+    probe_options: Dict[str, Any] = {}
+    device: str = 'cpu'
+    seed: int = 0
+
+
+def evaluate(extractor: Extractor,
+             gallery: Union[str, Path],
+             queries: Union[str, Path],
+             feature: str = 'cls',
+             options: Options = Options(),
+             shift: Optional[Sequence[str]] = None,
+             batch_size: int = 64,
+             workers: int = 2,
+             progress: bool = True) -> Dict[str, Any]:
+    """Measures an encoder on two labelled folders, ``FOLDER/<class>/<pictures>``.
+
+    Args:
+        extractor: of :func:`milan_mm.get_model` or :func:`milan_mm.hub.get_teacher`, on the
+            device to compute on.
+        gallery: the folder whose classes are known: k-NN's gallery, the probe's training set.
+        queries: the folder to classify; its classes are among the gallery's.
+        feature: 'cls' or 'pooled'.
+        options: how to measure.
+        shift: two prefixes of file names, such as drawing styles. Also measured is then the
+            gallery limited to the one and the queries to the other, both ways, and the mean.
+        batch_size, workers: see :func:`collect_features`.
+        progress: whether to show it on the terminal.
+
+    Returns:
+        Plain data for JSON: ``knn`` and ``linear`` (``top1``, ``top5`` and settings; percent),
+        ``collapse`` of the queries' features, ``shift``, ``chance``, ``sizes``, ``unreadable``.
+
+    Raises:
+        MilanError: if the folders do not fit together or a prefix selects nothing.
+    """
+    if feature not in ('cls', 'pooled'):
+        raise MilanError(f"feature must be 'cls' or 'pooled', got {feature!r}")
+    folders = [picture_folder(extractor, root, with_label=True) for root in (gallery, queries)]
+    check_classes(*(folder.metainfo['classes'] for folder in folders), gallery, queries)
+    with evaluation_mode(extractor):
+        known, asked = (
+            collect_features(extractor, folder, (feature, ), batch_size, workers,
+                             name if progress else None)
+            for folder, name in zip(folders, ('gallery', 'queries')))
+    asked = relabelled(asked, known.classes)
+    result = {
+        'feature': feature,
+        'img_size': list(extractor.img_size),
+        'crop_ratio': extractor.crop_ratio,
+        'classes': list(known.classes),
+        'chance': 100.0 / len(known.classes),
+        'sizes': {'gallery': len(known.paths), 'queries': len(asked.paths)},
+        'unreadable': known.unreadable + asked.unreadable,
+        **measure(known, asked, feature, options),
+        'collapse': collapse_measures(asked.features[feature]) if len(asked.paths) > 1 else None,
+    }
+    if shift is not None:
+        result['shift'] = measure_shift(known, asked, feature, shift, options)
+    return result
+
+
+def measure(known: FeatureTable, asked: FeatureTable, feature: str,
+            options: Options) -> Dict[str, Any]:
+    """``knn`` and ``linear`` of two tables that share their labels."""
+    data = (known.features[feature], known.labels, asked.features[feature], asked.labels,
+            len(known.classes))
+    result: Dict[str, Any] = {}
+    if options.knn:
+        result['knn'] = dict(
+            knn_accuracy(*data, options.k, options.temperature, device=options.device),
+            k=options.k, temperature=options.temperature)
+    if options.linear:
+        result['linear'] = linear_probe(
+            *data, options.probe, options.device, options.seed, **options.probe_options)
+    return result
+
+
+def measure_shift(known: FeatureTable, asked: FeatureTable, feature: str, prefixes: Sequence[str],
+                  options: Options) -> Dict[str, Any]:
+    """Gallery of one prefix, queries of the other, both ways.
+
+    Queries of a class that the limited gallery lacks are left out and counted.
+
+    Returns:
+        ``knn`` and ``linear``: mean top-1 of the two ways, in percent; ``directions``: each way.
+    """
+    first, second = prefixes
+    directions = []
+    for here, there in ((first, second), (second, first)):
+        gallery, queries = _with_prefix(known, here), _with_prefix(asked, there)
+        for prefix, table, where in ((here, gallery, 'gallery'), (there, queries, 'queries')):
+            if not table.paths:
+                example = os.path.basename((known if where == 'gallery' else asked).paths[0])
+                raise MilanError(f'--shift: no file name in the {where} starts with {prefix!r}; '
+                                 f'there are names such as {example}')
+        possible = torch.isin(queries.labels, gallery.labels)
+        left_out = int((~possible).sum())
+        if left_out == len(possible):
+            raise MilanError(f'--shift: no class of the queries {there!r} is in the gallery '
+                             f'{here!r}')
+        queries = _rows(queries, possible)
+        directions.append({
+            'gallery': here, 'queries': there, 'queries_left_out': left_out,
+            'sizes': {'gallery': len(gallery.paths), 'queries': len(queries.paths)},
+            **measure(gallery, queries, feature, options)})
+    means = {kind: sum(d[kind]['top1'] for d in directions) / 2
+             for kind in ('knn', 'linear') if kind in directions[0]}
+    return {**means, 'directions': directions}
+
+
+def find_splits(data: Optional[str], gallery: Optional[str],
+                queries: Optional[str]) -> Tuple[Path, Path]:
+    """The two folders from what a user gives: ``data`` with train and val or test in it, or
+    either folder by itself; ``data`` without such sub-folders stands for the one not given.
+
+    Raises:
+        MilanError: if that does not make two folders.
+    """
+    root = Path(data).expanduser() if data else None
+    if root is not None and not root.is_dir():
+        raise MilanError(f'no such folder: {root}. --data is a folder with train/ and val/ or '
+                         'test/ in it, each <class>/<pictures>')
+    inside = {} if root is None else {
+        name: root / name for name in ('train', 'val', 'test') if (root / name).is_dir()}
+    known = Path(gallery).expanduser() if gallery else inside.get('train')
+    asked = Path(queries).expanduser() if queries else inside.get('val', inside.get('test'))
+    if root is not None and not inside:
+        known, asked = (known or root, asked) if asked else (known, root)
+    if known is None or asked is None:
+        raise MilanError(
+            f'{root or "nothing"} does not give both a gallery and queries: expected --data DIR '
+            'with DIR/train and DIR/val or DIR/test, or --gallery DIR and --queries DIR')
+    for folder in (known, asked):
+        if not folder.is_dir():
+            raise MilanError(f'no such folder: {folder}. Expected <class>/<pictures> in it')
+    return known, asked
+
+
+def check_classes(known: Tuple[str, ...], asked: Tuple[str, ...], gallery: Union[str, Path],
+                   queries: Union[str, Path]) -> None:
+    strange = sorted(set(asked) - set(known))
+    if strange:
+        raise MilanError(f'{queries} has {len(strange)} classes that {gallery} has not, such as '
+                         f'{strange[0]}; nothing could be classified as them')
+    if len(known) < 2:
+        raise MilanError(f'{gallery} has {len(known)} class folder(s), expected at least 2')
+    absent = len(set(known) - set(asked))
+    if absent:
+        print_log(f'{absent} of {len(known)} classes of {gallery} have no picture in {queries}',
+                  logger='current', level=30)
+
+
+def relabelled(table: FeatureTable, classes: Tuple[str, ...]) -> FeatureTable:
+    """The same table with labels that count in ``classes``."""
+    number = {name: i for i, name in enumerate(classes)}
+    new = torch.tensor([number[name] for name in table.classes], dtype=torch.long)
+    return table._replace(labels=new[table.labels], classes=classes)
+
+
+def _with_prefix(table: FeatureTable, prefix: str) -> FeatureTable:
+    chosen = [os.path.basename(path).startswith(prefix) for path in table.paths]
+    return _rows(table, torch.tensor(chosen, dtype=torch.bool))
+
+
+def _rows(table: FeatureTable, chosen: Tensor) -> FeatureTable:
+    return table._replace(
+        features={kind: value[chosen] for kind, value in table.features.items()},
+        labels=table.labels[chosen],
+        paths=[path for path, keep in zip(table.paths, chosen.tolist()) if keep])
+
+
+def summary(result: Dict[str, Any]) -> str:
+    """The result of :func:`evaluate` as a small table."""
+    sizes = result['sizes']
+    lines = [f'{sizes["gallery"]} pictures in the gallery, {sizes["queries"]} queries, '
+             f'{len(result["classes"])} classes, chance {result["chance"]:.1f} %, '
+             f'feature {result["feature"]}']
+    for kind, title in (('knn', 'k-NN'), ('linear', 'linear probe')):
+        if kind not in result:
+            continue
+        how = result[kind]
+        row = f'{title:<14}top-1 {how["top1"]:6.2f} %'
+        if 'top5' in how:
+            row += f'   top-5 {how["top5"]:6.2f} %'
+        if 'shift' in result:
+            row += f'   shifted {result["shift"][kind]:6.2f} %'
+        told = ', '.join(f'{name} {value:g}' if isinstance(value, float) else f'{name} {value}'
+                         for name, value in how.items()
+                         if name not in ('top1', 'top5', 'augmentation'))
+        lines.append(f'{row}   ({told})')
+    if result['collapse']:
+        lines.append('collapse      ' + ', '.join(
+            f'{name} {value:.3g}' for name, value in result['collapse'].items()))
+    if result['unreadable']:
+        lines.append(f'{len(result["unreadable"])} pictures could not be decoded and are left out')
+    return '\n'.join(lines)

@@ -1,0 +1,179 @@
+# SPDX-License-Identifier: Apache-2.0
+"""An encoder over a folder of pictures."""
+import contextlib
+import sys
+import time
+from pathlib import Path
+from typing import Callable, Dict, Iterator, List, NamedTuple, Optional, Sequence, Tuple, Union
+
+import torch
+from mmengine.logging import print_log
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+
+from ..datasets import LoadPicture, PackPicture, PictureFolder, ResizeAndCenterCrop
+from ..errors import MilanError
+from ..hub import Extractor, Features
+
+
+class FeatureTable(NamedTuple):
+    """Features of a folder, one row a picture that could be read, in the order of the paths.
+
+    Attributes:
+        features: (n, D) float32 on the CPU, for each kind that was asked for.
+        labels: (n,) int64, of a labelled folder; else -1.
+        paths: of the n pictures.
+        classes: names, by label.
+        unreadable: paths of the pictures that could not be decoded.
+    """
+    features: Dict[str, Tensor]
+    labels: Tensor
+    paths: List[str]
+    classes: Tuple[str, ...]
+    unreadable: List[str]
+
+
+def picture_folder(extractor: Extractor, root: Union[str, Path], with_label: bool) -> PictureFolder:
+    """The pictures below a folder as this extractor wants them; unreadable ones are None."""
+    return PictureFolder(
+        root,
+        pipeline=[LoadPicture(), ResizeAndCenterCrop(extractor.img_size, extractor.crop_ratio),
+                  PackPicture()],
+        with_label=with_label,
+        test_mode=True)
+
+
+def collect_features(extractor: Extractor,
+                     dataset: PictureFolder,
+                     kinds: Sequence[str] = ('cls', ),
+                     batch_size: int = 64,
+                     workers: int = 2,
+                     name: Optional[str] = None) -> FeatureTable:
+    """Features of every picture of a folder, in memory: 4 · n · D bytes a kind, and a batch.
+
+    Draws nothing from the global random generators.
+
+    Args:
+        extractor: on the device to compute on.
+        dataset: of :func:`picture_folder`.
+        kinds: any of 'cls' and 'pooled'. Patch features: see :func:`stream_features`.
+        batch_size: pictures at a time.
+        workers: processes that decode; 0 decodes in this one.
+        name: for the progress on the terminal; None shows none.
+
+    Raises:
+        MilanError: if no picture can be decoded.
+    """
+    n = len(dataset)
+    rows = {kind: torch.empty(n, extractor.dim) for kind in kinds}
+    infos, count = [], 0
+    unreadable: List[str] = []
+    for index, out in stream_features(
+            extractor, dataset, batch_size, workers, name, unreadable.append):
+        for kind, store in rows.items():
+            store[count:count + len(index)] = getattr(out, kind).float().cpu()
+        infos += [dataset.get_data_info(i) for i in index]
+        count += len(index)
+    return FeatureTable(
+        features={kind: store[:count] for kind, store in rows.items()},
+        labels=torch.tensor([info.get('gt_label', -1) for info in infos], dtype=torch.long),
+        paths=[info['img_path'] for info in infos],
+        classes=tuple(dataset.metainfo.get('classes', ())),
+        unreadable=unreadable)
+
+
+def stream_features(extractor: Extractor,
+                    dataset: PictureFolder,
+                    batch_size: int,
+                    workers: int,
+                    name: Optional[str],
+                    on_unreadable: Callable[[str], None]) -> Iterator[Tuple[List[int], Features]]:
+    """Batches of (indices, features) in the folder's order; unreadable pictures are left out.
+
+    They are counted and named in the log at the end, and each is told to ``on_unreadable``.
+    """
+    loader = DataLoader(
+        _Indexed(dataset),
+        batch_size=batch_size,
+        num_workers=workers,
+        collate_fn=_collate,
+        pin_memory=extractor.pixel_mean.is_cuda,
+        # Without one of its own, a loader draws its workers' seed from the global generator.
+        generator=torch.Generator().manual_seed(0))
+    unreadable: List[str] = []
+    done = 0
+    progress = Progress(name, len(dataset))
+    for index, pixels, failed in loader:
+        unreadable += [dataset.get_data_info(i)['img_path'] for i in failed]
+        done += len(index) + len(failed)
+        if index:
+            with torch.no_grad():
+                yield index, extractor(extractor.normalise(pixels))
+        progress.show(done)
+    for path in unreadable:
+        on_unreadable(path)
+    if unreadable:
+        more = '' if len(unreadable) <= 5 else f' and {len(unreadable) - 5} more'
+        print_log(f'{len(unreadable)} of {done} pictures cannot be decoded and are left out: '
+                  f'{", ".join(unreadable[:5])}{more}', logger='current', level=30)
+    if len(unreadable) == done:
+        raise MilanError(f'none of the {done} pictures in {dataset.data_root} can be decoded')
+
+
+class _Indexed(Dataset):
+    """Samples as (index, pixels or None): all that passes between the workers and here."""
+
+    def __init__(self, dataset: PictureFolder) -> None:
+        self.dataset = dataset
+
+    def __len__(self) -> int:
+        return len(self.dataset)
+
+    def __getitem__(self, index: int) -> Tuple[int, Optional[Tensor]]:
+        sample = self.dataset[index]
+        return index, None if sample is None else sample['inputs']
+
+
+def _collate(samples: List[Tuple[int, Optional[Tensor]]]) -> Tuple[List[int], Tensor, List[int]]:
+    good = [(i, pixels) for i, pixels in samples if pixels is not None]
+    return ([i for i, _ in good], torch.stack([p for _, p in good]) if good else torch.empty(0),
+            [i for i, pixels in samples if pixels is None])
+
+
+@contextlib.contextmanager
+def evaluation_mode(module: torch.nn.Module) -> Iterator[None]:
+    """Within it the module is in eval mode; then each of its parts is in the mode it was in."""
+    modes = [(part, part.training) for part in module.modules()]
+    module.eval()
+    try:
+        yield
+    finally:
+        for part, training in modes:
+            part.training = training
+
+
+class Progress:
+    """One line on stderr: rewritten on a terminal, a new one every 10 seconds in a log file.
+
+    Args:
+        name: what is being done; None shows nothing.
+        total: how many there are.
+    """
+
+    def __init__(self, name: Optional[str], total: int) -> None:
+        self.name, self.total = name, total
+        self.start = self.last = time.monotonic()
+
+    def show(self, done: int) -> None:
+        now = time.monotonic()
+        terminal = sys.stderr.isatty()
+        due = now - self.last >= (0.2 if terminal else 10) or done == self.total
+        if self.name is None or not due:
+            return
+        self.last = now
+        rate = done / max(now - self.start, 1e-9)
+        left = (self.total - done) / max(rate, 1e-9)
+        ending = '' if terminal and done < self.total else '\n'
+        print(f'{chr(13) if terminal else ""}{self.name}: {done}/{self.total} pictures, '
+              f'{rate:.1f}/s, {int(left) // 60}:{int(left) % 60:02d} left  ', end=ending,
+              file=sys.stderr, flush=True)

@@ -1,0 +1,115 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Weighted k-nearest-neighbour classification (Wu et al., arXiv 1805.01978, Sec. 3.4).
+
+The usual measure of features without training anything: the k most similar pictures of the
+gallery vote for their class, with weight exp(cosine / temperature).
+"""
+from typing import Dict
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from ..errors import MilanError
+
+
+@torch.no_grad()
+def knn_accuracy(gallery: Tensor,
+                 gallery_labels: Tensor,
+                 queries: Tensor,
+                 query_labels: Tensor,
+                 num_classes: int,
+                 k: int = 20,
+                 temperature: float = 0.07,
+                 leave_one_out: bool = False,
+                 device: str = 'cpu',
+                 query_chunk: int = 1024,
+                 gallery_chunk: int = 16384) -> Dict[str, float]:
+    """Accuracy of the weighted vote.
+
+    Beside the features, which stay where they are, memory is bounded by ``query_chunk`` ·
+    (``gallery_chunk`` + ``num_classes``) numbers; the result does not depend on the chunks.
+
+    Args:
+        gallery: (n, D) features whose classes are known; need not be normalised.
+        gallery_labels: (n,) int64.
+        queries: (m, D).
+        query_labels: (m,) int64.
+        num_classes: labels are below it.
+        k: neighbours that vote; with fewer in the gallery, all vote.
+        temperature: of the weights.
+        leave_one_out: ``queries`` is the gallery itself, and no picture votes for itself.
+        device: where the similarities are computed.
+        query_chunk, gallery_chunk: how many rows at a time.
+
+    Returns:
+        ``top1``, and ``top5`` if there are at least 5 classes, in percent.
+
+    Raises:
+        MilanError: if there is nothing to compare.
+    """
+    check_features(gallery, gallery_labels, 'gallery')
+    check_features(queries, query_labels, 'queries')
+    if k < 1 or temperature <= 0:
+        raise MilanError(f'k must be at least 1 and temperature above 0, got {k}, {temperature}')
+    if leave_one_out and (len(queries) != len(gallery) or len(gallery) < 2):
+        raise MilanError(f'leave_one_out needs queries equal to the gallery and at least 2 '
+                         f'pictures, got {len(queries)} and {len(gallery)}')
+    ranks = min(5, num_classes)
+    correct = torch.zeros(ranks, dtype=torch.long)
+    for start in range(0, len(queries), query_chunk):
+        chunk = F.normalize(queries[start:start + query_chunk].to(device).float(), dim=1)
+        skip = torch.arange(start, start + len(chunk), device=device) if leave_one_out else None
+        cosine, index = nearest(chunk, gallery, k, gallery_chunk, skip)
+        votes = vote(cosine, gallery_labels.to(device)[index], num_classes, temperature)
+        ranked = votes.topk(ranks, dim=1).indices
+        hits = ranked == query_labels[start:start + query_chunk].to(device)[:, None]
+        correct += hits.sum(dim=0).cpu()
+    percent = (100.0 * correct.cumsum(0) / len(queries)).tolist()
+    return {'top1': percent[0], **({'top5': percent[4]} if num_classes >= 5 else {})}
+
+
+def nearest(queries: Tensor, gallery: Tensor, k: int, chunk: int,
+            skip: Tensor = None) -> tuple:
+    """The most similar rows of the gallery, which is gone through in chunks.
+
+    Args:
+        queries: (b, D) of unit length.
+        gallery: (n, D) of any length.
+        k: how many; n if that is less.
+        chunk: rows of the gallery at a time.
+        skip: (b,) for each query a row that does not count, or None.
+
+    Returns:
+        cosines (b, k) and rows (b, k); a skipped row has cosine -inf.
+    """
+    best = queries.new_empty(len(queries), 0)
+    rows = torch.empty(len(queries), 0, dtype=torch.long, device=queries.device)
+    for start in range(0, len(gallery), chunk):
+        part = F.normalize(gallery[start:start + chunk].to(queries.device).float(), dim=1)
+        cosine = queries @ part.T
+        if skip is not None:
+            mine = (skip >= start) & (skip < start + len(part))
+            cosine[mine, skip[mine] - start] = -torch.inf
+        near, row = cosine.topk(min(k, len(part)), dim=1)
+        best, rows = torch.cat([best, near], dim=1), torch.cat([rows, row + start], dim=1)
+        best, order = best.topk(min(k, best.shape[1]), dim=1)
+        rows = rows.gather(1, order)
+    return best, rows
+
+
+def vote(cosine: Tensor, labels: Tensor, num_classes: int, temperature: float) -> Tensor:
+    """(b, num_classes) sums of exp(cosine / temperature) for neighbours (b, k), up to a factor
+    a query: the largest exponent is taken off, so that no temperature overflows."""
+    weights = ((cosine - cosine.amax(dim=1, keepdim=True)) / temperature).exp()
+    return weights.new_zeros(len(cosine), num_classes).scatter_add_(1, labels, weights)
+
+
+def check_features(features: Tensor, labels: Tensor, name: str) -> None:
+    """Raises MilanError unless features (n, D) and labels (n,) belong together and are finite."""
+    if features.ndim != 2 or len(features) != len(labels) or len(features) == 0:
+        raise MilanError(f'{name}: expected features (n, D) with n labels, n at least 1, got '
+                         f'{tuple(features.shape)} and {tuple(labels.shape)}')
+    if not all(torch.isfinite(part).all() for part in features.split(65536)):
+        raise MilanError(f'{name}: some features are NaN or infinite. The weights are damaged or '
+                         'the training diverged')

@@ -1,0 +1,68 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Measures an encoder on labelled pictures: k-NN, linear probe, feature collapse.
+
+Folders as of ImageNet: DIR/train/<class>/<pictures> is the gallery (k-NN) and the training set
+(probe), DIR/val or DIR/test holds the queries. Nothing of the encoder is trained.
+"""
+import argparse
+import json
+import sys
+
+from milan_mm.checkpoint_io import write_atomically
+from milan_mm.engine.cli import run_tool
+from milan_mm.evaluation.cli import add_encoder_arguments, build_extractor
+from milan_mm.evaluation.evaluate import Options, evaluate, find_splits, summary
+
+
+def parse_args() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    add_encoder_arguments(parser)
+    parser.add_argument('--data', metavar='DIR', help='folder with train/ and val/ or test/')
+    parser.add_argument('--gallery', '--train', metavar='DIR', help='instead of DIR/train')
+    parser.add_argument('--queries', '--test', metavar='DIR', help='instead of DIR/val or DIR/test')
+    parser.add_argument('--knn', action='store_true', help='only k-NN, unless --linear too')
+    parser.add_argument('--linear', action='store_true', help='only the probe, unless --knn too')
+    parser.add_argument('--feature', choices=['cls', 'pooled'], default='cls',
+                        help='CLS token or mean of the patch tokens (default: cls)')
+    parser.add_argument('--k', type=int, default=20, help='neighbours (default: 20)')
+    parser.add_argument('--temperature', type=float, default=0.07, help='of k-NN (default: .07)')
+    parser.add_argument('--probe', choices=['lbfgs', 'lars'], default='lbfgs',
+                        help='solver of the linear probe; lars is the paper\'s schedule, for sets '
+                        'of ImageNet\'s size (default: lbfgs)')
+    parser.add_argument('--lars-batch', type=int, default=16384, help='(default: 16384)')
+    parser.add_argument('--lars-base-lr', type=float, default=0.05,
+                        help='times batch / 256; the paper: ViT-B .05, ViT-L .02 (default: .05)')
+    parser.add_argument('--lars-epochs', type=int, default=90, help='(default: 90)')
+    parser.add_argument('--shift', nargs=2, metavar=('PREFIX_A', 'PREFIX_B'),
+                        help='also: gallery limited to file names that start with the one, '
+                        'queries with the other, both ways, and the mean')
+    parser.add_argument('--out', metavar='FILE', help='JSON to write')
+    return parser.parse_args()
+
+
+def main() -> None:
+    args = parse_args()
+    gallery, queries = find_splits(args.data, args.gallery, args.queries)
+    extractor = build_extractor(args)
+    lars = dict(batch_size=args.lars_batch, base_lr=args.lars_base_lr, epochs=args.lars_epochs)
+    options = Options(
+        knn=args.knn or not args.linear, linear=args.linear or not args.knn, k=args.k,
+        temperature=args.temperature, probe=args.probe,
+        probe_options=lars if args.probe == 'lars' else {}, device=args.device, seed=args.seed)
+    result = {
+        'checkpoint': args.checkpoint,
+        'weights': 'teacher' if args.teacher else 'random' if args.random_weights else 'trained',
+        'gallery': str(gallery), 'queries': str(queries),
+        **evaluate(extractor, gallery, queries, args.feature, options, args.shift,
+                   args.batch_size, args.workers)
+    }
+    print(summary(result))
+    if args.out:
+        write_atomically(
+            args.out, lambda path: path.write_text(json.dumps(result, indent=2) + '\n'))
+        print(f'results: {args.out}')
+
+
+if __name__ == '__main__':
+    sys.exit(run_tool(main))
