@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import List, NamedTuple, Optional, Sequence, Tuple, Union
 
 import torch
-from mmengine.logging import print_log
+from mmengine.logging import MMLogger, print_log
 from PIL import Image, ImageOps
 from torch import Tensor, nn
 
@@ -201,11 +201,11 @@ def get_model(path_or_name: Union[str, Path],
         state, spec = read_encoder(path_or_name, trust_checkpoint)
     with seeded_globals(seed):
         backbone = MaskedVisionTransformer(spec.arch, spec.img_size, spec.patch_size)
-        backbone.init_weights()
-    if state is None or pretrained is False:
-        print_log(f'{path_or_name}: random weights (seed {seed}), nothing is trained',
-                  logger='current', level=logging.WARNING)
-    else:
+        if state is None or pretrained is False:
+            _init_quietly(backbone)
+            print_log(f'{path_or_name}: random weights (seed {seed}), nothing is trained',
+                      logger='current', level=logging.WARNING)
+    if state is not None and pretrained is not False:
         _load(backbone, state, str(path_or_name))
     model = FeatureExtractor(
         backbone, img_size or spec.img_size, spec.pixel_mean, spec.pixel_std, crop_ratio)
@@ -249,6 +249,17 @@ def _as_rgb(picture: Picture) -> Image.Image:
         raise MilanError(f'expected a Pillow picture or a path, got {type(picture).__name__}; '
                          'for an array: PIL.Image.fromarray(array)')
     return composite(ImageOps.exif_transpose(_to_rgb(picture)))
+
+
+def _init_quietly(backbone: MaskedVisionTransformer) -> None:
+    """mmengine would log two lines for every parameter."""
+    logger = MMLogger.get_current_instance()
+    level = logger.level
+    logger.setLevel(logging.WARNING)
+    try:
+        backbone.init_weights()
+    finally:
+        logger.setLevel(level)
 
 
 def _load(backbone: nn.Module, state: dict, source: str) -> None:

@@ -197,12 +197,23 @@ is_ready() {
   [[ $found == ok ]] || { say "$VENV is not as it was left: $found" && return 1; }
 }
 
+# What a killed set-up had started through pip (builds, ensurepip) may still be writing.
+wait_for_orphans() {
+  local seconds
+  command -v pgrep >/dev/null 2>&1 || return 0
+  for ((seconds = 0; seconds < 60; seconds++)); do
+    pgrep -f "^$VENV/bin/python[^ ]* .*pip" >/dev/null || return 0
+    sleep 1
+  done
+}
+
 # Leaves an environment to be updated, or none; sets OURS.
 prepare_folder() {
   local found
   if [[ ! -e $VENV || (-d $VENV && -z $(ls -A "$VENV")) ]]; then
     return
   elif [[ -f $MARKER ]]; then
+    wait_for_orphans
     if [[ -s $MARKER && $(cat "$MARKER") == "$(state identity 2>/dev/null)" ]] &&
       { [[ -z $PYTHON ]] || same_python; } && found=$(state mend 2>/dev/null); then
       say "an earlier set-up of $VENV was interrupted; going on from there ($found)"

@@ -146,7 +146,8 @@ def _record(line: str) -> Optional[dict]:
 
 def _label(path: Path) -> str:
     parts = path.resolve().parts
-    while len(parts) > 1 and (parts[-1] in ('scalars.json', 'vis_data') or _is_timestamp(parts[-1])):
+    while len(parts) > 1 and (
+            parts[-1] in ('scalars.json', 'vis_data') or _is_timestamp(parts[-1])):
         parts = parts[:-1]
     return parts[-1]
 

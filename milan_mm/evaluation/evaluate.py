@@ -41,7 +41,7 @@ def evaluate(extractor: Extractor,
              gallery: Union[str, Path],
              queries: Union[str, Path],
              feature: str = 'cls',
-             options: Options = Options(),
+             options: Optional[Options] = None,
              shift: Optional[Sequence[str]] = None,
              batch_size: int = 64,
              workers: int = 2,
@@ -54,7 +54,7 @@ def evaluate(extractor: Extractor,
         gallery: the folder whose classes are known: k-NN's gallery, the probe's training set.
         queries: the folder to classify; its classes are among the gallery's.
         feature: 'cls' or 'pooled'.
-        options: how to measure.
+        options: how to measure; None for the defaults.
         shift: two prefixes of file names, such as drawing styles. Also measured is then the
             gallery limited to the one and the queries to the other, both ways, and the mean.
         batch_size, workers: see :func:`collect_features`.
@@ -67,6 +67,7 @@ def evaluate(extractor: Extractor,
     Raises:
         MilanError: if the folders do not fit together or a prefix selects nothing.
     """
+    options = options or Options()
     if feature not in ('cls', 'pooled'):
         raise MilanError(f"feature must be 'cls' or 'pooled', got {feature!r}")
     folders = [picture_folder(extractor, root, with_label=True) for root in (gallery, queries)]

@@ -5,6 +5,7 @@ Rows go to a temporary file beside the target as they come; at the end they are 
 ``.npz`` or ``.safetensors``, which are written here because the libraries would want all rows in
 memory at once. The file appears whole or not at all.
 """
+import contextlib
 import io
 import json
 import os
@@ -73,21 +74,18 @@ def extract_features(extractor: Extractor,
         raise MilanError(f'{len(names)} paths are too long for the header of a safetensors file; '
                          'use .npz')
     out.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=f'.{out.stem}.', dir=out.parent) as scratch:
-        files = {kind: open(Path(scratch) / kind, 'wb+') for kind in kinds}
-        try:
-            rows = _Rows(files, DTYPES[dtype])
-            unreadable: List[str] = []
-            with evaluation_mode(extractor):
-                for index, features in stream_features(
-                        extractor, folder, batch_size, workers, 'features' if progress else None,
-                        unreadable.append):
-                    rows.append([names[i] for i in index], features)
-            write = _write_npz if out.suffix == '.npz' else _write_safetensors
-            write_atomically(out, lambda path: write(path, rows))
-        finally:
-            for file in files.values():
-                file.close()
+    with tempfile.TemporaryDirectory(prefix=f'.{out.stem}.', dir=out.parent) as scratch, \
+            contextlib.ExitStack() as stack:
+        files = {kind: stack.enter_context(open(Path(scratch) / kind, 'wb+')) for kind in kinds}
+        rows = _Rows(files, DTYPES[dtype])
+        unreadable: List[str] = []
+        with evaluation_mode(extractor):
+            for index, features in stream_features(
+                    extractor, folder, batch_size, workers, 'features' if progress else None,
+                    unreadable.append):
+                rows.append([names[i] for i in index], features)
+        write = _write_npz if out.suffix == '.npz' else _write_safetensors
+        write_atomically(out, lambda path: write(path, rows))
     return {'count': len(rows.names), 'shapes': {k: list(rows.shape(k)) for k in kinds},
             'unreadable': unreadable}
 

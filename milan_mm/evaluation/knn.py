@@ -4,7 +4,7 @@
 The usual measure of features without training anything: the k most similar pictures of the
 gallery vote for their class, with weight exp(cosine / temperature).
 """
-from typing import Dict
+from typing import Dict, Optional, Tuple
 
 import torch
 from torch import Tensor
@@ -70,7 +70,7 @@ def knn_accuracy(gallery: Tensor,
 
 
 def nearest(queries: Tensor, gallery: Tensor, k: int, chunk: int,
-            skip: Tensor = None) -> tuple:
+            skip: Optional[Tensor] = None) -> Tuple[Tensor, Tensor]:
     """The most similar rows of the gallery, which is gone through in chunks.
 
     Args:

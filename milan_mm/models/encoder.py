@@ -6,6 +6,7 @@ import torch
 from mmpretrain.models import VisionTransformer
 from torch import Tensor, nn
 
+from ..compat.drop_path import make_drop_path_traceable
 from ..errors import MilanError
 from ..registry import MODELS
 from ..structures import gather_tokens
@@ -57,6 +58,7 @@ class MaskedVisionTransformer(VisionTransformer):
             patch_size=patch_size,
             out_type=out_type,
             **kwargs)
+        make_drop_path_traceable(self)
         self.patch_size = patch_size
         self.pos_embed.requires_grad_(False)
         self.reset_positions()

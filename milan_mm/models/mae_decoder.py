@@ -6,6 +6,7 @@ import torch
 from mmpretrain.models import MAEPretrainDecoder
 from torch import Tensor, nn
 
+from ..compat.drop_path import make_drop_path_traceable
 from ..registry import MODELS
 from ..structures import MaskIds
 from .encoder import init_transformer
@@ -53,6 +54,7 @@ class MAEDecoder(MAEPretrainDecoder):
             mlp_ratio=mlp_ratio,
             norm_cfg=dict(type='LN', eps=1e-6),
             init_cfg=init_cfg)
+        make_drop_path_traceable(self)
         self.grid_size = tuple(grid_size)
         self.reset_positions()
 

@@ -1,48 +1,51 @@
 # SPDX-License-Identifier: Apache-2.0
 """Textured backgrounds made from random numbers, and cut-outs pasted on them.
 
-On flat white a cut-out can be told by its outline and colour sums alone, and features of random weights do nearly as well
-as learned ones. The backgrounds are therefore strong (full range of colours, all scales) and independent of the class.
+On flat white a cut-out can be told by its outline and sums of colour alone, and features of
+random weights do nearly as well as learned ones. The backgrounds are therefore strong (all
+colours, all scales) and know nothing of the class.
 """
-
-from __future__ import annotations
-
 import colorsys
-from collections.abc import Callable
+from typing import Callable, Sequence, Tuple, Union
 
 import numpy as np
 from PIL import Image
 
 POOL_SIDE = 160
-"""Side of a background of the pool in pixels; pictures take random crops of it."""
+"""Side of a texture of the pool in pixels; pictures take random crops of it."""
 
 
 def _colours(rng: np.random.Generator, count: int) -> np.ndarray:
-    """Random colours (count, 3) in 0..1, from greyish to saturated, from dark to light."""
-    hue, sat, val = rng.random(count), rng.beta(1.2, 1.5, count), rng.uniform(0.1, 1.0, count)
-    return np.array([colorsys.hsv_to_rgb(*c) for c in zip(hue, sat, val, strict=True)])
+    """Random colours (count, 3) in 0..1: greyish to saturated, dark to light."""
+    hsv = zip(rng.random(count), rng.beta(1.2, 1.5, count), rng.uniform(0.1, 1.0, count))
+    return np.array([colorsys.hsv_to_rgb(*colour) for colour in hsv])
 
 
-def _value_noise(rng: np.random.Generator, side: int, cells: int, stretch: float = 1.0) -> np.ndarray:
-    """Smooth noise (side, side) in 0..1 with ``cells`` random nodes a side, interpolated bicubically."""
+def _noise(rng: np.random.Generator, side: int, cells: int, stretch: float = 1.0) -> np.ndarray:
+    """Smooth noise (side, side) in 0..1, with ``cells`` random nodes a side."""
     shape = (max(2, round(cells * stretch)), max(2, cells))
     nodes = Image.fromarray(rng.random(shape).astype(np.float32))
     noise = np.asarray(nodes.resize((side, side), Image.Resampling.BICUBIC))
-    return (noise - noise.min()) / max(float(np.ptp(noise)), 1e-6)
+    return _spread(noise)
+
+
+def _spread(level: np.ndarray) -> np.ndarray:
+    """Levels scaled to fill 0..1."""
+    return (level - level.min()) / max(float(np.ptp(level)), 1e-6)
 
 
 def _fractal(rng: np.random.Generator, side: int) -> np.ndarray:
-    """Noise of several scales; how fast fine scales fade is random, from clouds to gravel."""
+    """Noise of several scales; how fast the fine ones fade is random: from clouds to gravel."""
     fade, stretch = rng.uniform(0.4, 0.95), rng.choice([1.0, 1.0, 0.2, 5.0])
-    total = sum(fade**i * _value_noise(rng, side, cells, stretch) for i, cells in enumerate((3, 6, 12, 24, 48)))
-    return (total - total.min()) / np.ptp(total)
+    scales = (3, 6, 12, 24, 48)
+    return _spread(sum(fade**i * _noise(rng, side, n, stretch) for i, n in enumerate(scales)))
 
 
 def _plane(rng: np.random.Generator, side: int, warp: float) -> np.ndarray:
-    """A coordinate (side, side) in pixels that rises in a random direction, bent by smooth noise."""
+    """A coordinate (side, side) in pixels that rises in a random direction, bent by noise."""
     y, x = np.mgrid[:side, :side]
     angle = rng.uniform(0, np.pi)
-    return x * np.cos(angle) + y * np.sin(angle) + warp * _value_noise(rng, side, 5)
+    return x * np.cos(angle) + y * np.sin(angle) + warp * _noise(rng, side, 5)
 
 
 def _stripes(rng: np.random.Generator, side: int) -> np.ndarray:
@@ -51,110 +54,112 @@ def _stripes(rng: np.random.Generator, side: int) -> np.ndarray:
 
 
 def _checker(rng: np.random.Generator, side: int) -> np.ndarray:
-    period, warp = rng.uniform(8, 36), rng.uniform(0, 25)
-    return ((_plane(rng, side, warp) // (period / 2)) + (_plane(rng, side, warp) // (period / 2))) % 3 / 2
+    period, warp = rng.uniform(4, 18), rng.uniform(0, 25)
+    bands = [_plane(rng, side, warp) // period for _ in range(2)]
+    return (bands[0] + bands[1]) % 3 / 2
 
 
 def _cells(rng: np.random.Generator, side: int) -> np.ndarray:
     """A mosaic: every pixel takes the random level of the nearest of some random points."""
     points = rng.uniform(0, side, (int(rng.integers(8, 50)), 2))
     y, x = np.mgrid[:side, :side]
-    distance = (y[..., None] - points[:, 0]) ** 2 + (x[..., None] - points[:, 1]) ** 2
+    distance = (y[..., None] - points[:, 0])**2 + (x[..., None] - points[:, 1])**2
     return rng.random(len(points))[distance.argmin(-1)]
 
 
 def _blobs(rng: np.random.Generator, side: int) -> np.ndarray:
-    """Overlapping discs and ellipses of random levels: like things lying about, but no things."""
+    """Overlapping ellipses of random levels: like things lying about, but no things."""
     y, x = np.mgrid[:side, :side]
-    out = _value_noise(rng, side, 4)
+    level = _noise(rng, side, 4)
     for _ in range(int(rng.integers(6, 25))):
-        cy, cx, ry, rx = *rng.uniform(0, side, 2), *rng.uniform(4, 26, 2)
-        inside = ((y - cy) / ry) ** 2 + ((x - cx) / rx) ** 2 < 1
-        out[inside] = rng.random() + 0.15 * (out[inside] - 0.5)
-    return np.clip(out, 0, 1)
+        centre_y, centre_x = rng.uniform(0, side, 2)
+        radius_y, radius_x = rng.uniform(4, 26, 2)
+        inside = ((y - centre_y) / radius_y)**2 + ((x - centre_x) / radius_x)**2 < 1
+        level[inside] = rng.random() + 0.15 * (level[inside] - 0.5)
+    return np.clip(level, 0, 1)
 
 
 def _gradient(rng: np.random.Generator, side: int) -> np.ndarray:
-    plane = _plane(rng, side, rng.uniform(0, 60))
-    return (plane - plane.min()) / np.ptp(plane)
+    return _spread(_plane(rng, side, rng.uniform(0, 60)))
 
 
-_PATTERNS: tuple[Callable[[np.random.Generator, int], np.ndarray], ...] = (
-    _fractal, _fractal, _stripes, _checker, _cells, _blobs, _blobs, _gradient,
-)  # fmt: skip
+_PATTERNS: Sequence[Callable[[np.random.Generator, int], np.ndarray]] = (
+    _fractal, _fractal, _stripes, _checker, _cells, _blobs, _blobs, _gradient)
 
 
-def _background(rng: np.random.Generator, side: int) -> np.ndarray:
-    """One texture (side, side, 3) uint8: a pattern seen through a random palette, half the time mixed with another one."""
+def _coloured(rng: np.random.Generator, side: int) -> np.ndarray:
+    """A random pattern (side, side, 3) in two to five random colours."""
     level = _PATTERNS[rng.integers(len(_PATTERNS))](rng, side)
-    if rng.random() < 0.5:
-        other = _PATTERNS[rng.integers(len(_PATTERNS))](rng, side)
-        mask = _value_noise(rng, side, 4)[..., None] > rng.uniform(0.3, 0.7)
-        picture = np.where(mask, _palette(rng, level), _palette(rng, other))
-    else:
-        picture = _palette(rng, level)
-    picture = picture + rng.normal(0, rng.uniform(0, 0.06), (side, side, 3))
-    picture += rng.uniform(0, 0.3) * (_value_noise(rng, side, 5)[..., None] - 0.5)
-    return (np.clip(picture, 0, 1) * 255).astype(np.uint8)
-
-
-def _palette(rng: np.random.Generator, level: np.ndarray) -> np.ndarray:
-    """Levels (H, W) in 0..1 turned into colours (H, W, 3) along a palette of two to five random colours."""
     colours = _colours(rng, int(rng.integers(2, 6)))
     stops = np.linspace(0, 1, len(colours))
     return np.stack([np.interp(level, stops, colours[:, c]) for c in range(3)], -1)
 
 
+def make_texture(rng: np.random.Generator, side: int) -> np.ndarray:
+    """One texture (side, side, 3) uint8: a pattern, or two side by side, with grain and light."""
+    picture = _coloured(rng, side)
+    if rng.random() < 0.5:
+        here = _noise(rng, side, 4)[..., None] > rng.uniform(0.3, 0.7)
+        picture = np.where(here, picture, _coloured(rng, side))
+    picture = picture + rng.normal(0, rng.uniform(0, 0.06), (side, side, 3))
+    picture += rng.uniform(0, 0.3) * (_noise(rng, side, 5)[..., None] - 0.5)
+    return (np.clip(picture, 0, 1) * 255).astype(np.uint8)
+
+
 class Backgrounds:
-    """A pool of textures from which any number of different backgrounds are cut.
+    """A pool of textures from which any number of backgrounds are cut.
 
     Args:
-        seed: Two pools of different seeds share no texture (training and held-out pictures take different pools).
-        count: Textures in the pool; a crop of it is also mirrored, turned and its colour channels swapped, so pictures
-            rarely see the same background twice.
+        seed: pools of different seeds share no texture.
+        count: textures in the pool. A crop is also mirrored, turned, and its colour channels
+            swapped, so that pictures rarely see a background twice.
     """
 
-    def __init__(self, seed: int | list[int], count: int = 256) -> None:
+    def __init__(self, seed: Union[int, Sequence[int]], count: int = 256) -> None:
         rng = np.random.default_rng(seed)
-        self.pool = np.stack([_background(rng, POOL_SIDE) for _ in range(count)])
+        self.pool = np.stack([make_texture(rng, POOL_SIDE) for _ in range(count)])
 
     def crop(self, rng: np.random.Generator, size: int) -> np.ndarray:
         """A background (size, size, 3) uint8."""
-        source = self.pool[rng.integers(len(self.pool))]
+        texture = self.pool[rng.integers(len(self.pool))]
         if size > POOL_SIDE:
-            source = np.asarray(Image.fromarray(source).resize((2 * size, 2 * size), Image.Resampling.BICUBIC))
-        y, x = rng.integers(0, source.shape[0] - size + 1, 2)
-        out = source[y : y + size, x : x + size, rng.permutation(3)]
-        out = np.rot90(out, rng.integers(4))
-        return np.ascontiguousarray(out[:, ::-1] if rng.random() < 0.5 else out)
+            enlarged = Image.fromarray(texture).resize((2 * size, 2 * size))
+            texture = np.asarray(enlarged)
+        y, x = rng.integers(0, texture.shape[0] - size + 1, 2)
+        crop = np.rot90(texture[y:y + size, x:x + size, rng.permutation(3)], rng.integers(4))
+        return np.ascontiguousarray(crop[:, ::-1] if rng.random() < 0.5 else crop)
 
 
-def paste(cutout: Image.Image, background: np.ndarray, rng: np.random.Generator,
-          scale: tuple[float, float] = (0.55, 0.9), degrees: float = 15.0) -> Image.Image:  # fmt: skip
-    """Paste a cut-out on a background at a random place, size and angle.
+def paste(cutout: Image.Image,
+          background: np.ndarray,
+          rng: np.random.Generator,
+          scale: Tuple[float, float] = (0.55, 0.9),
+          degrees: float = 15.0) -> Image.Image:
+    """Pastes a cut-out on a background at a random place, size and angle.
 
     Args:
         cutout: RGBA picture of any size.
         background: (S, S, 3) uint8.
-        rng: Source of place, size and angle.
-        scale: Range of the cut-out's longer side as a share of S.
-        degrees: Largest rotation to either side.
+        rng: source of place, size and angle.
+        scale: range of the cut-out's longer side, as a share of S.
+        degrees: largest rotation to either side.
     """
     size = background.shape[0]
     box = cutout.getchannel('A').getbbox()
     cutout = cutout.crop(box) if box else cutout
-    share = rng.uniform(*scale) * size / max(cutout.size)
-    angle, mid = np.deg2rad(rng.uniform(-degrees, degrees)), np.array(cutout.size) / 2
-    # A small cut-out is enlarged by the affine map itself; a large one is reduced first, else it would alias.
-    if share < 0.5:
-        cutout = cutout.resize(tuple(max(1, round(2 * share * s)) for s in cutout.size), Image.Resampling.BOX)
-        share, mid = 0.5, np.array(cutout.size) / 2
-    half = share * (np.abs(np.cos(angle)) * mid + np.abs(np.sin(angle)) * mid[::-1])
-    centre = [rng.uniform(min(h, size / 2), max(size - h, size / 2)) for h in half]
-    cos, sin = np.cos(angle) / share, np.sin(angle) / share
-    matrix = (cos, sin, mid[0] - cos * centre[0] - sin * centre[1], -sin, cos, mid[1] + sin * centre[0] - cos * centre[1])
-    # Premultiplied alpha ('RGBa'), else the colour of invisible pixels would bleed into the edges.
-    placed = cutout.convert('RGBa').transform((size, size), Image.Transform.AFFINE, matrix, Image.Resampling.BILINEAR)
-    out = Image.fromarray(background)
-    out.paste(placed.convert('RGBA'), (0, 0), placed.getchannel('a'))
-    return out
+    # How many pixels of the result a pixel of the cut-out becomes.
+    zoom = rng.uniform(*scale) * size / max(cutout.size)
+    if zoom < 0.5:  # the affine map looks at four pixels only, and would skip the others
+        shape = tuple(max(1, round(2 * zoom * side)) for side in cutout.size)
+        cutout, zoom = cutout.resize(shape, Image.Resampling.BOX), 0.5
+    angle, middle = np.deg2rad(rng.uniform(-degrees, degrees)), np.array(cutout.size) / 2
+    half = zoom * (abs(np.cos(angle)) * middle + abs(np.sin(angle)) * middle[::-1])
+    x, y = (rng.uniform(min(h, size / 2), max(size - h, size / 2)) for h in half)
+    cos, sin = np.cos(angle) / zoom, np.sin(angle) / zoom
+    matrix = (cos, sin, middle[0] - cos * x - sin * y, -sin, cos, middle[1] + sin * x - cos * y)
+    # Alpha is multiplied in first ('RGBa'): colours of invisible pixels must not bleed in.
+    placed = cutout.convert('RGBa').transform((size, size), Image.Transform.AFFINE, matrix,
+                                              Image.Resampling.BILINEAR).convert('RGBA')
+    picture = Image.fromarray(background)
+    picture.paste(placed, (0, 0), placed)
+    return picture
