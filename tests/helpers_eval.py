@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Small real things for the tests of what comes after training."""
+import contextlib
 import json
+import logging
 import os
 import subprocess
 import sys
@@ -8,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from mmengine.logging import MMLogger
 from PIL import Image
 from safetensors.torch import save_file
 
@@ -24,7 +27,8 @@ def tiny_encoder(seed=0, img_size=SIZE):
     torch.manual_seed(seed)
     encoder = MaskedVisionTransformer(ARCH, img_size, PATCH)
     encoder.init_weights()
-    return encoder.eval()
+    encoder.eval()  # mmpretrain's backbones do not return themselves from it
+    return encoder
 
 
 def description(img_size=SIZE):
@@ -57,6 +61,20 @@ def write_pictures(root, per_class=6, seed=0, classes=tuple(COLOURS), prefixes=(
                 Image.fromarray(pixels.clip(0, 255).astype(np.uint8)).save(
                     root / name / f'{prefix}{name}_{i}.png')
     return root
+
+
+@contextlib.contextmanager
+def logged():
+    """Collects what is logged: a list of messages."""
+    messages = []
+    handler = logging.Handler()
+    handler.emit = lambda record: messages.append(record.getMessage())
+    logger = MMLogger.get_current_instance()
+    logger.addHandler(handler)
+    try:
+        yield messages
+    finally:
+        logger.removeHandler(handler)
 
 
 def run_tool(name, *args):

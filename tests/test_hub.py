@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 import torch
-from helpers_eval import ARCH, MEAN, PATCH, SIZE, STD, tiny_encoder, write_checkpoint
+from helpers_eval import ARCH, MEAN, PATCH, SIZE, STD, logged, tiny_encoder, write_checkpoint
 from PIL import Image
 from safetensors.torch import save_file
 
@@ -74,8 +74,7 @@ def test_other_picture_sizes(tmp_path, picture):
     model.backbone.patch_embed.projection.bias.data.zero_()
     model(picture)
     handle.remove()
-    # Twice as fine a table holds, at every second place, the coordinate of a halved grid; here
-    # the grid grows from (6, 8) to (8, 12), so compare with sines evaluated at those places.
+    # From a grid of (6, 8) to one of (8, 12): the same sines at the rescaled places.
     omega = 10000.0**-(torch.arange(8) / 8)
     y = (torch.arange(8) + .5) * 6 / 8 - .5
     x = (torch.arange(12) + .5) * 8 / 12 - .5
@@ -97,19 +96,20 @@ def test_size_that_does_not_tile(tmp_path):
 
 
 @pytest.mark.parametrize('nested', [True, False])
-def test_published_naming_without_description(tmp_path, nested, capfd):
+def test_published_naming_without_description(tmp_path, nested):
     """MAE's and MILAN's own files: sizes off the shapes, the grid off the positions."""
     encoder = tiny_encoder()
     state = to_published({f'backbone.{k}': v for k, v in encoder.state_dict().items()})
     state.update({'decoder_blocks.0.norm1.weight': torch.ones(4), 'mask_token': torch.ones(4),
                   'head.weight': torch.ones(2, 32)})
     torch.save(dict(model=state) if nested else state, tmp_path / 'published.pth')
-    loaded, spec = read_encoder(tmp_path / 'published.pth')
+    with logged() as messages:
+        loaded, spec = read_encoder(tmp_path / 'published.pth')
     assert spec.img_size == SIZE and spec.patch_size == PATCH  # not square, yet found
     assert spec.arch == dict(ARCH, num_heads=1)
     assert spec.pixel_mean == (123.675, 116.28, 103.53)
     assert all(torch.equal(loaded[k], v) for k, v in encoder.state_dict().items())
-    said = ''.join(capfd.readouterr())
+    said = ' '.join(messages)
     assert 'does not describe' in said and '1 heads' in said and 'head.weight' in said
     assert milan_mm.get_model(tmp_path / 'published.pth').dim == 32
 

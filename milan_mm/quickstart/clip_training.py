@@ -11,9 +11,9 @@ deviation, because MILAN feeds the teacher the student's pixels. The folder says
 import json
 import os
 import time
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
-from typing import Callable, Dict, List, Sequence, Tuple, Union
+from typing import Any, Callable, Dict, List, Sequence, Tuple, Union
 
 import numpy as np
 import torch
@@ -28,6 +28,7 @@ from ..datasets.decoding import UnreadablePicture, composite, open_picture
 from ..datasets.picture_folder import find_pictures
 from ..errors import MilanError
 from ..keyed_random import sample_key, uniform
+from .captions import caption_of
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
@@ -36,42 +37,36 @@ _CHUNK = 64
 _MAX_LOGIT_SCALE = float(np.log(100))  # as of CLIP, Sec. 2.5
 
 
+def _option(default: Union[int, float], text: str) -> Any:
+    return field(default=default, metadata=dict(help=text))
+
+
 @dataclass(frozen=True)
 class ClipRecipe:
-    """Everything that decides what is trained, but for the pictures.
+    """Everything that decides what is trained, but for the pictures; ``describe`` explains it."""
+    steps: int = _option(1000, 'optimizer steps')
+    batch_size: int = _option(128, 'pairs a step, each contrasted with all others')
+    seed: int = _option(0, 'of weights, order and augmentation')
+    lr: float = _option(1e-3, 'peak of the learning rate')
+    weight_decay: float = _option(0.1, 'of AdamW, on matrices only')
+    warmup: int = _option(50, 'steps of linear warm-up; a cosine to 0 follows')
+    crop: float = _option(0.5, 'least share of the area that a random crop keeps')
+    jitter: float = _option(0.2, 'largest relative change of brightness and contrast')
+    patch_dropout: float = _option(0.5, 'share of patches hidden from the image tower in '
+                                   'training (FLIP): nearly twice the pairs a second')
+    image_size: int = _option(64, 'side of the square input in pixels')
+    patch_size: int = _option(8, 'side of a patch in pixels')
+    width: int = _option(128, 'of the image tower; heads are 32 wide')
+    layers: int = _option(4, 'of the image tower')
+    text_width: int = _option(128, 'of the text tower')
+    text_layers: int = _option(2, 'of the text tower')
+    embed_dim: int = _option(128, 'size of the common space')
+    context_length: int = _option(16, 'tokens of a caption; what is longer is cut')
 
-    Attributes:
-        steps: optimizer steps.
-        batch_size: pairs a step; each is contrasted with all others.
-        lr: peak of the learning rate: linear warm-up over ``warmup`` steps, then a cosine to 0.
-        weight_decay: of AdamW, on matrices only.
-        crop: the least share of a picture's area that a random crop keeps.
-        jitter: by how much brightness and contrast may change (0.2: 0.8 to 1.2 times).
-        patch_dropout: share of patches that the image tower is not shown in training (FLIP):
-            half the patches, nearly twice the pairs a second.
-        image_size: side of the square input in pixels.
-        width: of the image tower; heads are 32 wide.
-        text_width: of the text tower.
-        embed_dim: T, the size of the common space.
-        context_length: tokens of a caption; what is longer is cut.
-    """
-    steps: int = 1000
-    batch_size: int = 256
-    seed: int = 0
-    lr: float = 1e-3
-    weight_decay: float = 0.1
-    warmup: int = 50
-    crop: float = 0.5
-    jitter: float = 0.2
-    patch_dropout: float = 0.5
-    image_size: int = 64
-    patch_size: int = 8
-    width: int = 128
-    layers: int = 4
-    text_width: int = 128
-    text_layers: int = 2
-    embed_dim: int = 128
-    context_length: int = 16
+    @classmethod
+    def describe(cls) -> Dict[str, Tuple[Union[int, float], str]]:
+        """Default and meaning of every number."""
+        return {f.name: (f.default, f.metadata['help']) for f in fields(cls)}
 
     def model_cfg(self, patch_dropout: float = 0.0) -> dict:
         """The model in open_clip's terms; patches are dropped in training alone."""
@@ -159,18 +154,6 @@ class PicturePairs:
             picture = picture.resize(shape, Image.Resampling.BICUBIC)
         left, top = ((side - self.size) // 2 for side in picture.size)
         return np.asarray(picture.crop((left, top, left + self.size, top + self.size)))
-
-
-def caption_of(path: Path, root: Path) -> str:
-    """The text of the file beside the picture, else '<class> <words of the file name>'."""
-    text = path.with_suffix('.txt')
-    if text.is_file():
-        caption = text.read_text(encoding='utf-8', errors='replace').strip()
-        if caption:
-            return caption
-    folder = path.relative_to(root).parts[0] if path.parent != root else ''
-    words = f'{folder} {path.stem}'
-    return ' '.join(''.join(c if c.isalnum() else ' ' for c in words).split())
 
 
 def draw_batches(captions: Sequence[str], batch_size: int, seed: int,

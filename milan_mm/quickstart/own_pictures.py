@@ -1,0 +1,241 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The quickstart's data folder from a user's own pictures: ``DIR/<class>/[folders/]<picture>``."""
+import hashlib
+import os
+from collections import Counter
+from pathlib import Path
+from typing import Callable, Dict, List, NamedTuple, Set, Tuple
+
+import numpy as np
+from PIL import Image
+
+from ..datasets.decoding import UnreadablePicture, composite, open_picture
+from ..datasets.picture_folder import find_pictures
+from ..errors import MilanError
+from .captions import caption_of
+from .pictures import (HELD_OUT, TEST_VARIANTS, PicturesError, class_counts, describe_names,
+                       make_pools, render, save_picture)
+from .progress import Progress
+
+MIN_CLASSES = 2
+MIN_PICTURES = 4
+"""Readable pictures a class must have: one is held out, three remain."""
+MAX_PICTURES = 6000
+"""More are not looked at: they would not be seen in the quickstart's few steps."""
+_WANTED_RENDERS = 8000
+_MARGIN = 1.15  # how much larger than the input a picture is stored: room for crops
+
+
+class Picture(NamedTuple):
+    """A readable picture, made small. ``cutout``: it has alpha and goes on a background."""
+    label: str
+    file_name: str
+    caption: str
+    image: Image.Image
+    cutout: bool
+
+
+def make_own_pictures(source: Path, out: Path, size: int, variants: int, seed: int,
+                      log: Callable[[str], None]) -> dict:
+    """Makes the data folder (without ``meta.json``) and returns what is to be written there.
+
+    Pictures with transparent parts are cut out and pasted on textured backgrounds, ``variants``
+    times. Others are stored once, with the shorter side at most 1.15 times ``size``.
+
+    Raises:
+        PicturesError: if there are too few classes with enough readable pictures.
+    """
+    paths, left_out = _choose(source, seed)
+    pictures = _read(paths, source, size, left_out, log)
+    counts = Counter(picture.label for picture in pictures)
+    classes = {label for label, count in counts.items() if count >= MIN_PICTURES}
+    if len(classes) < MIN_CLASSES:
+        raise PicturesError(_too_few(source, counts, left_out))
+    left_out['classes_with_too_few_pictures'] = sorted(set(counts) - classes)
+    _report(left_out, log)
+    pictures = [picture for picture in pictures if picture.label in classes]
+    parts = _split(pictures, seed)
+    if len(parts['test']) < 50:
+        log(f'only {len(parts["test"])} pictures are held out: differences of less than '
+            f'{200 / len(parts["test"]):.0f} points mean nothing; more pictures would help')
+    cutouts = sum(picture.cutout for picture in pictures)
+    variants = max(1, min(variants, _WANTED_RENDERS // max(1, cutouts)))
+    written = _write(parts, out, size, dict(train=variants, test=min(variants, TEST_VARIANTS)),
+                     seed, log)
+    sizes = {f'{part}_files': len(parts[part]) for part in parts}
+    sizes.update({f'{part}_pictures': sum(n for (p, _), n in written.items() if p == part)
+                  for part in parts})
+    return dict(
+        kind='own',
+        styles=[],
+        **class_counts(written),
+        sizes=sizes,
+        image_size=size,
+        seed=seed,
+        source=str(source),
+        split={part: sorted(p.label + '/' + p.file_name for p in parts[part]) for part in parts},
+        left_out=left_out)
+
+
+def _choose(source: Path, seed: int) -> Tuple[List[Path], Dict[str, list]]:
+    """The files to read, and what was left out already: loose files, and those above the limit."""
+    try:
+        found = [Path(path) for path in find_pictures(source)]
+    except MilanError as error:
+        raise PicturesError(f'{error}. {_how_to_mend(source)}') from error
+    loose = [path for path in found if path.parent == source]
+    found = [path for path in found if path.parent != source]
+    rng = np.random.default_rng([seed, 2])
+    by_class: Dict[str, List[Path]] = {}
+    for i in rng.permutation(len(found)):
+        by_class.setdefault(_label(found[i], source), []).append(found[i])
+    # Every class gets the same limit, as high as the total allows.
+    limit = max(map(len, by_class.values()), default=0)
+    while sum(min(limit, len(paths)) for paths in by_class.values()) > MAX_PICTURES and limit > 8:
+        limit = max(8, limit * 9 // 10)
+    chosen = sorted(path for paths in by_class.values() for path in paths[:limit])
+    left_out = dict(unreadable=[], empty=[], duplicates=[],
+                    outside_class_folders=[_relative(path, source) for path in loose])
+    return chosen, dict(left_out, over_the_limit=len(found) - len(chosen))
+
+
+def _read(paths: List[Path], source: Path, size: int, left_out: Dict[str, list],
+          log: Callable[[str], None]) -> List[Picture]:
+    """Decodes the files and makes them small; what cannot be used is noted in ``left_out``."""
+    pictures, seen, taken = [], set(), set()
+    progress = Progress('reading pictures', len(paths), log)
+    for path in paths:
+        progress.step()
+        try:
+            image = open_picture(path)
+        except UnreadablePicture as error:
+            left_out['unreadable'].append(str(error))
+            continue
+        image, cutout = _make_small(image, size)
+        if image is None:
+            left_out['empty'].append(_relative(path, source))
+            continue
+        label = _label(path, source)
+        digest = hashlib.blake2b(image.tobytes() + f'{image.size}{label}'.encode(
+            'utf-8', 'surrogateescape')).digest()
+        if digest in seen:  # a copy could be held out while its original is trained on
+            left_out['duplicates'].append(_relative(path, source))
+            continue
+        seen.add(digest)
+        name = _free_name(path, source, taken)
+        pictures.append(Picture(label, name, caption_of(path, source), image, cutout))
+    return pictures
+
+
+def _make_small(image: Image.Image, size: int) -> Tuple[Image.Image, bool]:
+    """The picture as small as it will be needed, and whether it is a cut-out; None if invisible."""
+    if image.mode == 'RGBA':
+        alpha = np.asarray(image.getchannel('A'))
+        if alpha.max() < 8:
+            return None, False
+        if (alpha < 128).mean() >= 0.05:
+            image = image.crop(image.getchannel('A').getbbox())
+            image.thumbnail((2 * size, 2 * size), Image.Resampling.BICUBIC)
+            return image, True
+        image = composite(image)
+    longest = 2 * min(image.size)  # of a panorama the middle is taken
+    left, top = (max(0, side - longest) // 2 for side in image.size)
+    image = image.crop((left, top, image.width - left, image.height - top))
+    ratio = min(1.0, _MARGIN * size / min(image.size))
+    if ratio < 1:
+        shape = tuple(max(1, round(side * ratio)) for side in image.size)
+        image = image.resize(shape, Image.Resampling.BICUBIC)
+    return image, False
+
+
+def _free_name(path: Path, source: Path, taken: Set[str]) -> str:
+    """A name for the output that no other picture of the class has.
+
+    Sub-folders become part of it; the ending too where ``a.png`` and ``a.jpg`` stand side by side.
+    """
+    label, *parts = path.relative_to(source).with_suffix('').parts
+    stem = '__'.join(parts).encode('utf-8', 'replace').decode()[:60].strip() or 'picture'
+    candidates = [stem, f'{stem}_{path.suffix[1:].lower()}']
+    digest = hashlib.blake2b(os.fsencode(path.relative_to(source)), digest_size=6).hexdigest()
+    for name in [*candidates, f'{stem[:40]}_{digest}']:
+        if (label + '/' + name).casefold() not in taken:
+            break
+    taken.add((label + '/' + name).casefold())
+    return name
+
+
+def _split(pictures: List[Picture], seed: int) -> Dict[str, List[Picture]]:
+    """Draws the held-out pictures, class by class: at least one, at most a quarter."""
+    parts: Dict[str, List[Picture]] = dict(train=[], test=[])
+    for number, label in enumerate(sorted({picture.label for picture in pictures})):
+        rng = np.random.default_rng([seed, 3, number])
+        members = [picture for picture in pictures if picture.label == label]
+        members = [members[i] for i in rng.permutation(len(members))]
+        held_out = max(1, int(HELD_OUT * len(members)))
+        parts['test'] += members[:held_out]
+        parts['train'] += members[held_out:]
+    return parts
+
+
+def _write(parts: Dict[str, List[Picture]], out: Path, size: int, variants: Dict[str, int],
+           seed: int, log: Callable[[str], None]) -> Dict[Tuple[str, str], int]:
+    """Writes all pictures; returns how many of (part, class) there are."""
+    pools = make_pools(seed)
+    progress = Progress('writing pictures', sum(map(len, parts.values())), log)
+    written: Dict[Tuple[str, str], int] = Counter()
+    for part, pictures in parts.items():
+        for picture in pictures:
+            folder = out / part / picture.label
+            progress.step()
+            if not picture.cutout:
+                save_picture(folder / f'{picture.file_name}.jpg', picture.image, picture.caption)
+                written[part, picture.label] += 1
+                continue
+            for number in range(variants[part]):
+                name = f'{picture.file_name}__{number}'
+                image = render(picture.image, pools[part], size, seed, f'{picture.label}/{name}')
+                save_picture(folder / f'{name}.png', image, picture.caption)
+                written[part, picture.label] += 1
+    return written
+
+
+def _label(path: Path, source: Path) -> str:
+    return path.relative_to(source).parts[0]
+
+
+def _relative(path: Path, source: Path) -> str:
+    return str(path.relative_to(source))
+
+
+def _too_few(source: Path, counts: Dict[str, int], left_out: Dict[str, list]) -> str:
+    found = ', '.join(f'{label}: {count}' for label, count in sorted(counts.items())[:10])
+    enough = sum(count >= MIN_PICTURES for count in counts.values())
+    message = (f'too few pictures in {source}: found {sum(counts.values())} readable pictures in '
+               f'{len(counts)} class folders ({found or "none"}), {enough} of which have the '
+               f'{MIN_PICTURES} pictures that a class needs; at least {MIN_CLASSES} such classes '
+               f'are needed. {_how_to_mend(source)}')
+    for what, text in (('unreadable', 'could not be decoded'),
+                       ('outside_class_folders', 'lie outside any class folder'),
+                       ('duplicates', 'are copies of others'), ('empty', 'are invisible')):
+        if left_out[what]:
+            message += f'. {len(left_out[what])} files {text}: {describe_names(left_out[what], 3)}'
+    return message
+
+
+def _how_to_mend(source: Path) -> str:
+    return (f'Put the pictures of each class into a folder of its own ({source}/<class>/<picture>)'
+            f', at least {MIN_PICTURES} pictures in each of at least {MIN_CLASSES} folders; '
+            'a few dozen a class make the figures meaningful')
+
+
+def _report(left_out: Dict[str, list], log: Callable[[str], None]) -> None:
+    texts = dict(
+        unreadable='could not be decoded', empty='are invisible', duplicates='are copies of others',
+        outside_class_folders='lie outside any class folder',
+        classes_with_too_few_pictures=f'are classes of fewer than {MIN_PICTURES} pictures')
+    for what, text in texts.items():
+        if left_out[what]:
+            log(f'left out, {len(left_out[what])} that {text}: {describe_names(left_out[what])}')
+    if left_out['over_the_limit']:
+        log(f'left out, {left_out["over_the_limit"]} pictures above the limit of {MAX_PICTURES}: '
+            'the quickstart would not come to see them')

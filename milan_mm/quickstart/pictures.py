@@ -1,0 +1,189 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Makes the quickstart's data folder, from the demo archive or from a user's own pictures.
+
+::
+
+    DATA/train/<class>/<picture>.png + .txt    for CLIP, MILAN and MAE, and the labelled gallery
+    DATA/test/<class>/<picture>.png + .txt     held out: the queries of the evaluation
+    DATA/meta.json                             classes, styles, chance, sizes, split, what was left out
+
+A demo picture is named ``<style>__<concept>__<number>.png``, its caption lies beside it.
+"""
+import io
+import json
+import shutil
+import zipfile
+import zlib
+from collections import Counter
+from pathlib import Path
+from typing import Callable, Dict, List, Optional, Tuple, Union
+
+import numpy as np
+from PIL import Image
+
+from ..errors import MilanError
+from .backgrounds import Backgrounds, paste
+from .demo_concepts import CLASSES, Concept, read_concepts, split_concepts
+from .progress import Progress
+
+DEMO_ARCHIVE = Path(__file__).resolve().parents[2] / 'demo' / 'emoji.zip'
+HELD_OUT = 0.25
+TEST_VARIANTS = 2
+_MOST_CONCEPTS = 60  # a class; faces and persons would otherwise be half of all pictures
+_MARK = 'meta.json'
+
+
+class PicturesError(MilanError):
+    """The pictures given cannot make a data folder; the message says what is missing."""
+
+
+def make_pictures(out: Union[str, Path],
+                  pictures: Optional[Union[str, Path]] = None,
+                  size: int = 64,
+                  variants: int = 4,
+                  seed: int = 0,
+                  log: Callable[[str], None] = print) -> dict:
+    """Makes the data folder; one that was made before is replaced.
+
+    Args:
+        out: the folder to make.
+        pictures: a folder of own pictures, ``<class>/<picture>``; None takes the demo archive.
+        size: side of the pictures in pixels.
+        variants: how often a cut-out is pasted for training, each time on another background.
+        seed: of the split and of everything drawn. Equal arguments give equal files.
+        log: receives lines of progress.
+
+    Returns:
+        The content of ``meta.json``.
+
+    Raises:
+        PicturesError: if there are too few pictures or classes.
+        MilanError: if ``out`` holds something else than an earlier data folder.
+    """
+    out = Path(out)
+    if out.exists() and any(out.iterdir()) and not (out / _MARK).is_file():
+        raise MilanError(f'{out} exists and was not made by the quickstart (no {_MARK} in it); '
+                         'move it away or give another folder')
+    part = out.with_name(out.name + '.part')
+    shutil.rmtree(part, ignore_errors=True)
+    part.mkdir(parents=True)
+    if pictures is None:
+        meta = make_demo_pictures(part, size, variants, seed, log)
+    else:
+        from .own_pictures import make_own_pictures
+        meta = make_own_pictures(Path(pictures), part, size, variants, seed, log)
+    text = json.dumps(meta, indent=1, ensure_ascii=False)
+    (part / _MARK).write_text(text, encoding='utf-8')
+    if out.exists():
+        shutil.rmtree(out)
+    part.rename(out)
+    log(f'pictures: {meta["sizes"]["train_pictures"]} for training, '
+        f'{meta["sizes"]["test_pictures"]} held out, {len(meta["classes"])} classes, in {out}')
+    return meta
+
+
+def make_demo_pictures(out: Path, size: int, variants: int, seed: int,
+                       log: Callable[[str], None], archive: Path = DEMO_ARCHIVE) -> dict:
+    """Renders the drawings of the archive, in both styles, on textured backgrounds."""
+    index, sheets = _read_archive(archive)
+    concepts, without_class = read_concepts(index['emoji'])
+    parts = dict(zip(('train', 'test'), split_concepts(concepts, HELD_OUT, _MOST_CONCEPTS, seed)))
+    numbers = dict(train=variants, test=TEST_VARIANTS)
+    drawings = [(part, style, concept, number) for part in parts for style in sheets
+                for concept in parts[part] for number in range(numbers[part])]
+    pools = make_pools(seed)
+    progress = Progress('pictures', len(drawings), log)
+    for part, style, concept, number in drawings:
+        cutout = _cut_out(sheets[style], concept.cell, index['cell_size'], index['columns'])
+        name = f'{style}__{concept.file_name}__{number}'
+        picture = render(cutout, pools[part], size, seed, name)
+        save_picture(out / part / concept.label / f'{name}.png', picture, demo_caption(concept))
+        progress.step()
+    sizes = {f'{part}_concepts': len(parts[part]) for part in parts}
+    sizes.update(Counter(f'{drawing[0]}_pictures' for drawing in drawings))
+    used = sum(map(len, parts.values()))
+    return dict(
+        kind='demo',
+        styles=list(sheets),
+        **class_counts(Counter((part, c.label) for part, _, c, _ in drawings)),
+        sizes=sizes,
+        image_size=size,
+        seed=seed,
+        split={part: sorted(c.name for c in parts[part]) for part in parts},
+        left_out=dict(
+            over_the_limit_of_a_class=len(concepts) - used,
+            subcategories_without_class=without_class),
+        class_members={label: list(subs) for label, subs in CLASSES.items()})
+
+
+def demo_caption(concept: Concept) -> str:
+    """What CLIP reads: the drawing's name and nothing of its class."""
+    article = 'an' if concept.name[0] in 'aeiou' else 'a'
+    return f'a drawing of {article} {concept.name}'
+
+
+def make_pools(seed: int) -> Dict[str, Backgrounds]:
+    """Backgrounds of training and of held-out pictures: no texture is common to both."""
+    return dict(train=Backgrounds([seed, 0], 256), test=Backgrounds([seed, 1], 128))
+
+
+def render(cutout: Image.Image, pool: Backgrounds, size: int, seed: int, name: str) -> Image.Image:
+    """A cut-out on a background; what is drawn at random is a function of seed and name."""
+    rng = np.random.default_rng([seed, zlib.crc32(name.encode('utf-8', 'surrogateescape'))])
+    return paste(cutout, pool.crop(rng, size), rng)
+
+
+def save_picture(path: Path, picture: Image.Image, caption: str) -> None:
+    """Writes a picture and its caption beside it."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    if path.suffix == '.png':
+        picture.save(path, compress_level=1)
+    else:
+        picture.save(path, quality=95, subsampling=0)
+    path.with_suffix('.txt').write_text(caption + '\n', encoding='utf-8')
+
+
+def class_counts(pictures: Dict[Tuple[str, str], int]) -> dict:
+    """What ``meta.json`` says about the classes.
+
+    Args:
+        pictures: number of pictures of (part, class).
+
+    Returns:
+        ``classes``; ``chance``, the percentage of held-out pictures that naming always the same
+        class gets right at best; ``pictures_of_class``.
+    """
+    classes = sorted({label for _, label in pictures})
+    test = [pictures.get(('test', label), 0) for label in classes]
+    return dict(
+        classes=classes,
+        chance=round(100 * max(test) / sum(test), 2),
+        pictures_of_class={
+            part: {label: pictures.get((part, label), 0) for label in classes}
+            for part in ('train', 'test')
+        })
+
+
+def _read_archive(archive: Path) -> Tuple[dict, Dict[str, Image.Image]]:
+    if not archive.is_file():
+        raise PicturesError(f'{archive} is missing: it comes with a clone of the repository, not '
+                            'with an installed package. Run from a clone, or give your own '
+                            'pictures with --pictures DIR')
+    with zipfile.ZipFile(archive) as content:
+        index = json.loads(content.read('index.json'))
+        sheets = {}
+        for style in index['styles']:
+            with Image.open(io.BytesIO(content.read(f'{style}.webp'))) as sheet:
+                sheets[style] = sheet.convert('RGBA')
+    return index, sheets
+
+
+def _cut_out(sheet: Image.Image, cell: int, side: int, columns: int) -> Image.Image:
+    y, x = divmod(cell, columns)
+    return sheet.crop((x * side, y * side, (x + 1) * side, (y + 1) * side))
+
+
+def describe_names(names: List[str], most: int = 5) -> str:
+    """Some names of a list, for a message."""
+    more = f' and {len(names) - most} more' if len(names) > most else ''
+    return ', '.join(names[:most]) + more

@@ -1,0 +1,294 @@
+# SPDX-License-Identifier: Apache-2.0
+"""k-NN, linear probe and collapse against what is known of them; the hook in a real training."""
+import random
+
+import numpy as np
+import pytest
+import torch
+from helpers_eval import ARCH, PATCH, SIZE, write_checkpoint, write_pictures
+from mmengine.optim import OptimWrapper
+from mmengine.runner import Runner
+from torch import nn
+
+import milan_mm
+from milan_mm import MilanError
+from milan_mm.evaluation.collapse import collapse_measures
+from milan_mm.evaluation.evaluate import Options, evaluate, find_splits, measure_shift
+from milan_mm.evaluation.features import (FeatureTable, collect_features, evaluation_mode,
+                                          picture_folder)
+from milan_mm.evaluation.hook import FeatureEvalHook
+from milan_mm.evaluation.knn import knn_accuracy
+from milan_mm.evaluation.linear_probe import linear_probe
+
+
+def blobs(n, classes, dim, spread, seed):
+    """Clouds around fixed centres."""
+    centres = torch.randn(classes, dim, generator=torch.Generator().manual_seed(0))
+    generator = torch.Generator().manual_seed(seed)
+    labels = torch.arange(n) % classes
+    return centres[labels] + spread * torch.randn(n, dim, generator=generator), labels
+
+
+def brute_force_knn(gallery, gallery_labels, queries, labels, classes, k, temperature, alone):
+    """The definition, one query after the other."""
+    top1 = top5 = 0
+    for i, query in enumerate(queries.double().numpy()):
+        others = [j for j in range(len(gallery)) if not (alone and j == i)]
+        rows = gallery.double().numpy()[others]
+        cosine = rows @ query / np.linalg.norm(rows, axis=1) / np.linalg.norm(query)
+        votes = np.zeros(classes)
+        for j in np.argsort(-cosine)[:k]:
+            votes[gallery_labels[others[j]]] += np.exp(cosine[j] / temperature)
+        ranked = np.argsort(-votes, kind='stable').tolist()
+        top1 += ranked[0] == labels[i]
+        top5 += int(labels[i]) in ranked[:5]
+    return 100 * top1 / len(queries), 100 * top5 / len(queries)
+
+
+@pytest.mark.parametrize('alone', [False, True])
+@pytest.mark.parametrize('k', [1, 7, 500])
+def test_knn_is_the_definition(k, alone):
+    gallery, known = blobs(90, 7, 6, 1.2, seed=1)
+    queries, asked = (gallery, known) if alone else blobs(50, 7, 6, 1.2, seed=2)
+    expected = brute_force_knn(gallery, known, queries, asked, 7, k, 0.3, alone)
+    assert 20 < expected[0] < 95  # neither hopeless nor trivial
+    got = knn_accuracy(gallery, known, queries, asked, 7, k, 0.3, leave_one_out=alone)
+    if k >= 5:  # with fewer neighbours most classes have no vote, and their order is arbitrary
+        assert got['top5'] == pytest.approx(expected[1])
+    assert got['top1'] == pytest.approx(expected[0])
+
+
+@pytest.mark.parametrize('alone', [False, True])
+def test_knn_does_not_depend_on_chunks(alone):
+    gallery, known = blobs(97, 5, 8, 1.5, seed=1)
+    queries, asked = (gallery, known) if alone else blobs(41, 5, 8, 1.5, seed=2)
+    results = [knn_accuracy(gallery, known, queries, asked, 5, 20, leave_one_out=alone,
+                            query_chunk=q, gallery_chunk=g)
+               for q, g in ((1000, 1000), (7, 10), (1, 3))]
+    assert results[0] == results[1] == results[2]
+    assert results[0]['top1'] < 100
+
+
+def test_knn_tiny_temperature_and_bad_input():
+    gallery, known = blobs(40, 4, 8, .5, seed=1)
+    sharp = knn_accuracy(gallery, known, gallery, known, 4, temperature=1e-6)
+    assert sharp == {'top1': 100.0}  # each picture's nearest is itself; no top-5 of 4 classes
+    with pytest.raises(MilanError, match='NaN'):
+        knn_accuracy(gallery * torch.nan, known, gallery, known, 4)
+    with pytest.raises(MilanError, match='k must be at least 1'):
+        knn_accuracy(gallery, known, gallery, known, 4, k=0)
+
+
+@pytest.mark.parametrize('solver, options', [
+    ('lbfgs', {}), ('lars', dict(batch_size=60, base_lr=20.0, epochs=60))])
+def test_probe_separates_what_is_separable(solver, options):
+    # Scaled and shifted by dimension: BatchNorm must take that out.
+    scale, shift = torch.logspace(-3, 3, 16), torch.linspace(-50, 50, 16)
+    (train, known), (test, asked) = (blobs(n, 6, 16, .2, seed) for n, seed in ((240, 1), (60, 2)))
+    state = torch.random.get_rng_state()
+    first = linear_probe(train * scale + shift, known, test * scale + shift, asked, 6, solver,
+                         **options)
+    assert first['top1'] > 98 and first['top5'] > 99 and first['solver'] == solver
+    assert torch.equal(state, torch.random.get_rng_state())
+    assert first == linear_probe(train * scale + shift, known, test * scale + shift, asked, 6,
+                                 solver, **options)
+
+
+def test_probe_is_linear_and_does_not_see_noise():
+    """XOR has no linear solution; features without information give chance."""
+    generator = torch.Generator().manual_seed(0)
+    x = torch.rand(800, 2, generator=generator) - .5
+    xor = (x.prod(dim=1) > 0).long()
+    assert 35 < linear_probe(x[:400], xor[:400], x[400:], xor[400:], 2)['top1'] < 65
+    noise = torch.randn(800, 64, generator=generator)
+    labels = torch.randint(0, 4, (800,), generator=generator)
+    result = linear_probe(noise[:400], labels[:400], noise[400:], labels[400:], 4)
+    assert 15 < result['top1'] < 35
+    assert result['l2'] >= 1e-2  # a weak penalty would fit the noise
+
+
+def test_probe_minimum_is_stationary():
+    """At the L-BFGS solution the penalised loss has no gradient, by double-precision algebra."""
+    from milan_mm.evaluation.linear_probe import batch_norm_statistics, fit_lbfgs
+    train, known = blobs(200, 5, 8, 1.0, seed=3)
+    mean, scale = batch_norm_statistics(train)
+    probe, said = fit_lbfgs(train, known, 5, mean, scale, 'cpu')
+    norm = nn.BatchNorm1d(8, eps=1e-6, affine=False, dtype=torch.float64)
+    x = norm(train.double())  # in training mode: the batch is the whole set
+    p = (x @ probe.weight.double().T + probe.bias.double()).softmax(dim=1)
+    error = p - torch.nn.functional.one_hot(known, 5)
+    gradient = error.T @ x / 200 + said['l2'] * probe.weight.double()
+    assert gradient.abs().max() < 1e-4 and error.mean(dim=0).abs().max() < 1e-4
+
+
+def test_probe_does_not_depend_on_chunks(monkeypatch):
+    from milan_mm.evaluation import linear_probe as module
+    (train, known), (test, asked) = (blobs(n, 5, 8, 1.0, seed) for n, seed in ((150, 1), (90, 2)))
+    whole = linear_probe(train, known, test, asked, 5)
+    monkeypatch.setattr(module, '_CHUNK', 17)
+    parts = linear_probe(train, known, test, asked, 5)
+    assert parts['top1'] == pytest.approx(whole['top1'], abs=1.2) and parts['l2'] == whole['l2']
+
+
+def test_collapse_measures():
+    generator = torch.Generator().manual_seed(0)
+    spread = torch.randn(4000, 16, generator=generator)
+    got = collapse_measures(spread)
+    assert got == pytest.approx(collapse_measures(spread, chunk=7))
+    assert abs(got['mean_cosine']) < 0.01
+    assert got['effective_rank'] == pytest.approx(16, abs=.1)
+    assert got['std'] == pytest.approx(1, abs=.02)
+
+    # Against the definitions, on features that are anything but even.
+    few = torch.randn(30, 8, generator=generator) * torch.logspace(0, -3, 8) + torch.ones(8)
+    unit = nn.functional.normalize(few.double(), dim=1)
+    pairs = unit @ unit.T
+    singular = torch.linalg.svdvals(few.double() - few.double().mean(dim=0))
+    share = singular / singular.sum()
+    got = collapse_measures(few)
+    assert got['mean_cosine'] == pytest.approx(
+        (pairs.sum() - pairs.trace()).item() / (30 * 29))
+    assert got['effective_rank'] == pytest.approx((-share * share.log()).sum().exp().item())
+    assert got['std'] == pytest.approx(
+        (unit.std(dim=0, unbiased=False).mean() * 8**.5).item())
+
+    line = torch.randn(100, 1, generator=generator) * torch.randn(1, 16, generator=generator)
+    assert collapse_measures(line)['effective_rank'] == pytest.approx(1, abs=.01)
+    point = collapse_measures(torch.randn(1, 16, generator=generator).expand(50, -1))
+    assert point['mean_cosine'] == pytest.approx(1) and point['effective_rank'] == 0
+    assert point['std'] == pytest.approx(0, abs=1e-6)
+
+
+@pytest.fixture(scope='module')
+def folders(tmp_path_factory):
+    root = tmp_path_factory.mktemp('data')
+    write_pictures(root / 'train', seed=1, prefixes=('a__', 'b__'))
+    write_pictures(root / 'val', seed=2, prefixes=('a__', 'b__'), per_class=4)
+    return root
+
+
+@pytest.fixture
+def model(tmp_path):
+    return milan_mm.get_model(write_checkpoint(tmp_path / 'a.pth'))
+
+
+def test_features_of_a_folder_name_what_cannot_be_read(tmp_path, model):
+    root = write_pictures(tmp_path / 'pictures', per_class=3)
+    bad = root / 'green' / 'green_1.png'
+    bad.write_bytes(bad.read_bytes()[:60])
+    folder = picture_folder(model, root, with_label=True)
+    states = random.getstate(), torch.random.get_rng_state()
+    one = collect_features(model, folder, ('cls', 'pooled'), batch_size=4, workers=2)
+    two = collect_features(model, folder, ('cls', 'pooled'), batch_size=1, workers=0)
+    assert random.getstate() == states[0]
+    assert torch.equal(torch.random.get_rng_state(), states[1])
+    assert one.unreadable == two.unreadable == [str(bad)]
+    assert one.paths == two.paths and len(one.paths) == 8 and str(bad) not in one.paths
+    assert one.labels.tolist() == [0, 0, 0, 1, 1, 2, 2, 2]
+    for kind in ('cls', 'pooled'):
+        torch.testing.assert_close(one.features[kind], two.features[kind])
+    torch.testing.assert_close(one.features['pooled'][4], model(one.paths[4]).pooled[0])
+
+
+def test_nothing_readable_is_an_error(tmp_path, model):
+    (tmp_path / 'x').mkdir()
+    (tmp_path / 'x' / 'a.png').write_bytes(b'no picture')
+    with pytest.raises(MilanError, match='none of the 1 pictures'):
+        collect_features(model, picture_folder(model, tmp_path, True), workers=0)
+
+
+def test_evaluate(folders, model):
+    result = evaluate(model, folders / 'train', folders / 'val', feature='pooled',
+                      shift=('a__', 'b__'), workers=0, progress=False)
+    assert result['sizes'] == {'gallery': 36, 'queries': 24} and result['chance'] == 100 / 3
+    assert result['knn']['top1'] > 80 and result['linear']['top1'] > 80  # colours are easy
+    ways = result['shift']['directions']
+    assert [(w['gallery'], w['queries']) for w in ways] == [('a__', 'b__'), ('b__', 'a__')]
+    assert ways[0]['sizes'] == {'gallery': 18, 'queries': 12}
+    assert result['shift']['knn'] == pytest.approx(sum(w['knn']['top1'] for w in ways) / 2)
+
+
+def test_classes_are_matched_by_name(tmp_path, folders, model):
+    """The queries lack the first class, so their own labels are others than the gallery's."""
+    write_pictures(tmp_path / 'val', seed=4, classes=('green', 'red'))
+    only_knn = Options(linear=False)
+    result = evaluate(model, folders / 'train', tmp_path / 'val', 'pooled', only_knn, workers=0,
+                      progress=False)
+    assert result['knn']['top1'] > 80 and 'linear' not in result
+    write_pictures(tmp_path / 'train', classes=('green', 'blue'))
+    with pytest.raises(MilanError, match='has 1 classes that .* has not, such as red'):
+        evaluate(model, tmp_path / 'train', tmp_path / 'val', workers=0, progress=False)
+
+
+def test_shift_uses_one_prefix_against_the_other():
+    """Features that tell the classes apart within a style, and mislead across styles."""
+    signs = torch.tensor([1., 1, -1, -1])
+    table = FeatureTable(
+        {'cls': torch.stack([torch.tensor([1., -1, -1, 1]), signs], 1)},
+        torch.tensor([0, 1, 1, 0]), ['x/a_0.png', 'y/a_1.png', 'y/b_0.png', 'x/b_1.png'],
+        ('x', 'y'), [])
+    result = measure_shift(table, table, 'cls', ('a_', 'b_'), Options(linear=False, k=1))
+    assert result['knn'] == 100.0
+    flipped = table._replace(features={'cls': table.features['cls'] * signs[:, None]})
+    result = measure_shift(flipped, flipped, 'cls', ('a_', 'b_'), Options(linear=False, k=1))
+    assert result['knn'] == 0.0
+    lacking = table._replace(labels=torch.tensor([0, 0, 1, 0]))
+    result = measure_shift(lacking, lacking, 'cls', ('a_', 'b_'), Options(linear=False, k=1))
+    assert [way['queries_left_out'] for way in result['directions']] == [1, 0]
+    with pytest.raises(MilanError, match="starts with 'c_'.*a_0.png"):
+        measure_shift(table, table, 'cls', ('a_', 'c_'), Options())
+
+
+def test_find_splits(folders, tmp_path):
+    train, val = folders / 'train', folders / 'val'
+    assert find_splits(str(folders), None, None) == (train, val)
+    assert find_splits(None, str(train), str(val)) == (train, val)
+    assert find_splits(str(val), str(train), None) == (train, val)
+    assert find_splits(str(train), None, str(val)) == (train, val)
+    for given in ((str(train), None, None), (None, str(train), None), (None, None, None),
+                  (str(tmp_path / 'x'), None, None), (str(folders), str(tmp_path / 'x'), None)):
+        with pytest.raises(MilanError, match='no such folder|does not give both'):
+            find_splits(*given)
+
+
+def test_evaluation_mode_restores_every_part():
+    net = nn.Sequential(nn.Dropout(), nn.Sequential(nn.Dropout(), nn.BatchNorm1d(3)))
+    net[1][1].eval()
+    with evaluation_mode(net):
+        assert not any(part.training for part in net.modules())
+    assert net[1].training and net[0].training and not net[1][1].training
+
+
+def run_training(work_dir, data, hooks, epochs=3):
+    """Pixels by MAE's decoder; returns the runner and the losses."""
+    torch.manual_seed(0)
+    width = dict(type='milan_mm.MAEDecoder', decoder_embed_dim=16, decoder_depth=1,
+                 decoder_num_heads=2, patch_size=PATCH)
+    pipeline = [dict(type='milan_mm.LoadPicture'),
+                dict(type='milan_mm.RandomResizedCropAndFlip', size=SIZE),
+                dict(type='milan_mm.PackPicture')]
+    runner = Runner(
+        model=dict(
+            type='milan_mm.MILAN',
+            backbone=dict(type='milan_mm.MaskedVisionTransformer', arch=ARCH, img_size=SIZE,
+                          patch_size=PATCH, drop_rate=0.1),
+            target_generator=dict(type='milan_mm.PixelTargetGenerator', patch_size=PATCH),
+            mask_generator=dict(type='milan_mm.RandomMaskGenerator', mask_ratio=0.5),
+            neck=width,
+            head=dict(type='milan_mm.ReconstructionHead',
+                      loss=dict(type='milan_mm.MSEReconstructionLoss'), tokens='masked')),
+        work_dir=str(work_dir),
+        train_dataloader=dict(
+            batch_size=6, num_workers=0, collate_fn=dict(type='default_collate')
+            if False else dict(type='pseudo_collate'),
+            sampler=dict(type='DefaultSampler', shuffle=True, seed=0),
+            dataset=dict(type='milan_mm.PictureFolder', data_root=str(data), pipeline=pipeline)),
+        train_cfg=dict(by_epoch=True, max_epochs=epochs),
+        optim_wrapper=OptimWrapper,
+        default_hooks=dict(logger=dict(type='LoggerHook', interval=1)),
+        custom_hooks=hooks,
+        visualizer=dict(type='Visualizer', vis_backends=[dict(type='LocalVisBackend')]),
+        randomness=dict(seed=0),
+        default_scope='mmengine',
+        experiment_name=work_dir.name)
+    return runner
