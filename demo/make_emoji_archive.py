@@ -1,28 +1,25 @@
-#!/usr/bin/env python
 # SPDX-License-Identifier: Apache-2.0
-"""Make ``demo/emoji.zip`` from the two npm packages it is taken from.
+"""Makes demo/emoji.zip from the two npm packages whose drawings it holds.
 
-The packages are ``emoji-datasource-twitter`` and ``emoji-datasource-google`` (same version of both), e.g. from
-``npm pack emoji-datasource-twitter@16.0.0``; give the ``.tgz`` files or the unpacked folders::
+They are emoji-datasource-twitter and emoji-datasource-google, the same version of both. Give the
+files that `npm pack emoji-datasource-twitter@16.0.0` and its like write, or unpacked folders:
 
-    python demo/make_emoji_archive.py emoji-datasource-twitter-16.0.0.tgz emoji-datasource-google-16.0.0.tgz
+  python demo/make_emoji_archive.py emoji-datasource-twitter-*.tgz emoji-datasource-google-*.tgz
 
-The archive holds, for the base pictures (no skin-tone variants):
+The archive holds the base pictures, without skin-tone variants:
 
-* ``index.json``: one entry a picture, in the order of the cells of the sheets,
-* ``twitter.webp``, ``google.webp``: all 64 px pictures of a style as one lossless RGBA sheet. One sheet compresses to 8 MB
-  where the PNG files take 10.4 MB, and decodes in a tenth of a second. Every visible pixel equals the package's (the
-  colour under alpha 0 is dropped); the script reads its own output back and compares,
-* the licence of the table and the attribution of the artwork, so that they travel with the pictures.
+  index.json                  an entry a picture, in the order of the sheets' cells
+  twitter.webp, google.webp   all 64 px pictures of a style on one lossless RGBA sheet: 8 MB,
+                              where single PNG files take 10.4 MB, and decoded in 0.1 s
+  ATTRIBUTION.md, LICENSE-*   so that they travel with the pictures
 
-The same packages and the same Pillow give the same bytes: entries are sorted, dates are fixed.
+Every visible pixel is the package's (the colour under alpha 0 is dropped); what was written is
+read back and compared. The same packages and the same Pillow give the same bytes.
 """
-
-from __future__ import annotations
-
 import argparse
 import io
 import json
+import sys
 import tarfile
 import zipfile
 from collections.abc import Callable
@@ -34,86 +31,92 @@ from PIL import Image
 STYLES = ('twitter', 'google')
 CELL = 64
 COLUMNS = 44
-FIXED_DATE = (1980, 1, 1, 0, 0, 0)
+DATE = (1980, 1, 1, 0, 0, 0)
+HERE = Path(__file__).resolve().parent
 
 
 def open_package(source: Path) -> Callable[[str], bytes]:
-    """A function that returns the bytes of a file inside an npm package (folder or ``.tgz``)."""
+    """A function that gives the bytes of a file of an npm package, a folder or a .tgz."""
     if source.is_dir():
         root = source / 'package' if (source / 'package').is_dir() else source
         return lambda name: (root / name).read_bytes()
     if not source.is_file():
-        raise SystemExit(f'{source}: no such folder or .tgz; get it with `npm pack emoji-datasource-<style>`')
+        sys.exit(f'error: no such folder or .tgz: {source}; `npm pack emoji-datasource-<style>` '
+                 'downloads it')
     with tarfile.open(source) as archive:
-        files = {
-            member.name.removeprefix('package/'): archive.extractfile(member).read()
-            for member in archive.getmembers()
-            if member.isfile() and ('/64/' in member.name or '/img/' not in member.name)
-        }
+        wanted = [m for m in archive.getmembers()
+                  if m.isfile() and ('/64/' in m.name or '/img/' not in m.name)]
+        files = {m.name.removeprefix('package/'): archive.extractfile(m).read() for m in wanted}
     return files.__getitem__
 
 
 def make_index(table: list[dict]) -> list[dict]:
-    """The entries of the archive's index, in Unicode's order (like things stand side by side, which also compresses)."""
-    keep = ('name', 'short_name', 'short_names', 'category', 'subcategory', 'unified')
+    """The index's entries in Unicode's order: like things side by side, which compresses best."""
+    keep = ('name', 'short_name', 'short_names', 'category', 'subcategory', 'unified', 'image')
     table = sorted(table, key=lambda entry: (entry['sort_order'], entry['unified']))
-    missing = [e['short_name'] for e in table if not all(e[f'has_img_{style}'] for style in STYLES)]
+    missing = [e['name'] for e in table if not all(e[f'has_img_{style}'] for style in STYLES)]
     if missing:
-        raise SystemExit(f'{len(missing)} pictures are missing in one of the styles, e.g. {missing[:5]}')
-    return [
-        {'cell': cell, **{key: entry[key] for key in keep}, 'image': entry['image']} for cell, entry in enumerate(table)
-    ]
+        sys.exit(f'error: {len(missing)} pictures are missing in one of the styles, such as '
+                 f'{missing[0]}; a picture of another style must not take their place')
+    return [dict(cell=i, **{key: entry[key] for key in keep}) for i, entry in enumerate(table)]
 
 
 def make_sheet(read: Callable[[str], bytes], style: str, index: list[dict]) -> bytes:
-    """All pictures of a style as one lossless WebP sheet, read back and compared with the originals."""
+    """All pictures of a style as one lossless WebP, read back and compared."""
     rows = -(-len(index) // COLUMNS)
-    sheet = np.zeros((rows * CELL, COLUMNS * CELL, 4), np.uint8)
+    sheet = np.zeros((rows, COLUMNS, CELL, CELL, 4), np.uint8)
     for entry in index:
-        picture = Image.open(io.BytesIO(read(f'img/{style}/64/{entry["image"]}'))).convert('RGBA')
-        if picture.size != (CELL, CELL):
-            raise SystemExit(f'{style} {entry["image"]}: {picture.size} pixels, {CELL} x {CELL} expected')
-        row, column = divmod(entry['cell'], COLUMNS)
-        sheet[row * CELL : (row + 1) * CELL, column * CELL : (column + 1) * CELL] = np.asarray(picture)
+        with Image.open(io.BytesIO(read(f'img/{style}/64/{entry["image"]}'))) as picture:
+            if picture.size != (CELL, CELL):
+                sys.exit(f'error: {style} {entry["image"]} has {picture.size} pixels, expected '
+                         f'{CELL} x {CELL}')
+            sheet[divmod(entry['cell'], COLUMNS)] = np.asarray(picture.convert('RGBA'))
     sheet[sheet[..., 3] == 0] = 0
-    buffer = io.BytesIO()
-    Image.fromarray(sheet).save(buffer, 'WEBP', lossless=True, quality=100, method=4)
-    back = np.array(Image.open(io.BytesIO(buffer.getvalue())).convert('RGBA'))
+    sheet = sheet.swapaxes(1, 2).reshape(rows * CELL, COLUMNS * CELL, 4)
+    written = io.BytesIO()
+    Image.fromarray(sheet).save(written, 'WEBP', lossless=True, quality=100, method=4)
+    back = np.array(Image.open(io.BytesIO(written.getvalue())).convert('RGBA'))
     back[back[..., 3] == 0] = 0
     if not np.array_equal(back, sheet):
-        raise SystemExit(f'{style}: this Pillow did not store the sheet losslessly')
-    return buffer.getvalue()
+        sys.exit(f'error: the sheet of {style} was not stored losslessly by this Pillow')
+    return written.getvalue()
+
+
+def write_archive(path: Path, entries: dict[str, bytes]) -> None:
+    """A zip file whose bytes depend on nothing but the entries."""
+    with zipfile.ZipFile(path, 'w') as archive:
+        for name, data in sorted(entries.items()):
+            info = zipfile.ZipInfo(name, DATE)
+            info.external_attr = 0o644 << 16
+            packed = name.endswith('.webp')
+            info.compress_type = zipfile.ZIP_STORED if packed else zipfile.ZIP_DEFLATED
+            archive.writestr(info, data, compresslevel=None if packed else 9)
 
 
 def main() -> None:
-    """Command line."""
-    here = Path(__file__).resolve().parent
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument('twitter', type=Path, help='package emoji-datasource-twitter: folder or .tgz')
-    parser.add_argument('google', type=Path, help='package emoji-datasource-google: folder or .tgz')
-    parser.add_argument('--out', type=Path, default=here / 'emoji.zip')
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    for style in STYLES:
+        parser.add_argument(style, type=Path, help=f'emoji-datasource-{style}: .tgz or folder')
+    parser.add_argument('--out', type=Path, default=HERE / 'emoji.zip')
     args = parser.parse_args()
-
     packages = {style: open_package(getattr(args, style)) for style in STYLES}
-    tables = {style: json.loads(read('emoji.json')) for style, read in packages.items()}
-    if tables['twitter'] != tables['google']:
-        raise SystemExit('the two packages hold different emoji tables: take the same version of both')
-    versions = {style: json.loads(read('package.json'))['version'] for style, read in packages.items()}
-    index = make_index(tables['twitter'])
-    head = {'cell_size': CELL, 'columns': COLUMNS, 'styles': list(STYLES), 'package_versions': versions}
-    entries = {
-        'ATTRIBUTION.md': (here / 'ATTRIBUTION.md').read_bytes(),
-        'LICENSE-emoji-data.txt': packages['twitter']('LICENSE'),
-        'index.json': json.dumps({**head, 'emoji': index}, ensure_ascii=False, indent=0).encode(),
-        **{f'{style}.webp': make_sheet(read, style, index) for style, read in packages.items()},
-    }
-    with zipfile.ZipFile(args.out, 'w') as archive:
-        for name, data in sorted(entries.items()):
-            info = zipfile.ZipInfo(name, FIXED_DATE)
-            info.external_attr = 0o644 << 16
-            info.compress_type = zipfile.ZIP_STORED if name.endswith('.webp') else zipfile.ZIP_DEFLATED
-            archive.writestr(info, data, compresslevel=9)
-    print(f'{args.out}: {len(index)} pictures in {len(STYLES)} styles, {args.out.stat().st_size / 1e6:.2f} MB')
+    tables = [json.loads(read('emoji.json')) for read in packages.values()]
+    if tables[0] != tables[1]:
+        sys.exit('error: the two packages hold different tables; take the same version of both')
+    index = make_index(tables[0])
+    head = dict(
+        cell_size=CELL, columns=COLUMNS, styles=STYLES,
+        package_versions={f'emoji-datasource-{style}': json.loads(read('package.json'))['version']
+                          for style, read in packages.items()})
+    entries = {f'{style}.webp': make_sheet(read, style, index) for style, read in packages.items()}
+    entries['index.json'] = json.dumps(dict(head, emoji=index), indent=0).encode()
+    entries['LICENSE-emoji-data.txt'] = packages[STYLES[0]]('LICENSE')
+    entries['LICENSE-Apache-2.0.txt'] = (HERE.parent / 'LICENSE').read_bytes()
+    entries['ATTRIBUTION.md'] = (HERE / 'ATTRIBUTION.md').read_bytes()
+    write_archive(args.out, entries)
+    print(f'{args.out}: {len(index)} pictures in {len(STYLES)} styles, '
+          f'{args.out.stat().st_size / 1e6:.2f} MB')
 
 
 if __name__ == '__main__':

@@ -8,4 +8,5 @@ from .models import *  # noqa: E402, F401, F403
 
 from .compat import plain_checkpoints  # noqa: E402, F401  isort: skip
 from .engine import hooks  # noqa: E402, F401  isort: skip
+from .evaluation import hook  # noqa: E402, F401  isort: skip
 from .hub import get_model  # noqa: E402, F401  isort: skip

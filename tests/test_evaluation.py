@@ -1,18 +1,23 @@
 # SPDX-License-Identifier: Apache-2.0
 """k-NN, linear probe and collapse against what is known of them; the hook in a real training."""
+import os
 import random
+import subprocess
+import sys
 
 import numpy as np
 import pytest
 import torch
-from helpers_eval import ARCH, PATCH, SIZE, write_checkpoint, write_pictures
-from mmengine.optim import OptimWrapper
+from helpers_eval import (ARCH, MEAN, PATCH, ROOT, SIZE, STD, write_checkpoint, write_pictures)
+from mmengine.hooks import Hook
 from mmengine.runner import Runner
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from torch import nn
 
 import milan_mm
 from milan_mm import MilanError
 from milan_mm.evaluation.collapse import collapse_measures
+from milan_mm.evaluation.curves import read_run
 from milan_mm.evaluation.evaluate import Options, evaluate, find_splits, measure_shift
 from milan_mm.evaluation.features import (FeatureTable, collect_features, evaluation_mode,
                                           picture_folder)
@@ -259,11 +264,8 @@ def test_evaluation_mode_restores_every_part():
     assert net[1].training and net[0].training and not net[1][1].training
 
 
-def run_training(work_dir, data, hooks, epochs=3):
-    """Pixels by MAE's decoder; returns the runner and the losses."""
-    torch.manual_seed(0)
-    width = dict(type='milan_mm.MAEDecoder', decoder_embed_dim=16, decoder_depth=1,
-                 decoder_num_heads=2, patch_size=PATCH)
+def train(work_dir, data, hooks=(), epochs=3):
+    """A real run of mmengine's: pixels by MAE's decoder, with dropout. Returns runner, losses."""
     pipeline = [dict(type='milan_mm.LoadPicture'),
                 dict(type='milan_mm.RandomResizedCropAndFlip', size=SIZE),
                 dict(type='milan_mm.PackPicture')]
@@ -271,24 +273,120 @@ def run_training(work_dir, data, hooks, epochs=3):
         model=dict(
             type='milan_mm.MILAN',
             backbone=dict(type='milan_mm.MaskedVisionTransformer', arch=ARCH, img_size=SIZE,
-                          patch_size=PATCH, drop_rate=0.1),
+                          patch_size=PATCH, layer_cfgs=dict(drop_rate=0.2)),
             target_generator=dict(type='milan_mm.PixelTargetGenerator', patch_size=PATCH),
             mask_generator=dict(type='milan_mm.RandomMaskGenerator', mask_ratio=0.5),
-            neck=width,
+            neck=dict(type='milan_mm.MAEDecoder', decoder_embed_dim=16, decoder_depth=1,
+                      decoder_num_heads=2),
             head=dict(type='milan_mm.ReconstructionHead',
-                      loss=dict(type='milan_mm.MSEReconstructionLoss'), tokens='masked')),
+                      loss=dict(type='milan_mm.MSEReconstructionLoss'), tokens='masked'),
+            data_preprocessor=dict(mean=MEAN, std=STD)),
         work_dir=str(work_dir),
         train_dataloader=dict(
-            batch_size=6, num_workers=0, collate_fn=dict(type='default_collate')
-            if False else dict(type='pseudo_collate'),
-            sampler=dict(type='DefaultSampler', shuffle=True, seed=0),
+            batch_size=6, num_workers=0, collate_fn=dict(type='default_collate'),
+            sampler=dict(type='milan_mm.EpochSampler', shuffle=True),
             dataset=dict(type='milan_mm.PictureFolder', data_root=str(data), pipeline=pipeline)),
         train_cfg=dict(by_epoch=True, max_epochs=epochs),
-        optim_wrapper=OptimWrapper,
-        default_hooks=dict(logger=dict(type='LoggerHook', interval=1)),
-        custom_hooks=hooks,
-        visualizer=dict(type='Visualizer', vis_backends=[dict(type='LocalVisBackend')]),
+        optim_wrapper=dict(type='OptimWrapper', optimizer=dict(type='AdamW', lr=1e-3)),
+        default_hooks=dict(logger=dict(type='LoggerHook', interval=1),
+                           checkpoint=dict(type='CheckpointHook', interval=epochs)),
+        custom_hooks=list(hooks),
+        visualizer=dict(type='Visualizer', vis_backends=[
+            dict(type='LocalVisBackend'), dict(type='TensorboardVisBackend')]),
+        log_level='WARNING',
         randomness=dict(seed=0),
-        default_scope='mmengine',
-        experiment_name=work_dir.name)
-    return runner
+        default_scope='mmpretrain',
+        experiment_name=f'{work_dir.parent.name}-{work_dir.name}')
+    runner.train()
+    scalars = read_run(work_dir).curves
+    return runner, scalars
+
+
+def test_hook_measures_and_leaves_the_training_alone(tmp_path, folders):
+    hook = dict(type='milan_mm.FeatureEvalHook', data=str(folders / 'train'), interval=2,
+                queries=str(folders / 'val'), feature='pooled', k=5)
+    plain, without = train(tmp_path / 'plain', folders / 'train',
+                           [dict(type='milan_mm.FeatureEvalHook')])  # no data: does nothing
+    runner, scalars = train(tmp_path / 'hooked', folders / 'train', [hook])
+    steps, losses = scalars['loss']
+    assert losses.tolist() == without['loss'][1].tolist() and len(losses) == 18
+    assert all(torch.equal(a, b) for a, b in zip(runner.model.state_dict().values(),
+                                                 plain.model.state_dict().values()))
+    assert not any(key.startswith('eval/') for key in without)
+
+    # Every second epoch and after the last, at the step of the loss beside it.
+    at, accuracy = scalars['eval/knn_top1']
+    assert at.tolist() == [12, 18] and set(at) <= set(steps)
+    assert {'eval/mean_cosine', 'eval/effective_rank', 'eval/std'} <= set(scalars)
+    assert runner.message_hub.get_scalar('eval/knn_top1').current() == accuracy[-1]
+    events = EventAccumulator(str(next((tmp_path / 'hooked').glob('*/vis_data'))))
+    events.Reload()
+    assert [e.step for e in events.Scalars('eval/knn_top1')] == [12, 18]
+
+    # The last figures are those of the checkpoint, measured by the tool's function.
+    path = tmp_path / 'hooked' / 'epoch_3.pth'
+    milan = runner.model
+    described = dict(encoder=dict(arch=ARCH, img_size=SIZE, patch_size=PATCH), pixel_mean=MEAN,
+                     pixel_std=STD)
+    torch.save(dict(state_dict=milan.state_dict(), meta=dict(milan_mm=described)), path)
+    result = evaluate(milan_mm.get_model(path), folders / 'train', folders / 'val', 'pooled',
+                      Options(linear=False, k=5), workers=0, progress=False)
+    assert result['knn']['top1'] == pytest.approx(accuracy[-1])
+    for name, value in result['collapse'].items():
+        assert value == pytest.approx(scalars[f'eval/{name}'][1][-1], rel=1e-4)
+
+
+def test_hook_without_queries_leaves_each_picture_out(tmp_path, folders):
+    hook = dict(type='milan_mm.FeatureEvalHook', data=str(folders / 'val'), feature='pooled', k=1)
+    _, scalars = train(tmp_path / 'run', folders / 'val', [hook], epochs=1)
+    accuracy = scalars['eval/knn_top1'][1][-1]
+    assert 60 < accuracy < 100 or accuracy == 100  # k = 1 with itself would be 100 always
+    model = milan_mm.get_model(write_checkpoint(tmp_path / 'a.pth'))
+    table = collect_features(model, picture_folder(model, folders / 'val', True), ('cls', ),
+                             workers=0)
+    alone = FeatureTable({'cls': torch.eye(24)}, table.labels, table.paths, table.classes, [])
+    assert knn_accuracy(alone.features['cls'], alone.labels, alone.features['cls'], alone.labels,
+                        3, k=1, leave_one_out=True)['top1'] < 60
+
+
+def test_hook_says_before_training_what_is_wrong(tmp_path, folders):
+    with pytest.raises(MilanError, match='no such folder'):
+        train(tmp_path / 'a', folders / 'train',
+              [FeatureEvalHook(data=str(tmp_path / 'nowhere'))], epochs=1)
+    with pytest.raises(MilanError, match='pictures outside any class folder'):
+        train(tmp_path / 'b', folders / 'train', [FeatureEvalHook(data=str(folders / 'val/red'))],
+              epochs=1)
+
+
+def test_hook_survives_a_diverged_encoder(tmp_path, folders):
+    class Diverge(Hook):
+        def after_train_iter(self, runner, *args, **kwargs):
+            runner.model.backbone.cls_token.data.fill_(torch.nan)
+    runner, scalars = train(tmp_path / 'run', folders / 'val', [
+        Diverge(), FeatureEvalHook(data=str(folders / 'val'), interval=1)], epochs=1)
+    assert runner.epoch == 1 and 'eval/knn_top1' not in scalars
+
+
+def test_two_processes_measure_once(tmp_path, folders):
+    """One process measures, the other waits; both go on."""
+    script = tmp_path / 'two.py'
+    script.write_text(
+        'import sys, torch.distributed as dist\n'
+        'from pathlib import Path\n'
+        'from test_evaluation import train\n'
+        'dist.init_process_group("gloo")\n'
+        'data, work = Path(sys.argv[1]), Path(sys.argv[2])\n'
+        'hook = dict(type="milan_mm.FeatureEvalHook", data=str(data), interval=1, k=3)\n'
+        'runner, scalars = train(work, data, [hook], epochs=2)\n'
+        'assert runner.world_size == 2\n'
+        '(work / f"done{dist.get_rank()}").write_text(str(scalars["eval/knn_top1"][0].tolist()))\n'
+    )
+    env = dict(os.environ, PYTHONPATH=f'{ROOT}:{ROOT / "tests"}', OMP_NUM_THREADS='1',
+               PYTHONWARNINGS='ignore')
+    done = subprocess.run(
+        [sys.executable, '-m', 'torch.distributed.run', '--standalone', '--nproc_per_node=2',
+         str(script), str(folders / 'val'), str(tmp_path / 'run')],
+        env=env, capture_output=True, text=True, timeout=240)
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert (tmp_path / 'run/done0').read_text() == '[2.0, 4.0]'
+    assert (tmp_path / 'run/done1').is_file()

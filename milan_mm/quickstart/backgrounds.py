@@ -6,7 +6,7 @@ random weights do nearly as well as learned ones. The backgrounds are therefore 
 colours, all scales) and know nothing of the class.
 """
 import colorsys
-from typing import Callable, Sequence, Tuple, Union
+from collections.abc import Callable, Sequence
 
 import numpy as np
 from PIL import Image
@@ -115,7 +115,7 @@ class Backgrounds:
             swapped, so that pictures rarely see a background twice.
     """
 
-    def __init__(self, seed: Union[int, Sequence[int]], count: int = 256) -> None:
+    def __init__(self, seed: int | Sequence[int], count: int = 256) -> None:
         rng = np.random.default_rng(seed)
         self.pool = np.stack([make_texture(rng, POOL_SIDE) for _ in range(count)])
 
@@ -133,7 +133,7 @@ class Backgrounds:
 def paste(cutout: Image.Image,
           background: np.ndarray,
           rng: np.random.Generator,
-          scale: Tuple[float, float] = (0.55, 0.9),
+          scale: tuple[float, float] = (0.55, 0.9),
           degrees: float = 15.0) -> Image.Image:
     """Pastes a cut-out on a background at a random place, size and angle.
 

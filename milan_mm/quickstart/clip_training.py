@@ -11,9 +11,10 @@ deviation, because MILAN feeds the teacher the student's pixels. The folder says
 import json
 import os
 import time
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
-from typing import Any, Callable, Dict, List, Sequence, Tuple, Union
+from typing import Any
 
 import numpy as np
 import torch
@@ -37,7 +38,7 @@ _CHUNK = 64
 _MAX_LOGIT_SCALE = float(np.log(100))  # as of CLIP, Sec. 2.5
 
 
-def _option(default: Union[int, float], text: str) -> Any:
+def _option(default: int | float, text: str) -> Any:
     return field(default=default, metadata=dict(help=text))
 
 
@@ -64,7 +65,7 @@ class ClipRecipe:
     context_length: int = _option(16, 'tokens of a caption; what is longer is cut')
 
     @classmethod
-    def describe(cls) -> Dict[str, Tuple[Union[int, float], str]]:
+    def describe(cls) -> dict[str, tuple[int | float, str]]:
         """Default and meaning of every number."""
         return {f.name: (f.default, f.metadata['help']) for f in fields(cls)}
 
@@ -114,7 +115,7 @@ class PicturePairs:
             middle is cut out.
     """
 
-    def __init__(self, root: Union[str, Path], size: int,
+    def __init__(self, root: str | Path, size: int,
                  log: Callable[[str], None] = print) -> None:
         self.root = Path(root)
         self.size = size
@@ -142,7 +143,7 @@ class PicturePairs:
         pictures = [self._load(self.paths[i]) for i in indices]
         return torch.from_numpy(np.stack([black if p is None else p for p in pictures]))
 
-    def _load(self, path: Path) -> Union[np.ndarray, None]:
+    def _load(self, path: Path) -> np.ndarray | None:
         try:
             picture = composite(open_picture(path))
         except UnreadablePicture as error:
@@ -157,7 +158,7 @@ class PicturePairs:
 
 
 def draw_batches(captions: Sequence[str], batch_size: int, seed: int,
-                 epoch: int) -> List[np.ndarray]:
+                 epoch: int) -> list[np.ndarray]:
     """An epoch's batches: every picture once, equal captions spread as far apart as possible.
 
     Two pairs of one caption in a batch would be pushed apart as if they were different things.
@@ -169,7 +170,7 @@ def draw_batches(captions: Sequence[str], batch_size: int, seed: int,
     """
     rng = np.random.default_rng(sample_key(seed, epoch, 0, 'clip batches'))
     order = rng.permutation(len(captions))
-    seen: Dict[str, int] = {}
+    seen: dict[str, int] = {}
     rounds = np.empty(len(captions), np.int64)
     for index in order:
         rounds[index] = seen[captions[index]] = seen.get(captions[index], -1) + 1
@@ -236,7 +237,7 @@ def learning_rate(recipe: ClipRecipe, step: int) -> float:
 
 
 def train_clip(pairs: PicturePairs, recipe: ClipRecipe,
-               log: Callable[[str], None] = print) -> Tuple[CLIP, List[dict]]:
+               log: Callable[[str], None] = print) -> tuple[CLIP, list[dict]]:
     """Trains the model.
 
     Args:
@@ -256,7 +257,7 @@ def train_clip(pairs: PicturePairs, recipe: ClipRecipe,
     optimizer, loss_function = make_optimizer(model, recipe), ClipLoss()
     log(f'CLIP: {len(pairs)} pairs, {len(set(pairs.captions))} different captions, '
         f'{recipe.steps} steps of {min(recipe.batch_size, len(pairs))}')
-    curve: List[dict] = []
+    curve: list[dict] = []
     batches, epoch, start = [], -1, time.time()
     for step in range(recipe.steps):
         if not batches:
@@ -286,7 +287,7 @@ def train_clip(pairs: PicturePairs, recipe: ClipRecipe,
     return model.eval(), curve
 
 
-def encode(model: CLIP, images: Tensor, tokens: Tensor) -> Tuple[Tensor, Tensor]:
+def encode(model: CLIP, images: Tensor, tokens: Tensor) -> tuple[Tensor, Tensor]:
     """Normalised features of pictures and captions, (B, T) each.
 
     The pictures go through in chunks, which changes nothing but the time: the activations of a
@@ -303,7 +304,7 @@ def _progress(point: dict, step: int, steps: int, seconds: float) -> str:
             f'{seconds:.0f} s, {left:.0f} s left')
 
 
-def save_clip(model: CLIP, recipe: ClipRecipe, curve: List[dict], out: Union[str, Path]) -> None:
+def save_clip(model: CLIP, recipe: ClipRecipe, curve: list[dict], out: str | Path) -> None:
     """Writes the folder; the weights come last and whole, so a folder with weights is complete."""
     out = Path(out)
     out.mkdir(parents=True, exist_ok=True)

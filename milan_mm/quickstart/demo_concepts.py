@@ -8,7 +8,7 @@ same side of the split, and a concept falls on the same side in every style.
 """
 import re
 from collections import Counter
-from typing import Dict, List, NamedTuple, Tuple
+from typing import NamedTuple
 
 import numpy as np
 
@@ -145,7 +145,7 @@ def group_of(name: str, unified: str, category: str) -> str:
     return f'{category}/{re.sub("^oncoming | faces?$", "", lower)}'
 
 
-def read_concepts(index: List[dict]) -> Tuple[List[Concept], Dict[str, int]]:
+def read_concepts(index: list[dict]) -> tuple[list[Concept], dict[str, int]]:
     """The concepts that have a class, in the index's order.
 
     Args:
@@ -171,8 +171,8 @@ def read_concepts(index: List[dict]) -> Tuple[List[Concept], Dict[str, int]]:
     return concepts, dict(sorted(without.items()))
 
 
-def split_concepts(concepts: List[Concept], held_out: float, most: int,
-                   seed: int) -> Tuple[List[Concept], List[Concept]]:
+def split_concepts(concepts: list[Concept], held_out: float, most: int,
+                   seed: int) -> tuple[list[Concept], list[Concept]]:
     """Draws the training and the held-out concepts, class by class, whole groups at a time.
 
     Args:
@@ -181,15 +181,15 @@ def split_concepts(concepts: List[Concept], held_out: float, most: int,
         most: concepts a class; of a larger class so many are drawn, that none outweighs the rest.
         seed: of the draw.
     """
-    train: List[Concept] = []
-    test: List[Concept] = []
-    labels: Dict[str, str] = {}
+    train: list[Concept] = []
+    test: list[Concept] = []
+    labels: dict[str, str] = {}
     for concept in concepts:  # a group that reaches across classes counts in the first
         labels.setdefault(concept.group, concept.label)
     for number, label in enumerate(sorted(set(labels.values()))):
         rng = np.random.default_rng([seed, number])
         groups = [group for group, of in labels.items() if of == label]
-        chosen: List[List[Concept]] = []
+        chosen: list[list[Concept]] = []
         for i in rng.permutation(len(groups)):
             members = [concept for concept in concepts if concept.group == groups[i]]
             if sum(map(len, chosen)) + len(members) <= most:

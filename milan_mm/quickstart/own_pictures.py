@@ -3,8 +3,9 @@
 import hashlib
 import os
 from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
-from typing import Callable, Dict, List, NamedTuple, Set, Tuple
+from typing import NamedTuple
 
 import numpy as np
 from PIL import Image
@@ -13,8 +14,16 @@ from ..datasets.decoding import UnreadablePicture, composite, open_picture
 from ..datasets.picture_folder import find_pictures
 from ..errors import MilanError
 from .captions import caption_of
-from .pictures import (HELD_OUT, TEST_VARIANTS, PicturesError, class_counts, describe_names,
-                       make_pools, render, save_picture)
+from .pictures import (
+    HELD_OUT,
+    TEST_VARIANTS,
+    PicturesError,
+    class_counts,
+    describe_names,
+    make_pools,
+    render,
+    save_picture,
+)
 from .progress import Progress
 
 MIN_CLASSES = 2
@@ -77,7 +86,7 @@ def make_own_pictures(source: Path, out: Path, size: int, variants: int, seed: i
         left_out=left_out)
 
 
-def _choose(source: Path, seed: int) -> Tuple[List[Path], Dict[str, list]]:
+def _choose(source: Path, seed: int) -> tuple[list[Path], dict[str, list]]:
     """The files to read, and what was left out already: loose files, and those above the limit."""
     try:
         found = [Path(path) for path in find_pictures(source)]
@@ -86,7 +95,7 @@ def _choose(source: Path, seed: int) -> Tuple[List[Path], Dict[str, list]]:
     loose = [path for path in found if path.parent == source]
     found = [path for path in found if path.parent != source]
     rng = np.random.default_rng([seed, 2])
-    by_class: Dict[str, List[Path]] = {}
+    by_class: dict[str, list[Path]] = {}
     for i in rng.permutation(len(found)):
         by_class.setdefault(_label(found[i], source), []).append(found[i])
     # Every class gets the same limit, as high as the total allows.
@@ -99,8 +108,8 @@ def _choose(source: Path, seed: int) -> Tuple[List[Path], Dict[str, list]]:
     return chosen, dict(left_out, over_the_limit=len(found) - len(chosen))
 
 
-def _read(paths: List[Path], source: Path, size: int, left_out: Dict[str, list],
-          log: Callable[[str], None]) -> List[Picture]:
+def _read(paths: list[Path], source: Path, size: int, left_out: dict[str, list],
+          log: Callable[[str], None]) -> list[Picture]:
     """Decodes the files and makes them small; what cannot be used is noted in ``left_out``."""
     pictures, seen, taken = [], set(), set()
     progress = Progress('reading pictures', len(paths), log)
@@ -127,7 +136,7 @@ def _read(paths: List[Path], source: Path, size: int, left_out: Dict[str, list],
     return pictures
 
 
-def _make_small(image: Image.Image, size: int) -> Tuple[Image.Image, bool]:
+def _make_small(image: Image.Image, size: int) -> tuple[Image.Image, bool]:
     """The picture as small as it will be needed, and whether it is a cut-out; None if invisible."""
     if image.mode == 'RGBA':
         alpha = np.asarray(image.getchannel('A'))
@@ -148,7 +157,7 @@ def _make_small(image: Image.Image, size: int) -> Tuple[Image.Image, bool]:
     return image, False
 
 
-def _free_name(path: Path, source: Path, taken: Set[str]) -> str:
+def _free_name(path: Path, source: Path, taken: set[str]) -> str:
     """A name for the output that no other picture of the class has.
 
     Sub-folders become part of it; the ending too where ``a.png`` and ``a.jpg`` stand side by side.
@@ -164,9 +173,9 @@ def _free_name(path: Path, source: Path, taken: Set[str]) -> str:
     return name
 
 
-def _split(pictures: List[Picture], seed: int) -> Dict[str, List[Picture]]:
+def _split(pictures: list[Picture], seed: int) -> dict[str, list[Picture]]:
     """Draws the held-out pictures, class by class: at least one, at most a quarter."""
-    parts: Dict[str, List[Picture]] = dict(train=[], test=[])
+    parts: dict[str, list[Picture]] = dict(train=[], test=[])
     for number, label in enumerate(sorted({picture.label for picture in pictures})):
         rng = np.random.default_rng([seed, 3, number])
         members = [picture for picture in pictures if picture.label == label]
@@ -177,12 +186,12 @@ def _split(pictures: List[Picture], seed: int) -> Dict[str, List[Picture]]:
     return parts
 
 
-def _write(parts: Dict[str, List[Picture]], out: Path, size: int, variants: Dict[str, int],
-           seed: int, log: Callable[[str], None]) -> Dict[Tuple[str, str], int]:
+def _write(parts: dict[str, list[Picture]], out: Path, size: int, variants: dict[str, int],
+           seed: int, log: Callable[[str], None]) -> dict[tuple[str, str], int]:
     """Writes all pictures; returns how many of (part, class) there are."""
     pools = make_pools(seed)
     progress = Progress('writing pictures', sum(map(len, parts.values())), log)
-    written: Dict[Tuple[str, str], int] = Counter()
+    written: dict[tuple[str, str], int] = Counter()
     for part, pictures in parts.items():
         for picture in pictures:
             folder = out / part / picture.label
@@ -207,7 +216,7 @@ def _relative(path: Path, source: Path) -> str:
     return str(path.relative_to(source))
 
 
-def _too_few(source: Path, counts: Dict[str, int], left_out: Dict[str, list]) -> str:
+def _too_few(source: Path, counts: dict[str, int], left_out: dict[str, list]) -> str:
     found = ', '.join(f'{label}: {count}' for label, count in sorted(counts.items())[:10])
     enough = sum(count >= MIN_PICTURES for count in counts.values())
     message = (f'too few pictures in {source}: found {sum(counts.values())} readable pictures in '
@@ -228,7 +237,7 @@ def _how_to_mend(source: Path) -> str:
             'a few dozen a class make the figures meaningful')
 
 
-def _report(left_out: Dict[str, list], log: Callable[[str], None]) -> None:
+def _report(left_out: dict[str, list], log: Callable[[str], None]) -> None:
     texts = dict(
         unreadable='could not be decoded', empty='are invisible', duplicates='are copies of others',
         outside_class_folders='lie outside any class folder',

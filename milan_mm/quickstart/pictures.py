@@ -15,8 +15,8 @@ import shutil
 import zipfile
 import zlib
 from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
-from typing import Callable, Dict, List, Optional, Tuple, Union
 
 import numpy as np
 from PIL import Image
@@ -37,8 +37,8 @@ class PicturesError(MilanError):
     """The pictures given cannot make a data folder; the message says what is missing."""
 
 
-def make_pictures(out: Union[str, Path],
-                  pictures: Optional[Union[str, Path]] = None,
+def make_pictures(out: str | Path,
+                  pictures: str | Path | None = None,
                   size: int = 64,
                   variants: int = 4,
                   seed: int = 0,
@@ -122,7 +122,7 @@ def demo_caption(concept: Concept) -> str:
     return f'a drawing of {article} {concept.name}'
 
 
-def make_pools(seed: int) -> Dict[str, Backgrounds]:
+def make_pools(seed: int) -> dict[str, Backgrounds]:
     """Backgrounds of training and of held-out pictures: no texture is common to both."""
     return dict(train=Backgrounds([seed, 0], 256), test=Backgrounds([seed, 1], 128))
 
@@ -143,7 +143,7 @@ def save_picture(path: Path, picture: Image.Image, caption: str) -> None:
     path.with_suffix('.txt').write_text(caption + '\n', encoding='utf-8')
 
 
-def class_counts(pictures: Dict[Tuple[str, str], int]) -> dict:
+def class_counts(pictures: dict[tuple[str, str], int]) -> dict:
     """What ``meta.json`` says about the classes.
 
     Args:
@@ -164,7 +164,7 @@ def class_counts(pictures: Dict[Tuple[str, str], int]) -> dict:
         })
 
 
-def _read_archive(archive: Path) -> Tuple[dict, Dict[str, Image.Image]]:
+def _read_archive(archive: Path) -> tuple[dict, dict[str, Image.Image]]:
     if not archive.is_file():
         raise PicturesError(f'{archive} is missing: it comes with a clone of the repository, not '
                             'with an installed package. Run from a clone, or give your own '
@@ -183,7 +183,7 @@ def _cut_out(sheet: Image.Image, cell: int, side: int, columns: int) -> Image.Im
     return sheet.crop((x * side, y * side, (x + 1) * side, (y + 1) * side))
 
 
-def describe_names(names: List[str], most: int = 5) -> str:
+def describe_names(names: list[str], most: int = 5) -> str:
     """Some names of a list, for a message."""
     more = f' and {len(names) - most} more' if len(names) > most else ''
     return ', '.join(names[:most]) + more

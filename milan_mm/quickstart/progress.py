@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Lines of progress with the time that is left."""
 import time
-from typing import Callable
+from collections.abc import Callable
 
 
 class Progress:

@@ -1,0 +1,96 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The quickstart's figures, brought together."""
+import importlib.metadata
+import json
+import platform
+import statistics
+from typing import Any, Dict, List
+
+from .. import __version__
+
+_ENCODERS = ('milan', 'mae', 'random', 'teacher')
+_PACKAGES = ('torch', 'torchvision', 'open_clip_torch', 'timm', 'numpy', 'pillow', 'onedl-mmengine',
+             'onedl-mmpretrain', 'onedl-mmcv', 'mmengine', 'mmpretrain', 'mmcv-lite', 'mmcv')
+
+
+def collect_results(settings: Any, seconds: Dict[str, float]) -> dict:
+    """Reads ``eval/*.json`` and ``data/meta.json`` of one repetition.
+
+    Args:
+        settings: of the repetition, a ``stages.Settings``.
+        seconds: of each stage.
+
+    Returns:
+        What ``results.json`` holds. Accuracies are top-1, in percent.
+    """
+    work = settings.work
+    measured = {name: json.loads((work / f'eval/{name}.json').read_text()) for name in _ENCODERS}
+    meta = json.loads((work / 'data/meta.json').read_text(encoding='utf-8'))
+    result = dict(
+        classification={
+            kind: {name: measured[name][kind]['top1'] for name in _ENCODERS}
+            for kind in ('knn', 'linear')
+        },
+        chance=meta['chance'],
+        classes=len(meta['classes']),
+        sizes=meta['sizes'],
+        seconds=seconds,
+        versions=versions(),
+        seeds=[settings.seed],
+        settings=dict(settings.plan._asdict(), quick=settings.quick,
+                      pictures=settings.pictures or 'demo', styles=meta['styles']))
+    if all('shift' in m for m in measured.values()):
+        result['style_shift'] = {
+            kind: {name: measured[name]['shift'][kind] for name in _ENCODERS}
+            for kind in ('knn', 'linear')
+        }
+    return result
+
+
+def summarise_seeds(results: List[dict]) -> dict:
+    """Means over repetitions, with ``<name>_std`` (sample standard deviation) beside each."""
+    summary = dict(results[0], seeds=[r['seeds'][0] for r in results], each_seed=[
+        {block: r[block] for block in ('classification', 'style_shift', 'seconds') if block in r}
+        for r in results])
+    for block in ('classification', 'style_shift'):
+        if block not in results[0]:
+            continue
+        summary[block] = {}
+        for kind in ('knn', 'linear'):
+            row = summary[block][kind] = {}
+            for name in _ENCODERS:
+                values = [r[block][kind][name] for r in results]
+                row[name] = statistics.mean(values)
+                row[f'{name}_std'] = statistics.stdev(values)
+    summary['seconds'] = {
+        stage: round(sum(r['seconds'][stage] for r in results), 1)
+        for stage in results[0]['seconds']
+    }
+    return summary
+
+
+def versions() -> Dict[str, str]:
+    """What the figures were made with."""
+    found = dict(milan_mm=__version__, python=platform.python_version())
+    for package in _PACKAGES:
+        try:
+            found[package] = importlib.metadata.version(package)
+        except importlib.metadata.PackageNotFoundError:
+            continue
+    return found
+
+
+def table(result: dict) -> str:
+    """The result for a terminal."""
+    lines = ['', f'held-out pictures, top-1 accuracy in percent (chance {result["chance"]:.1f})',
+             f'{"":24}' + ''.join(f'{name:>14}' for name in reversed(_ENCODERS))]
+    rows = [('k-NN', 'classification', 'knn'), ('linear probe', 'classification', 'linear'),
+            ('other style, k-NN', 'style_shift', 'knn'),
+            ('other style, linear', 'style_shift', 'linear')]
+    for label, block, kind in rows:
+        if block in result:
+            row = result[block][kind]
+            cells = [f'{row[n]:.1f}' + (f' ±{row[n + "_std"]:.1f}' if f'{n}_std' in row else '')
+                     for n in reversed(_ENCODERS)]
+            lines.append(f'{label:24}' + ''.join(f'{cell:>14}' for cell in cells))
+    return '\n'.join(lines)

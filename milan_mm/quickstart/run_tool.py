@@ -1,0 +1,73 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Runs a tool of this project in a process of its own and shows how far it is."""
+import collections
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any, Callable, Optional
+
+from ..errors import MilanError
+
+ROOT = Path(__file__).resolve().parents[2]
+_TRAINING = re.compile(r'Epoch\(train\)\s+\[(\d+)\]\[\s*(\d+)/(\d+)\].*?eta: (\S+).*?loss: (\S+)')
+_SHOWN = re.compile(r'batch: |WARNING - \d+ of \d+ pictures|tensors \(100 %\)')
+_HEAD = re.compile(r'^\S+ \S+ - mmengine - (INFO|WARNING) - ')
+
+
+class ToolRunner:
+    """Starts tools, keeps their whole output in ``WORK/logs``, shows a line now and then.
+
+    Args:
+        work: the quickstart's folder.
+        log: receives what people should see.
+    """
+
+    def __init__(self, work: Path, log: Callable[[str], None]) -> None:
+        self.logs, self.log = work / 'logs', log
+
+    def run(self, name: str, tool: str, *arguments: Any) -> None:
+        """Runs ``tools/TOOL`` with the arguments.
+
+        Raises:
+            MilanError: if it fails, with the last it said.
+        """
+        self.logs.mkdir(parents=True, exist_ok=True)
+        record = self.logs / f'{name}.log'
+        command = [sys.executable, '-u', str(ROOT / 'tools' / tool), *map(str, arguments)]
+        command = [str(ROOT / a) if a.startswith('configs/') else a for a in command]
+        path = os.pathsep.join(filter(None, [str(ROOT), os.environ.get('PYTHONPATH')]))
+        last = collections.deque(maxlen=8)
+        with open(record, 'a', encoding='utf-8') as file, subprocess.Popen(
+                command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+                errors='replace', env={**os.environ, 'PYTHONPATH': path}) as process:
+            try:
+                for line in process.stdout:
+                    file.write(line)
+                    if line.strip():
+                        last.append(line.rstrip())
+                    shown = readable(line, tool)
+                    if shown:
+                        self.log(f'      {shown}')
+            except BaseException:
+                process.terminate()
+                raise
+        if process.returncode:
+            raise MilanError(f'tools/{tool} ended with exit code {process.returncode}; the whole '
+                             f'output is in {record}. It last said:\n' + '\n'.join(last))
+
+
+def readable(line: str, tool: str) -> Optional[str]:
+    """What of a tool's line people should see; None for what belongs in the log alone."""
+    line = line.rstrip()
+    if tool != 'train.py':
+        noise = 'Warning' in line or 'warn' in line or _HEAD.match(line) or 'CUDA' in line
+        return None if noise else line.split('\r')[-1]
+    found = _TRAINING.search(line)
+    if found:
+        epoch, batch, batches, eta, loss = found.groups()
+        measures = re.findall(r'(?:cos|mse)_\w+: \S+|importance_seen: \S+|pictures_per_s: \S+',
+                              line)
+        return f'epoch {epoch} [{batch}/{batches}]  eta {eta}  loss {loss}  {"  ".join(measures)}'
+    return _HEAD.sub('', line) if _SHOWN.search(line) else None

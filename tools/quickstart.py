@@ -1,0 +1,46 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The whole method on a CPU in minutes: pictures, a CLIP teacher, MILAN and MAE, the comparison.
+
+Without --pictures on drawings that come with the project; what was held out is what is measured.
+Results: WORK/results.json and WORK/report.html, one page that works offline.
+"""
+import argparse
+import sys
+from pathlib import Path
+
+from milan_mm.engine.cli import run_tool
+from milan_mm.quickstart.results import table
+from milan_mm.quickstart.stages import STAGES, run_quickstart
+
+
+def parse_args() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        prog='tools/quickstart.sh', description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument('--pictures', metavar='DIR', help='your own pictures, DIR/<class>/<picture>; '
+                        'the caption of a/b.png is the text of a/b.txt, else class and file name')
+    parser.add_argument('--work-dir', default='work_dirs/quickstart', metavar='DIR')
+    parser.add_argument('--seeds', type=int, default=1, metavar='N',
+                        help='repeat N times and give mean and standard deviation')
+    parser.add_argument('--quick', action='store_true',
+                        help='everything in under two minutes: a smoke test, no evidence')
+    parser.add_argument('--stage', nargs='+', choices=STAGES, metavar='STAGE',
+                        help=f'only some of: {" ".join(STAGES)}')
+    parser.add_argument('--force', action='store_true', help='start over')
+    return parser.parse_args()
+
+
+def main() -> None:
+    args = parse_args()
+    work = Path(args.work_dir)
+    result = run_quickstart(work, args.pictures, args.quick, args.seeds, args.force, args.stage,
+                            log=lambda line: print(line, flush=True))
+    if result:
+        print(table(result))
+        minutes = sum(result['seconds'].values()) / 60
+        print(f'\n{minutes:.1f} minutes; figures: {work / "results.json"}, page: '
+              f'{work / "report.html"}')
+
+
+if __name__ == '__main__':
+    sys.exit(run_tool(main))

@@ -1,0 +1,10 @@
+#!/usr/bin/env bash
+# SPDX-License-Identifier: Apache-2.0
+# Sets up what is needed, then runs the whole method on a CPU; see --help.
+set -euo pipefail
+here="$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)"
+bash "$here/tools/setup_env.sh"
+# Two threads on two cores: more only get into each other's way.
+export OMP_NUM_THREADS="${OMP_NUM_THREADS:-$(nproc 2>/dev/null || echo 2)}"
+export HF_HUB_OFFLINE=1
+exec "$here/.venv/bin/python" "$here/tools/quickstart.py" "$@"
