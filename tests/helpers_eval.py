@@ -1,9 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
 """Small real things for the tests of what comes after training."""
+import collections
 import contextlib
 import json
 import logging
 import os
+import runpy
 import subprocess
 import sys
 from pathlib import Path
@@ -75,6 +77,23 @@ def logged():
         yield messages
     finally:
         logger.removeHandler(handler)
+
+
+Ran = collections.namedtuple('Ran', 'returncode stdout stderr')
+
+
+def run_tool_here(capfd, name, *args):
+    """Runs tools/<name>.py as a script in this process, which has imported everything already."""
+    argv = sys.argv
+    sys.argv = [f'{name}.py', *map(str, args)]
+    capfd.readouterr()
+    try:
+        runpy.run_path(str(ROOT / 'tools' / f'{name}.py'), run_name='__main__')
+    except SystemExit as exit:
+        return Ran(exit.code, *capfd.readouterr())
+    finally:
+        sys.argv = argv
+    raise AssertionError(f'tools/{name}.py ended without an exit code')
 
 
 def run_tool(name, *args):

@@ -234,6 +234,7 @@ prepare_folder() {
   else
     die "$VENV exists and is not a virtual environment" 'choose another folder with --venv'
   fi
+  say 'removing its files (deleting 6 GB can take a minute or two)'
   : >"$MARKER"
   # The marker stays: a call interrupted here leaves a folder that is known to be unfinished.
   find "$VENV" -mindepth 1 -maxdepth 1 ! -name "$(basename "$MARKER")" -exec rm -rf {} +

@@ -65,7 +65,7 @@ def knn_accuracy(gallery: Tensor,
         ranked = votes.topk(ranks, dim=1).indices
         hits = ranked == query_labels[start:start + query_chunk].to(device)[:, None]
         correct += hits.sum(dim=0).cpu()
-    percent = (100.0 * correct.cumsum(0) / len(queries)).tolist()
+    percent = (100.0 * correct.cumsum(0).double() / len(queries)).tolist()
     return {'top1': percent[0], **({'top5': percent[4]} if num_classes >= 5 else {})}
 
 

@@ -212,5 +212,5 @@ def _accuracy(probe: nn.Linear, mean: Tensor, scale: Tensor, features: Tensor, l
         ranked = probe(x).topk(ranks, dim=1).indices
         hits = ranked == labels[start:start + _CHUNK].to(device)[:, None]
         correct += hits.sum(dim=0).cpu()
-    percent = (100.0 * correct.cumsum(0) / len(features)).tolist()
+    percent = (100.0 * correct.cumsum(0).double() / len(features)).tolist()
     return {'top1': percent[0], **({'top5': percent[4]} if num_classes >= 5 else {})}

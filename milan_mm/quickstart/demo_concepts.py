@@ -97,6 +97,9 @@ _SAME = (
     ('clover', 'clover|shamrock'),
     ('nest', 'nest'),
     ('cable car', 'cableway|tramway'),
+    ('hotel', 'hotel$'),
+    ('ship', '^ship$|passenger ship|^ferry$'),
+    ('coat', '(health|office) worker|scientist'),
     ('house', '^house building|^house with'),
     ('mountain', 'mountain$|mount fuji'),
     ('skull', '^skull'),
@@ -122,7 +125,7 @@ class Concept(NamedTuple):
 def plain_name(name: str) -> str:
     """The Unicode name as one would say it, lower case, without words such as 'symbol'."""
     name = re.sub(r"[^a-z0-9&’' -]", '', name.lower())
-    name = re.sub(r'\b(sign|symbol|emblem)\b', '', name)
+    name = re.sub(r' +(sign|symbol|emblem)( with|$)', r'\2', name)
     return re.sub(r'\s+', ' ', name).strip()
 
 

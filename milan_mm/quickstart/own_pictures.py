@@ -244,7 +244,7 @@ def _report(left_out: dict[str, list], log: Callable[[str], None]) -> None:
         classes_with_too_few_pictures=f'are classes of fewer than {MIN_PICTURES} pictures')
     for what, text in texts.items():
         if left_out[what]:
-            log(f'left out, {len(left_out[what])} that {text}: {describe_names(left_out[what])}')
+            log(f'left out, {len(left_out[what])} which {text}: {describe_names(left_out[what])}')
     if left_out['over_the_limit']:
         log(f'left out, {left_out["over_the_limit"]} pictures above the limit of {MAX_PICTURES}: '
             'the quickstart would not come to see them')

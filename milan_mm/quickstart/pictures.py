@@ -5,7 +5,7 @@
 
     DATA/train/<class>/<picture>.png + .txt    for CLIP, MILAN and MAE, and the labelled gallery
     DATA/test/<class>/<picture>.png + .txt     held out: the queries of the evaluation
-    DATA/meta.json                             classes, styles, chance, sizes, split, what was left out
+    DATA/meta.json         classes, styles, chance, sizes, split, what was left out
 
 A demo picture is named ``<style>__<concept>__<number>.png``, its caption lies beside it.
 """

@@ -1,0 +1,47 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The pictures that an encoder takes for the most similar to a given one."""
+from pathlib import Path
+from typing import List, NamedTuple, Sequence, Union
+
+import numpy as np
+import torch
+from torch.nn import functional as F
+
+from ..evaluation.features import collect_features, evaluation_mode, picture_folder
+from ..evaluation.knn import nearest
+from ..hub import Extractor
+from ..keyed_random import sample_key
+
+
+class Neighbour(NamedTuple):
+    """A picture of the gallery, and the cosine of its features with the query's."""
+    path: Path
+    cosine: float
+
+
+@torch.no_grad()
+def nearest_pictures(extractor: Extractor,
+                     gallery: Union[str, Path],
+                     queries: Sequence[Path],
+                     k: int = 6,
+                     most: int = 1500,
+                     seed: int = 0) -> List[List[Neighbour]]:
+    """The k most similar pictures of a folder for each query, by the CLS token.
+
+    Args:
+        extractor: the encoder.
+        gallery: a folder of pictures; those that cannot be decoded are left out.
+        queries: paths.
+        k: how many.
+        most: so many pictures of the gallery are looked at; drawn by ``seed`` if there are more.
+        seed: of that draw. Equal seeds give every encoder the same gallery.
+    """
+    folder = picture_folder(extractor, gallery, with_label=False)
+    rng = np.random.default_rng(sample_key(seed, 0, 0, 'gallery'))
+    folder.get_subset_(sorted(rng.permutation(len(folder))[:most].tolist()))
+    with evaluation_mode(extractor):
+        known = collect_features(extractor, folder, ('cls', ), workers=0)
+        asked = F.normalize(extractor([str(path) for path in queries]).cls.float().cpu(), dim=1)
+    cosines, rows = nearest(asked, known.features['cls'], k, chunk=16384)
+    return [[Neighbour(Path(known.paths[row]), cosine) for row, cosine in zip(*pair)]
+            for pair in zip(rows.tolist(), cosines.tolist())]

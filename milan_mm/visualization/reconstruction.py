@@ -1,0 +1,113 @@
+# SPDX-License-Identifier: Apache-2.0
+"""One training step on given pictures, with everything kept that is worth looking at."""
+from pathlib import Path
+from typing import NamedTuple, Sequence, Tuple, Union
+
+import torch
+from torch import Tensor
+
+from ..checkpoint_io import read_checkpoint, state_of
+from ..datasets import LoadPicture, PackPicture, ResizeAndCenterCrop
+from ..engine.handover import mismatch
+from ..engine.train import read_config
+from ..errors import MilanError
+from ..keyed_random import sample_key
+from ..models import MILAN
+from ..registry import MODELS
+
+
+class Look(NamedTuple):
+    """What happened to a batch in one step.
+
+    Attributes:
+        pixels: (B, 3, H, W) uint8, what was shown.
+        importance: (B, N), each row sums to 1.
+        visible: (B, V) raster indices of the patches the student saw.
+        error: (B, N) loss of each patch's prediction; 2 - 2 cos for MILAN, in 0..4.
+        measure: (B, N) the same as the log measures it; the cosine for MILAN.
+        target: (B, N, T) the teacher's features.
+        predicted: (B, N, T) what the decoder made of the visible patches.
+        student: (B, N, D) the encoder's features of the whole picture, nothing masked.
+        grid: rows and columns of patches.
+    """
+    pixels: Tensor
+    importance: Tensor
+    visible: Tensor
+    error: Tensor
+    measure: Tensor
+    target: Tensor
+    predicted: Tensor
+    student: Tensor
+    grid: Tuple[int, int]
+
+
+def load_milan(config: Union[str, Path], checkpoint: Union[str, Path],
+               teacher: Union[str, Path]) -> MILAN:
+    """The model of a training, in eval mode, with exactly the checkpoint's weights.
+
+    Args:
+        config: of the training, such as ``configs/quickstart/milan.py``.
+        checkpoint: that the training wrote; nothing in it is executed.
+        teacher: file or folder of the teacher, which no checkpoint holds.
+
+    Raises:
+        MilanError: if the checkpoint does not hold this model, tensor by tensor.
+    """
+    cfg = read_config(config)
+    cfg.model.target_generator.pretrained = str(teacher)
+    if cfg.get('data_preprocessor') is not None:  # as mmengine's Runner does
+        cfg.model.setdefault('data_preprocessor', cfg.data_preprocessor)
+    model = MODELS.build(cfg.model)
+    state = state_of(read_checkpoint(checkpoint))
+    problem = mismatch(model.state_dict(), state)
+    if problem:
+        raise MilanError(f'{checkpoint} does not hold the model of {config}: {problem}. Give the '
+                         'config that it was trained with')
+    model.load_state_dict(state, strict=True)
+    # mmpretrain's backbones do not return themselves from eval(), and so nor does this.
+    model.requires_grad_(False)
+    model.eval()
+    return model
+
+
+def load_pixels(paths: Sequence[Union[str, Path]], size: Tuple[int, int]) -> Tensor:
+    """The largest central crop of each picture, (B, 3, H, W) uint8.
+
+    Args:
+        paths: of the pictures.
+        size: H and W.
+    """
+    crop, pack = ResizeAndCenterCrop(size, crop_ratio=1), PackPicture()
+    load = LoadPicture()
+    return torch.stack([pack(crop(load(dict(img_path=str(p)))))['inputs'] for p in paths])
+
+
+@torch.no_grad()
+def look(model: MILAN, pixels: Tensor, seed: int = 0) -> Look:
+    """Teach, mask, encode, decode, compare, as :meth:`MILAN.loss` does.
+
+    Args:
+        model: of :func:`load_milan`.
+        pixels: (B, 3, H, W) uint8, of the size the model was trained on.
+        seed: the mask of picture i is a function of it and of i.
+    """
+    device = next(model.parameters()).device
+    keys = torch.tensor([sample_key(seed, 0, i, 'look') for i in range(len(pixels))])
+    inputs = model.data_preprocessor(dict(inputs=pixels))['inputs'].to(device)
+    target = model.target_generator(inputs)
+    importance = model.importance(inputs, target.importance)
+    masks = model.mask_generator(importance, keys.to(device))
+    pred = masks.to_raster(model.neck(model.backbone(inputs, masks.visible), masks))[:, 1:]
+    patches = importance.shape[1]
+    features = target.features[:, -patches:]  # without the CLS token, where there is one
+    error = model.head.loss_module(pred, features)
+    return Look(
+        pixels=pixels,
+        importance=importance / importance.sum(dim=1, keepdim=True),
+        visible=masks.visible,
+        error=error,
+        measure=model.head.loss_module.as_measure(error),
+        target=features,
+        predicted=pred,
+        student=model.backbone(inputs)[-1][:, 1:],
+        grid=model.backbone.grid_size)

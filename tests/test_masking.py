@@ -1,0 +1,122 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Masks: a partition, drawn in proportion to importance, a function of their keys."""
+import itertools
+import math
+
+import pytest
+import torch
+
+from milan_mm import keyed_random
+from milan_mm.errors import MilanError
+from milan_mm.models.masking import (RandomMaskGenerator, SemanticMaskGenerator, draw_visible,
+                                     num_visible)
+
+# 1 % quantile of the chi-square distribution from above, by degrees of freedom
+CHI2_99 = {5: 15.09, 7: 18.48, 11: 24.72, 15: 30.58}
+
+
+def chi_square(counts, expected):
+    return sum((c - e)**2 / e for c, e in zip(counts, expected))
+
+
+def keys(count, purpose='mask'):
+    return torch.tensor([keyed_random.sample_key(0, 0, i, purpose) for i in range(count)])
+
+
+@pytest.mark.parametrize('patches, ratio, visible', [(196, .75, 49), (16, .75, 4), (35, .6, 14),
+                                                     (10, .75, 2), (196, .9, 19)])
+def test_number_of_visible_patches_is_truncated(patches, ratio, visible):
+    assert num_visible(patches, ratio) == visible
+
+
+@pytest.mark.parametrize('generator', [SemanticMaskGenerator, RandomMaskGenerator])
+def test_visible_and_masked_partition_the_patches(generator):
+    masks = generator(0.75)(torch.rand(32, 196), keys(32))
+    assert masks.visible.shape == (32, 49) and masks.masked.shape == (32, 147)
+    together = torch.cat([masks.visible, masks.masked], dim=1)
+    assert torch.equal(together.sort(dim=1).values, torch.arange(196).expand(32, -1))
+
+
+def test_arrange_and_back():
+    masks = RandomMaskGenerator(0.5)(torch.ones(2, 6), keys(2))
+    tokens = torch.randn(2, 7, 3)
+    arranged = masks.arrange(tokens)
+    assert torch.equal(arranged[:, 0], tokens[:, 0])
+    assert torch.equal(arranged[0, 1], tokens[0, 1 + masks.visible[0, 0]])
+    assert torch.equal(masks.to_raster(arranged), tokens)
+
+
+def test_first_draw_follows_importance():
+    """Chi-square over which patch is drawn first: p_i = w_i / sum(w)."""
+    weights = torch.tensor([.3, .2, .15, .1, .1, .08, .05, .02])
+    draws = 20000
+    masks = SemanticMaskGenerator(0.75)(weights.expand(draws, -1), keys(draws))
+    counts = torch.bincount(masks.visible[:, 0], minlength=8).tolist()
+    assert chi_square(counts, [draws * w for w in weights.tolist()]) < CHI2_99[7]
+
+
+def test_sets_follow_draws_without_replacement():
+    """Chi-square over the set of two patches, against the exact probabilities of successive
+    draws without replacement (what torch.multinomial does)."""
+    weights = [.5, .25, .15, .1]
+    draws = 20000
+    masks = SemanticMaskGenerator(0.5)(torch.tensor(weights).expand(draws, -1), keys(draws))
+    pairs = list(itertools.combinations(range(4), 2))
+    exact = [weights[a] * weights[b] / (1 - weights[a]) + weights[b] * weights[a] /
+             (1 - weights[b]) for a, b in pairs]
+    assert math.isclose(sum(exact), 1)
+    seen = [tuple(sorted(row)) for row in masks.visible.tolist()]
+    assert chi_square([seen.count(p) for p in pairs], [draws * p for p in exact]) < CHI2_99[5]
+
+
+def test_random_masking_is_uniform_whatever_the_importance():
+    draws = 12000
+    masks = RandomMaskGenerator(0.75)(torch.rand(draws, 16), keys(draws))
+    counts = torch.bincount(masks.visible[:, 0], minlength=16).tolist()
+    assert chi_square(counts, [draws / 16] * 16) < CHI2_99[15]
+
+
+def test_masks_are_a_function_of_the_keys():
+    generator, importance = SemanticMaskGenerator(0.75), torch.rand(8, 64)
+    whole = generator(importance, keys(8))
+    torch.rand(100)  # draws from the global generator change nothing
+    halves = [generator(importance[i:i + 4], keys(8)[i:i + 4]) for i in (0, 4)]
+    assert torch.equal(whole.visible, torch.cat([h.visible for h in halves]))
+    other = generator(importance, keys(8, 'another purpose'))
+    assert not torch.equal(whole.visible, other.visible)
+
+
+def test_a_patch_of_no_importance_is_seen_last():
+    weights = torch.tensor([[0., 1., 1., 1.]]).expand(50, -1)
+    masks = draw_visible(weights, keyed_random.uniform(keys(50), 4), 3)
+    assert (masks.masked == 0).all()
+
+
+def test_half_precision_importance_is_drawn_in_float32():
+    weights = torch.rand(4, 64)
+    noise = keyed_random.uniform(keys(4), 64)
+    low = weights.to(torch.bfloat16)
+    assert torch.equal(draw_visible(low, noise, 16).visible,
+                       draw_visible(low.float(), noise, 16).visible)
+
+
+def test_uniform_numbers():
+    """In (0, 1), uniform by chi-square, uncorrelated between neighbours, keys and positions."""
+    numbers = keyed_random.uniform(keys(500), 240)
+    assert 0 < numbers.min() and numbers.max() < 1 and numbers.dtype == torch.float32
+    counts = torch.histc(numbers, 12, 0, 1).tolist()
+    assert chi_square(counts, [numbers.numel() / 12] * 12) < CHI2_99[11]
+    centred = numbers - 0.5
+    for a, b in ((centred[:, 1:], centred[:, :-1]), (centred[1:], centred[:-1])):
+        assert abs((a * b).mean() * 12) < 4 / math.sqrt(a.numel())
+
+
+@pytest.mark.parametrize('ratio', [0, 1, -0.1, 1.5])
+def test_bad_ratio(ratio):
+    with pytest.raises(MilanError, match='mask_ratio'):
+        RandomMaskGenerator(ratio)
+
+
+def test_ratio_that_leaves_nothing_visible():
+    with pytest.raises(MilanError, match='0 of 4'):
+        RandomMaskGenerator(0.9)(torch.ones(1, 4), keys(1))
