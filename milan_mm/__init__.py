@@ -2,11 +2,23 @@
 """MILAN for the OpenMMLab family: importing this registers the components, scope ``milan_mm``."""
 __version__ = '0.1.0'
 
-from .datasets import *  # noqa: E402, F401, F403
-from .errors import MilanError  # noqa: E402
-from .models import *  # noqa: E402, F401, F403
+from .compat.quiet_import import quiet_import
 
-from .compat import plain_checkpoints  # noqa: E402, F401  isort: skip
-from .engine import hooks  # noqa: E402, F401  isort: skip
-from .evaluation import hook  # noqa: E402, F401  isort: skip
-from .hub import get_model  # noqa: E402, F401  isort: skip
+with quiet_import():
+    from .compat.plain_checkpoints import PlainCheckpointHook
+    from .datasets import *  # noqa: F403
+    from .engine.hooks import DescribeEncoderHook, RunSummaryHook, UnreadablePicturesHook
+    from .errors import MilanError
+    from .evaluation.hook import FeatureEvalHook
+    from .hub import get_model
+    from .models import *  # noqa: F403
+
+__all__ = [  # noqa: F405
+    'get_model', 'MilanError', 'MILAN', 'MaskedVisionTransformer', 'PromptingDecoder',
+    'MAEDecoder', 'CLIPTargetGenerator', 'PixelTargetGenerator', 'SemanticMaskGenerator',
+    'RandomMaskGenerator', 'ReconstructionHead', 'CosineReconstructionLoss',
+    'MSEReconstructionLoss', 'PretrainDataPreprocessor', 'PictureFolder', 'EpochSampler',
+    'LoadPicture', 'RandomResizedCropAndFlip', 'ResizeAndCenterCrop', 'PackPicture',
+    'PlainCheckpointHook', 'DescribeEncoderHook', 'RunSummaryHook', 'UnreadablePicturesHook',
+    'FeatureEvalHook'
+]

@@ -140,6 +140,11 @@ def read_torchscript_state(path: Path) -> Dict[str, Tensor]:
     return state
 
 
+_STORAGES = dict(FloatStorage=torch.float32, HalfStorage=torch.float16,
+                 DoubleStorage=torch.float64, BFloat16Storage=torch.bfloat16,
+                 LongStorage=torch.int64, IntStorage=torch.int32, BoolStorage=torch.bool)
+
+
 class _Module(dict):
     """Stands for an object of any TorchScript class: its attributes, no behaviour."""
 
@@ -163,8 +168,8 @@ class _TorchScriptUnpickler(pickle.Unpickler):
             return collections.OrderedDict
         if module == 'torch.jit._pickle':  # typed lists and dicts: only their contents matter
             return lambda *args: args[0] if args else None
-        if module == 'torch' and name.endswith('Storage'):
-            return getattr(torch, name).dtype
+        if module == 'torch' and name in _STORAGES:
+            return _STORAGES[name]
         raise pickle.UnpicklingError(f'the archive names {module}.{name}')
 
     def persistent_load(self, pid: tuple) -> Tensor:

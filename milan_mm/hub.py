@@ -15,7 +15,7 @@ from PIL import Image, ImageOps
 from torch import Tensor, nn
 
 from .datasets import LoadPicture, PackPicture, ResizeAndCenterCrop, composite
-from .datasets.decoding import _to_rgb
+from .datasets.decoding import to_rgb
 from .encoder_spec import EncoderSpec, read_encoder
 from .errors import MilanError
 from .keyed_random import seeded_globals
@@ -248,7 +248,7 @@ def _as_rgb(picture: Picture) -> Image.Image:
     if not isinstance(picture, Image.Image):
         raise MilanError(f'expected a Pillow picture or a path, got {type(picture).__name__}; '
                          'for an array: PIL.Image.fromarray(array)')
-    return composite(ImageOps.exif_transpose(_to_rgb(picture)))
+    return composite(ImageOps.exif_transpose(to_rgb(picture)))
 
 
 def _init_quietly(backbone: MaskedVisionTransformer) -> None:

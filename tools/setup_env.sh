@@ -160,8 +160,8 @@ pip_failed() {
   local remedy='read the lines above and the log'
   if grep -q 'No space left' "$LOG"; then
     remedy="the disk is full: 8 GB are needed here and 4 GB in ${TMPDIR:-/tmp} for a while"
-  elif grep -qE 'ConnectionError|Temporary failure|timed out|unreachable|ConnectionReset|SSLError|ProxyError' "$LOG"; then
-    remedy='no package index reached: check the network and HTTPS_PROXY, or set PIP_INDEX_URL to a mirror'
+  elif grep -qE 'ConnectionError|Temporary failure|timed out|unreachable|ConnectionReset|SSLError|ProxyError|from versions: none' "$LOG"; then
+    remedy='the package index was not reached or is empty: check the network and HTTPS_PROXY, or set PIP_INDEX_URL to a mirror'
   elif grep -qE 'No matching distribution|ResolutionImpossible|conflicting dependencies' "$LOG"; then
     remedy="no versions fit for $("$VENV_PYTHON" -V), $(uname -sm): are PIP_INDEX_URL and PIP_CONSTRAINT as they should be?"
     ((OURS)) || remedy='what this environment holds excludes what is needed: use a new one, --venv DIR'
@@ -300,7 +300,7 @@ for name in "cv2 torch torchvision mmengine mmcv mmpretrain mmdet mmseg open_cli
 }
 
 main() {
-  local check=check stamp=$STAMP found
+  local check=check stamp=$STAMP isolation=(--no-build-isolation) found
   lock
   if is_ready; then
     say "$VENV is ready ($STACK)"
@@ -311,11 +311,12 @@ main() {
   if ((OURS)); then
     install_all
   else
-    check=check-added stamp=$ADDED
+    check=check-added stamp=$ADDED isolation=()
     install_missing
   fi
   say 'installing milan_mm itself (editable)'
-  pip_install --no-deps --no-build-isolation -e "$ROOT"
+  # Its own environment holds a setuptools that can; another may have any.
+  pip_install --no-deps ${isolation[@]+"${isolation[@]}"} -e "$ROOT"
   check_imports
   found=$(state "$check")
   [[ $found == ok ]] || die "after the installation: $found" "log: $LOG"

@@ -31,7 +31,7 @@ def open_picture(path: Union[str, Path]) -> Image.Image:
         with Image.open(path) as image:
             image.load()
             # A palette is looked up first: transposing keeps its transparency only as a note.
-            return ImageOps.exif_transpose(_to_rgb(image))
+            return ImageOps.exif_transpose(to_rgb(image))
     except MemoryError:
         raise
     except Exception as error:
@@ -47,7 +47,8 @@ def composite(image: Image.Image,
     return Image.alpha_composite(below, image).convert('RGB')
 
 
-def _to_rgb(image: Image.Image) -> Image.Image:
+def to_rgb(image: Image.Image) -> Image.Image:
+    """Any mode to RGB, or to RGBA where something is transparent; not yet turned upright."""
     exif = image.getexif()
     if image.mode in ('I;16', 'I;16L', 'I;16B', 'I;16N', 'I', 'F'):
         converted = Image.fromarray(_to_8_bits(np.asarray(image), image.mode)).convert('RGB')

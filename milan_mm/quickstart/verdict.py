@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """What the quickstart's figures say, in words: who is ahead, by how much, and whether it counts."""
 import math
-from typing import Dict, NamedTuple, Optional, Tuple
+from typing import Dict, NamedTuple, Optional
 
 KINDS = dict(knn='k-NN', linear='linear probe')
 _RIVALS = dict(mae='MAE', random='random weights')
@@ -154,10 +154,3 @@ def _caveat(results: dict) -> str:
     return (f'One run, {sample:,} held-out things. "Ahead" is said of a difference that exceeds '
             f'twice its standard error (at most {worst:.1f} points here); --seeds 3 shows the '
             'spread between runs.')
-
-
-def winner(block: Dict[str, float]) -> Tuple[str, float]:
-    """The best of MILAN, MAE and random weights in one measure, and its percentage."""
-    own = {name: block[name] for name in ('milan', *_RIVALS) if name in block}
-    best = max(own, key=own.get)
-    return best, own[best]

@@ -94,11 +94,11 @@ def bar_chart(title: str, rows: Sequence[Tuple[str, str, float, Optional[float]]
     """
     bars = []
     for key, label, value, deviation in rows:
-        whisker, text = None, f'{value:.1f} %'
+        whisker, text = None, f'{value:.1f}'
         if deviation is not None:
             low, high = max(0.0, value - deviation), min(axis, value + deviation)
             whisker = (round(100 * low / axis, 2), round(100 * (high - low) / axis, 2))
-            text = f'{value:.1f} ± {deviation:.1f} %'
+            text = f'{value:.1f} ± {deviation:.1f}'
         bars.append(Bar(key, label, text, round(100 * value / axis, 2), whisker))
     ticks = [Tick(round(100 * value / axis, 2), f'{value:g}') for value in nice_ticks(0, axis, 5)]
     return Bars(title, bars, ticks, None if reference is None else round(

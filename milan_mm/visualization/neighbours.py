@@ -24,7 +24,7 @@ def nearest_pictures(extractor: Extractor,
                      gallery: Union[str, Path],
                      queries: Sequence[Path],
                      k: int = 6,
-                     most: int = 1500,
+                     most: int = 800,
                      seed: int = 0) -> List[List[Neighbour]]:
     """The k most similar pictures of a folder for each query, by the CLS token.
 

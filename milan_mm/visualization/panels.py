@@ -4,9 +4,9 @@ import base64
 import io
 from typing import NamedTuple, Optional, Tuple
 
-import matplotlib
 import numpy as np
 import torch
+from matplotlib import colormaps, colors
 from PIL import Image
 from torch import Tensor
 from torch.nn import functional as F
@@ -172,16 +172,16 @@ def data_uri(image: Image.Image, photograph: bool = False) -> str:
     return f'data:image/{kind};base64,' + base64.b64encode(buffer.getvalue()).decode()
 
 
-def colour_stops(colours: str, stops: int = 9) -> str:
+def colour_stops(name: str, stops: int = 9) -> str:
     """A colour scale as the stops of a CSS gradient, from low to high."""
-    scale = matplotlib.colormaps[colours]
-    return ', '.join(matplotlib.colors.to_hex(scale(i / (stops - 1))) for i in range(stops))
+    scale = colormaps[name]
+    return ', '.join(colors.to_hex(scale(i / (stops - 1))) for i in range(stops))
 
 
-def _coloured(values: Tensor, grid: Grid, colours: str) -> Image.Image:
+def _coloured(values: Tensor, grid: Grid, name: str) -> Image.Image:
     """Values (N,) in 0..1 as a picture with a pixel a patch."""
     if values.numel() != grid[0] * grid[1]:
         raise MilanError(f'expected one value for each of {grid[0]} x {grid[1]} patches, got '
                          f'{values.numel()}; leave the CLS token out')
-    pixels = matplotlib.colormaps[colours](values.float().view(grid).cpu().numpy(), bytes=True)
+    pixels = colormaps[name](values.float().view(grid).cpu().numpy(), bytes=True)
     return Image.fromarray(np.ascontiguousarray(pixels[..., :3]))

@@ -169,5 +169,6 @@ def cls_importance(query: Tensor, keys: Tensor) -> Tensor:
     Returns:
         (B, L) float32: softmax over the L tokens, averaged over heads.
     """
-    scores = (query.float() @ keys.float().transpose(-2, -1)) / math.sqrt(query.shape[-1])
-    return scores.softmax(dim=-1).mean(dim=1).squeeze(1)
+    with torch.autocast(query.device.type, enabled=False):
+        scores = query.float() @ keys.float().transpose(-2, -1) / math.sqrt(query.shape[-1])
+        return scores.softmax(dim=-1).mean(dim=1).squeeze(1)

@@ -1,0 +1,29 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Importing mmpretrain warns of compiled ops that it does not use for classification.
+
+onedl-mmpretrain 1.3.6 logs "Line NMS is not compiled" to stdout, onedl-mmcv 2.3.6 warns of
+``MultiScaleDeformableAttention``. Pretraining needs neither; tools/doctor.py tells which ops are
+there.
+"""
+import contextlib
+import logging
+import warnings
+from typing import Iterator
+
+from mmengine.logging import MMLogger
+
+
+@contextlib.contextmanager
+def quiet_import() -> Iterator[None]:
+    """Within it, mmengine's logger shows errors alone, and that one warning is not shown."""
+    logger = MMLogger.get_current_instance()
+    levels = [logger.level, *(handler.level for handler in logger.handlers)]
+    try:
+        for part in (logger, *logger.handlers):
+            part.setLevel(logging.ERROR)
+        with warnings.catch_warnings():
+            warnings.filterwarnings('ignore', message='Fail to import ``MultiScaleDeformable')
+            yield
+    finally:
+        for part, level in zip((logger, *logger.handlers), levels):
+            part.setLevel(level)
