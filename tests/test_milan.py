@@ -5,7 +5,7 @@ import itertools
 
 import pytest
 import torch
-from conftest import TINY_VIT, milan_config
+from conftest import ROOT, TINY_VIT, milan_config
 from mmengine.config import ConfigDict
 from mmengine.optim import build_optim_wrapper
 
@@ -60,17 +60,15 @@ def test_init_weights_leaves_the_teacher_alone(teacher_folder):
 
 def test_teacher_moves_along(milan):
     assert milan.double().target_generator.tower.visual.conv1.weight.dtype == torch.float64
-    assert milan.loss(torch.randn(2, 3, 32, 32).double())['loss'].dtype in (torch.float32,
-                                                                            torch.float64)
+    assert torch.isfinite(milan.loss(torch.randn(2, 3, 32, 32).double())['loss'])
 
 
 def test_losses_say_what_the_log_shows(milan):
     losses = milan.loss(torch.randn(4, 3, 32, 32), sample_keys=keys(4))
     assert set(losses) == {'loss', 'cos_visible', 'cos_masked', 'importance_seen'}
-    again = milan.loss
     images = torch.randn(4, 3, 32, 32)
-    assert torch.equal(again(images, sample_keys=keys(4))['loss'],
-                       again(images, sample_keys=keys(4))['loss'])
+    once, again = (milan.loss(images, sample_keys=keys(4))['loss'] for _ in range(2))
+    assert torch.equal(once, again)
 
 
 def test_log_measures_are_the_cosines(milan):
@@ -160,17 +158,21 @@ def test_the_whole_loss_is_one_graph(teacher_folder, decoder):
 
 
 def test_no_host_synchronisation(milan):
-    """On the meta device every read of a value by the host is an error."""
-    milan = milan.to('meta')
-    losses = milan.loss(torch.randn(2, 3, 32, 32, device='meta'),
-                        sample_keys=keys(2).to('meta'))
-    losses['loss'].backward()
-    assert losses['loss'].device.type == 'meta'
+    """Fake tensors have no values: reading one on the host, as .item() and boolean indexing do,
+    is an error."""
+    from torch._subclasses.fake_tensor import FakeTensorMode
+    with FakeTensorMode(allow_non_fake_inputs=True) as mode:
+        losses = milan.loss(mode.from_tensor(torch.randn(2, 3, 32, 32)),
+                            sample_keys=mode.from_tensor(keys(2)))
+        losses['loss'].backward()
+        assert losses['loss'].shape == ()
+        with pytest.raises(Exception, match='aten._local_scalar_dense'):
+            losses['loss'].item()
 
 
 def test_each_parameter_in_one_group_with_the_right_decay(milan):
     from milan_mm.engine.train import read_config
-    cfg = read_config('configs/milan/vitb_pretrain.py').optim_wrapper
+    cfg = read_config(ROOT / 'configs/milan/vitb_pretrain.py').optim_wrapper
     wrapper = build_optim_wrapper(milan, ConfigDict(
         type='OptimWrapper', optimizer=cfg.optimizer, paramwise_cfg=cfg.paramwise_cfg))
     groups = {}
@@ -178,8 +180,10 @@ def test_each_parameter_in_one_group_with_the_right_decay(milan):
         for parameter in group['params']:
             assert id(parameter) not in groups
             groups[id(parameter)] = group['weight_decay']
-    assert len(groups) == len(list(milan.parameters()))
-    for name, parameter in milan.named_parameters():
+    trained = {n: p for n, p in milan.named_parameters() if p.requires_grad}
+    assert set(groups) == {id(p) for p in trained.values()}
+    assert set(dict(milan.named_parameters())) - set(trained) == {'backbone.pos_embed'}
+    for name, parameter in trained.items():
         matrix = parameter.ndim >= 2 and not any(
             part in name for part in ('cls_token', 'mask_token', 'pos_embed'))
         assert groups[id(parameter)] == (0.05 if matrix else 0.0), name
@@ -187,7 +191,8 @@ def test_each_parameter_in_one_group_with_the_right_decay(milan):
 
 def test_encoder_without_masks_is_the_plain_vit(milan):
     images = torch.randn(2, 3, 32, 32)
-    whole = milan.backbone.eval()
+    whole = milan.backbone
+    whole.eval()  # mmpretrain's gives None
     everything = torch.arange(16).expand(2, -1)
     assert torch.allclose(whole(images)[-1], whole(images, everything), atol=1e-5)
     assert milan(images, mode='tensor')[-1].shape == (2, 17, TINY_VIT['embed_dims'])

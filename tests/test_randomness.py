@@ -87,7 +87,7 @@ def test_key_depends_on_each_argument():
     others = [(0, 2, 3, 'mask'), (1, 0, 3, 'mask'), (1, 2, 0, 'mask'), (1, 2, 3, 'augment'),
               (12, 3, 3, 'mask'), (1, 23, 3, 'mask')]
     assert len({sample_key(*arguments) for arguments in [base, *others]}) == 7
-    assert sample_key(*base) == sample_key(*base) == 2764735653936906310
+    assert sample_key(*base) == sample_key(*base) == 8068647343963509432
 
 
 def test_global_generators_are_left_as_they_were():

@@ -6,6 +6,7 @@ captions, paths) is escaped by the template engine.
 """
 import json
 import os
+import re
 from pathlib import Path
 from typing import Any, Callable, List, Optional
 
@@ -73,7 +74,11 @@ def render(**content: Any) -> str:
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True)
-    environment.filters.update(duration=duration, words=lambda name: str(name).replace('_', ' '))
+    environment.filters.update(
+        duration=duration,
+        words=lambda name: str(name).replace('_', ' '),
+        # No line break between a number and its sign.
+        firm=lambda text: re.sub(r'(?<=\d) (?=%)|(?<=±) ', '\u00a0', text))
     return environment.get_template('report.html.j2').render(names=_NAMES, **content)
 
 
@@ -114,7 +119,7 @@ def training_curves(work: Path) -> List[Curves]:
         curve_chart('MILAN: cosine to the teacher', '1 is a perfect prediction',
                     of(milan, 'cos_visible', 'patches seen', 'milan')
                     + of(milan, 'cos_masked', 'patches masked', 'second')),
-        curve_chart('Importance seen', 'share of the teacher\'s attention that patches shown have',
+        curve_chart('Importance seen', 'share of the teacher\'s attention on patches shown',
                     of(milan, 'importance_seen', 'MILAN', 'milan', 100)
                     + of(mae, 'importance_seen', 'if all patches counted the same', 'random', 100),
                     percent=True, include=(0, )),

@@ -151,6 +151,7 @@ def _caveat(results: dict) -> str:
     if sample is None:
         return 'One run; how large a difference chance can make is not known.'
     worst = 200 * math.sqrt(2 * 0.25 / sample)
-    return (f'One run, {sample:,} held-out things. "Ahead" is said of a difference that exceeds '
+    things = 'concepts' if results['sizes'].get('test_concepts') else 'pictures'
+    return (f'One run, {sample:,} held-out {things}. "Ahead" is said of a difference that exceeds '
             f'twice its standard error (at most {worst:.1f} points here); --seeds 3 shows the '
             'spread between runs.')
