@@ -290,7 +290,7 @@ def test_the_sentence_says_who_is_ahead_and_by_how_much():
      '(+0.5 points, which may be chance)'),
     ((70.0, 65.0), 'MILAN is behind MAE, but ahead of random weights',
      '20.5 points fewer than with MAE'),
-    ((24.0, 65.0), 'MILAN is ahead of MAE in k-NN only, but ahead of random weights',
+    ((24.0, 65.0), 'MILAN is ahead of MAE in k-NN only, and ahead of random weights',
      '19.2 points fewer than with MAE')])
 def test_the_sentence_says_so_when_milan_is_not_ahead(mae, headline, sentence):
     verdict = judge(make_results((18.0, mae[0], 49.5, 50.7), (26.2, mae[1], 45.8, 47.2)))

@@ -115,7 +115,7 @@ def _headline(statuses: Dict[str, Dict[str, str]]) -> str:
     else:
         text = 'MILAN is not ahead of MAE'
     if random == {'ahead'}:
-        return f'{text}, {"and" if mae == {"ahead"} else "but"} ahead of random weights'
+        return f'{text}, {"and" if "ahead" in mae else "but"} ahead of random weights'
     if 'ahead' in random:
         ahead = next(kind for kind, s in statuses['random'].items() if s == 'ahead')
         return f'{text}, and ahead of random weights in {KINDS[ahead]} only'

@@ -1,0 +1,157 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Training through the real command lines, on real files, in real processes."""
+import re
+
+import pytest
+import torch
+from conftest import ROOT, TINY_VIT, run_tool
+
+from milan_mm.checkpoint_io import read_checkpoint
+
+SMALL = [
+    'model.backbone.img_size=32', 'train_dataloader.num_workers=0',
+    'train_dataloader.persistent_workers=False', 'train_dataloader.dataset.pipeline.1.size=32',
+    'default_hooks.logger.interval=2',
+    *(f'model.backbone.arch.{k}={v}' for k, v in TINY_VIT.items()),
+    'model.neck.decoder_embed_dim=32', 'model.neck.decoder_depth=1'
+]
+
+
+def options(teacher_folder, batch=12, extra=()):
+    return ['--cfg-options', *SMALL, f'train_dataloader.batch_size={batch}',
+            f'model.target_generator.pretrained={teacher_folder}', *extra]
+
+
+def milan(picture_folder, teacher_folder, work, *more, batch=12, extra=(), code=0,
+          tool='train.py', env=None):
+    arguments = ['configs/quickstart/milan.py']
+    if tool == 'dist_train.sh':
+        arguments.append(2)
+    return run_tool(tool, *arguments, '--data-root', picture_folder, '--work-dir', work, *more,
+                    *options(teacher_folder, batch, extra), code=code, env=env)
+
+
+@pytest.fixture(scope='module')
+def trained(picture_folder, teacher_folder, tmp_path_factory):
+    """20 steps: 48 pictures, 12 a step, 5 epochs."""
+    work = tmp_path_factory.mktemp('run')
+    out = milan(picture_folder, teacher_folder, work, '--epochs', 5)
+    return work, out
+
+
+def test_twenty_steps(trained):
+    work, out = trained
+    assert 'batch: 12 pictures x 1 processes x 1 accumulated = 12 per update' in out
+    assert 'NOT the recipe\'s 128' in out and 'data: 48 pictures' in out
+    last = [line for line in out.splitlines() if 'Epoch(train)' in line][-1]
+    for shown in ('eta', 'loss', 'cos_visible', 'cos_masked', 'importance_seen', 'grad_norm', 'lr',
+                  'pictures_per_s', 'memory_mb'):
+        assert f'{shown}: ' in last, shown
+    losses = [float(x) for x in re.findall(r' loss: ([\d.]+)', out)]
+    assert losses[-1] < losses[0]
+    assert list(work.glob('*/vis_data/events.out.tfevents.*'))
+
+
+def test_checkpoint_is_plain_and_holds_no_teacher(trained):
+    checkpoint = torch.load(trained[0] / 'epoch_5.pth', weights_only=True)
+    assert {k.split('.')[0] for k in checkpoint['state_dict']} == {'backbone', 'neck'}
+    described = checkpoint['meta']['milan_mm']['encoder']
+    assert described == dict(arch=TINY_VIT, img_size=(32, 32), patch_size=8)
+
+
+def test_resume_goes_on(trained, picture_folder, teacher_folder, tmp_path):
+    """4 epochs and 1 resumed are the 5 epochs of one run."""
+    for epochs, more in ((5, ('train_cfg.max_epochs=4', )), (5, ())):
+        out = milan(picture_folder, teacher_folder, tmp_path, '--epochs', epochs, '--resume',
+                    extra=('default_hooks.checkpoint.interval=1', *more))
+    assert 'resumed epoch: 4' in out and 'Epoch(train) [5]' in out
+    assert 'Epoch(train) [4]' not in out
+    one, two = (read_checkpoint(f / 'epoch_5.pth')['state_dict'] for f in (trained[0], tmp_path))
+    assert max((one[k] - two[k]).abs().max().item() for k in one) < 1e-5
+
+
+def test_two_processes_are_one(trained, picture_folder, teacher_folder, tmp_path):
+    """Two gloo processes of 6 pictures take the steps of one process of 12."""
+    out = milan(picture_folder, teacher_folder, tmp_path, '--epochs', 5, batch=6,
+                tool='dist_train.sh', env=dict(PORT='29631'))
+    assert '6 pictures x 2 processes x 1 accumulated = 12 per update' in out
+    one, two = (read_checkpoint(f / 'epoch_5.pth')['state_dict'] for f in (trained[0], tmp_path))
+    # Sums in another order, then 20 steps of AdamW, which divides by small numbers.
+    assert max((one[k] - two[k]).abs().max().item() for k in one) < 1e-3
+    norms = [re.findall(r'grad_norm: ([\d.]+)', o) for o in (trained[1], out)]
+    assert [float(n) for n in norms[0]] == pytest.approx([float(n) for n in norms[1]], rel=1e-2)
+
+
+def test_mae_starts_from_milan(trained, picture_folder, tmp_path):
+    out = run_tool('train.py', 'configs/quickstart/mae.py', '--data-root', picture_folder,
+                   '--work-dir', tmp_path, '--epochs', 1, '--init-from',
+                   trained[0] / 'epoch_5.pth', '--cfg-options', *SMALL,
+                   'train_dataloader.batch_size=12')
+    # 2 blocks of 12 tensors, CLS, 2 of patch map, 2 of the norm
+    assert '29 of 29 encoder tensors (100 %) came from' in out
+    assert 'the decoder starts fresh' in out
+
+
+def test_milan_continues_with_its_decoder(trained, picture_folder, teacher_folder, tmp_path):
+    out = milan(picture_folder, teacher_folder, tmp_path, '--epochs', 1, '--init-from',
+                trained[0] / 'epoch_5.pth')
+    assert 'encoder tensors (100 %)' in out and 'decoder tensors' in out
+    first = float(re.search(r' loss: ([\d.]+)', out).group(1))
+    fresh = float(re.search(r' loss: ([\d.]+)', trained[1]).group(1))
+    assert first < fresh
+
+
+def test_init_from_another_architecture_is_refused(trained, picture_folder, teacher_folder,
+                                                   tmp_path):
+    out = milan(picture_folder, teacher_folder, tmp_path, '--epochs', 1, '--init-from',
+                trained[0] / 'epoch_5.pth', extra=('model.backbone.arch.num_layers=3', ), code=2)
+    assert 'does not fit the encoder' in out and 'layers.2' in out and 'Traceback' not in out
+
+
+@pytest.fixture
+def damaged_folder(picture_folder, tmp_path):
+    """A copy in which 2 of 50 pictures are broken."""
+    import shutil
+    folder = tmp_path / 'damaged'
+    shutil.copytree(picture_folder, folder)
+    for name in ('bad 1.png', 'ünlesbar.png'):
+        (folder / name).write_bytes(b'\x89PNG no more')
+    return folder
+
+
+def test_bad_pictures_are_named_and_too_many_end_the_run(damaged_folder, teacher_folder, tmp_path):
+    out = milan(damaged_folder, teacher_folder, tmp_path / 'a', '--epochs', 1,
+                extra=('default_hooks.unreadable.max_share=0.1', ))
+    named = (tmp_path / 'a/unreadable_pictures.txt').read_text().splitlines()
+    assert sorted(named) == sorted(str(damaged_folder / n) for n in ('bad 1.png', 'ünlesbar.png'))
+    assert '2 of 50 pictures cannot be decoded' in out and 'bad 1.png' in out
+    out = milan(damaged_folder, teacher_folder, tmp_path / 'b', '--epochs', 1, code=2)
+    assert 'more than the share allowed, 1.0%' in out and 'Traceback' not in out
+
+
+@pytest.mark.parametrize('arguments, words', [
+    (['configs/no_such.py'], 'no such config'),
+    (['configs/quickstart/mae.py', '--data-root', '/no/such/folder'], 'no such folder'),
+    (['configs/quickstart/mae.py', '--data-root', 'PICTURES', '--cfg-options',
+      'train_dataloader.batch_size=1000'], 'do not fill one batch'),
+    (['configs/quickstart/milan.py', '--data-root', 'PICTURES', '--cfg-options',
+      'model.target_generator.pretrained=/no/teacher'], 'teacher weights not found'),
+    (['configs/quickstart/mae.py', '--data-root', 'PICTURES', '--init-from', '/no/file'],
+     'no such file'),
+    (['configs/quickstart/mae.py', '--data-root', 'PICTURES', '--cfg-options',
+      'model.backbone.img_size=50'], 'do not tile'),
+])
+def test_bad_input_is_one_line_and_exit_2(arguments, words, picture_folder, tmp_path):
+    arguments = [str(picture_folder) if a == 'PICTURES' else a for a in arguments]
+    at = arguments.index('--cfg-options') if '--cfg-options' in arguments else len(arguments)
+    arguments[at:at] = ['--work-dir', str(tmp_path)]
+    out = run_tool('train.py', *arguments, code=2)
+    error = [line for line in out.splitlines() if 'error:' in line]
+    assert len(error) == 1 and words in error[0] and 'Traceback' not in out
+
+
+@pytest.mark.parametrize('tool', sorted(
+    p.name for p in (ROOT / 'tools').iterdir()
+    if p.suffix in ('.py', '.sh') and p.name not in ('env_state.py', 'run_tests.sh', 'quickstart.sh')))
+def test_help(tool):
+    assert 'usage' in run_tool(tool, '--help').lower()
