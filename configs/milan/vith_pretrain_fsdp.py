@@ -1,3 +1,6 @@
-# The run of vith_pretrain.py, parameters and optimizer sharded over the GPUs (FSDP). bfloat16,
-# because mmengine's sharded optimizer has no loss scaling.
-_base_ = ['./vith_pretrain.py', '../_base_/fsdp.py']
+# The run of vith_pretrain.py, sharded as vitl_pretrain_fsdp.py is.
+_base_ = './vitl_pretrain_fsdp.py'
+model = dict(backbone=dict(arch='vit-h', patch_size=14))
+# 32 x 8 GPUs x 16 accumulated = 4096
+train_dataloader = dict(batch_size=32)
+optim_wrapper = dict(accumulative_counts=16)
