@@ -29,7 +29,7 @@ from .progress import Progress
 DEMO_ARCHIVE = Path(__file__).resolve().parents[2] / 'demo' / 'emoji.zip'
 HELD_OUT = 0.25
 TEST_VARIANTS = 2
-_MOST_CONCEPTS = 60  # a class; faces and persons would otherwise be half of all pictures
+_MOST_CONCEPTS = 80  # a class; faces and persons would otherwise be half of all pictures
 _MARK = 'meta.json'
 
 

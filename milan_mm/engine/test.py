@@ -1,0 +1,54 @@
+# SPDX-License-Identifier: Apache-2.0
+"""From a command line to an evaluation by the config's own metrics."""
+import argparse
+import os
+from pathlib import Path
+
+from mmengine.config import DictAction
+from mmengine.runner import Runner
+
+from ..compat.gloo_launch import init_gloo_where_no_cuda
+from ..compat.safe_load import install_safe_loading
+from ..errors import MilanError
+from .train import read_config
+
+
+def test_parser(description: str) -> argparse.ArgumentParser:
+    """The options of OpenMMLab's test.py."""
+    parser = argparse.ArgumentParser(description=description)
+    parser.add_argument('config', help='config file with a test_dataloader')
+    parser.add_argument('checkpoint', help='checkpoint of a training with that config')
+    parser.add_argument('--work-dir', help='where logs go; work_dirs/<config>')
+    parser.add_argument('--data-root', help='folder of test pictures, instead of the config\'s')
+    parser.add_argument('--trust-checkpoint', action='store_true',
+                        help='load a pickle that needs more than tensors, which can run code')
+    parser.add_argument('--launcher', choices=['none', 'pytorch', 'slurm', 'mpi'], default='none')
+    parser.add_argument('--local_rank', '--local-rank', type=int, default=0, help=argparse.SUPPRESS)
+    parser.add_argument('--cfg-options', nargs='+', action=DictAction, metavar='KEY=VALUE',
+                        help='change values of the config')
+    return parser
+
+
+def test(args: argparse.Namespace) -> dict:
+    """Runs what the arguments say and gives the metrics.
+
+    Raises:
+        MilanError: if the config tests nothing or the checkpoint is not there.
+    """
+    os.environ.setdefault('LOCAL_RANK', str(args.local_rank))
+    cfg = read_config(args.config)
+    if args.cfg_options:
+        cfg.merge_from_dict(args.cfg_options)
+    if cfg.get('test_dataloader') is None:
+        raise MilanError(f'{args.config} has no test_dataloader: a pretraining has no test set of '
+                         'its own. Measure its encoder with tools/eval_features.py CHECKPOINT '
+                         '--data DIR')
+    if not Path(args.checkpoint).expanduser().is_file():
+        raise MilanError(f'no such checkpoint: {args.checkpoint}')
+    cfg.launcher, cfg.load_from = args.launcher, args.checkpoint
+    cfg.work_dir = args.work_dir or cfg.get('work_dir') or f'work_dirs/{Path(args.config).stem}'
+    if args.data_root:
+        cfg.test_dataloader.dataset.data_root = args.data_root
+    install_safe_loading(args.trust_checkpoint)
+    init_gloo_where_no_cuda(cfg)
+    return Runner.from_cfg(cfg).test()

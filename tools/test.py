@@ -1,0 +1,9 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Evaluates a checkpoint on the test set that a config describes."""
+import sys
+
+from milan_mm.engine.cli import run_tool
+from milan_mm.engine.test import test, test_parser
+
+if __name__ == '__main__':
+    sys.exit(run_tool(lambda: test(test_parser(__doc__).parse_args())))
