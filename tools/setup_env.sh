@@ -118,13 +118,15 @@ same_python() {
   [[ $("$PYTHON" -I -c "$code" 2>/dev/null) == "$("$VENV_PYTHON" -I -c "$code" 2>/dev/null)" ]]
 }
 
+count_packages() { find "$VENV"/lib/python*/site-packages -maxdepth 1 -name '*.dist-info' | wc -l; }
+
 pip_progress() {
   local line have want
   line=$(grep -E '^ *(Collecting|Downloading|Building|Preparing|Installing|import)' "$LOG" |
     tail -n 1) || true
   if [[ $line == Installing\ collected* ]]; then
     want=$(tr ',' '\n' <<<"$line" | wc -l)
-    have=$(find "$VENV"/lib/python*/site-packages -maxdepth 1 -name '*.dist-info' | wc -l)
+    have=$(($(count_packages) - PACKAGES_BEFORE))
     echo "installing, $((have > want ? want : have)) of $want packages"
   else
     sed -E 's/^ *//; s/ \(from .*//' <<<"$line" | cut -c 1-90
@@ -174,6 +176,7 @@ pip_failed() {
 
 # Without .pyc files: they come at the first import of what is really used.
 pip_install() {
+  PACKAGES_BEFORE=$(count_packages)
   logged "$VENV_PYTHON" -m pip install --prefer-binary --no-compile "$@" || pip_failed "$?"
 }
 

@@ -16,23 +16,14 @@ from ..registry import HOOKS
 
 @HOOKS.register_module()
 class RunSummaryHook(Hook):
-    """Says at the start what will be done, and while it is done how fast.
-
-    Raises:
-        MilanError: before the first step, if an epoch would have none.
-    """
+    """Says at the start what will be done, and while it is done how fast."""
     priority = 'NORMAL'
 
     def before_train(self, runner: Any) -> None:
         loader = runner.train_dataloader
-        pictures, batch = len(loader.dataset), loader.batch_size
-        if len(loader) == 0:
-            raise MilanError(
-                f'{pictures} pictures do not fill one batch of {batch} on each of '
-                f'{get_world_size()} processes; lower the batch size '
-                f'(--cfg-options train_dataloader.batch_size={max(pictures // get_world_size(), 1)})')
+        check_batches(loader)
         runner.logger.info(
-            f'data: {pictures} pictures in {getattr(loader.dataset, "data_root", "?")}, '
+            f'data: {len(loader.dataset)} pictures in {getattr(loader.dataset, "data_root", "?")}, '
             f'{len(loader)} batches an epoch, {runner.max_epochs} epochs, '
             f'{runner.max_iters} batches in all')
 
@@ -47,6 +38,17 @@ class RunSummaryHook(Hook):
         hub.update_scalar('train/pictures_per_s', pictures / max(seconds, 1e-9))
         if not torch.cuda.is_available():  # on CUDA mmengine logs the device's memory
             hub.update_scalar('train/memory_mb', peak_memory_mb())
+
+
+def check_batches(loader: Any) -> None:
+    """Raises MilanError if the pictures do not fill one batch, which would train nothing."""
+    if len(loader):
+        return
+    pictures, processes = len(loader.dataset), get_world_size()
+    raise MilanError(
+        f'{pictures} pictures do not fill one batch of {loader.batch_size} on each of {processes} '
+        'processes; lower the batch size (--cfg-options '
+        f'train_dataloader.batch_size={max(pictures // processes, 1)})')
 
 
 def peak_memory_mb() -> float:

@@ -18,6 +18,7 @@ from ..compat.safe_load import install_safe_loading
 from ..datasets import find_pictures
 from ..errors import MilanError
 from .batch import apply_plan, plan_batch
+from .hooks import check_batches
 
 
 def train_parser(description: str) -> argparse.ArgumentParser:
@@ -61,6 +62,9 @@ def train(args: argparse.Namespace) -> None:
     print_log(words, logger='current')
     if args.compile:
         compile_loss(runner.model)
+    if isinstance(runner, Runner):  # FlexibleRunner builds its loop later; the hook checks there
+        _ = runner.train_loop
+        check_batches(runner.train_dataloader)
     runner.train()
 
 
