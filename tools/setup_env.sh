@@ -293,7 +293,7 @@ check_imports() {
   say 'importing everything once'
   logged "$VENV_PYTHON" -I -c '
 import importlib
-for name in "cv2 torch torchvision mmengine mmcv mmpretrain mmdet mmseg open_clip".split():
+for name in "cv2 torch torchvision mmengine mmcv mmpretrain.models mmdet mmseg open_clip".split():
     print("import", name, flush=True)
     importlib.import_module(name)' && return
   ((OURS == 0)) || : >"$MARKER"

@@ -157,12 +157,12 @@ def check_mm() -> Iterator[Check]:
             yield Check('mm packages', status, f'not installed: {", ".join(missing)}{purpose}',
                         f'{SETUP} --stack onedl|openmmlab')
         for name, error in broken:
-            yield Check(name, status, _say(error) + purpose, _mm_remedy(error))
+            yield Check(name, status, _say(error) + purpose, _mm_remedy(name, error))
     if good:
         yield Check('mm packages', OK, f'import: {", ".join(good)}')
 
 
-def _mm_remedy(error: Exception) -> str:
+def _mm_remedy(name: str, error: Exception) -> str:
     text = str(error)
     if 'libGL' in text:
         return HEADLESS
@@ -173,6 +173,10 @@ def _mm_remedy(error: Exception) -> str:
     if isinstance(error, AssertionError):
         return ('these versions refuse each other; the ones that fit are in '
                 f'requirements/onedl.txt and requirements/openmmlab.txt: {SETUP}')
+    if name == 'mmpretrain' and (version := _installed('transformers')):
+        limit = '5' if _installed('onedl-mmpretrain') else '4.50'
+        if _numbers(version) >= _numbers(limit):
+            return f'transformers {version} is too new for it: pip install "transformers<{limit}"'
     return SETUP
 
 

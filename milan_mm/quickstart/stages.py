@@ -31,8 +31,8 @@ class Plan(NamedTuple):
         batch_size: of the students.
     """
     variants: int = 4
-    teacher_steps: int = 1000
-    student_steps: int = 1000
+    teacher_steps: int = 650
+    student_steps: int = 350
     batch_size: int = 128
 
 
