@@ -8,8 +8,12 @@ import torch
 
 from milan_mm import keyed_random
 from milan_mm.errors import MilanError
-from milan_mm.models.masking import (RandomMaskGenerator, SemanticMaskGenerator, draw_visible,
-                                     num_visible)
+from milan_mm.models.masking import (
+    RandomMaskGenerator,
+    SemanticMaskGenerator,
+    draw_visible,
+    num_visible,
+)
 
 # 1 % quantile of the chi-square distribution from above, by degrees of freedom
 CHI2_99 = {5: 15.09, 7: 18.48, 11: 24.72, 15: 30.58}

@@ -4,8 +4,15 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from milan_mm.datasets import (PictureFolder, RandomResizedCropAndFlip, ResizeAndCenterCrop,
-                               SampleIndex, UnreadablePicture, composite, open_picture)
+from milan_mm.datasets import (
+    PictureFolder,
+    RandomResizedCropAndFlip,
+    ResizeAndCenterCrop,
+    SampleIndex,
+    UnreadablePicture,
+    composite,
+    open_picture,
+)
 from milan_mm.errors import MilanError
 
 RED, GREEN, WHITE = (255, 0, 0), (0, 128, 0), (255, 255, 255)

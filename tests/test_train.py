@@ -153,6 +153,6 @@ def test_bad_input_is_one_line_and_exit_2(arguments, words, picture_folder, tmp_
 
 @pytest.mark.parametrize('tool', sorted(
     p.name for p in (ROOT / 'tools').iterdir()
-    if p.suffix in ('.py', '.sh') and p.name not in ('env_state.py', 'run_tests.sh', 'quickstart.sh')))
+    if p.suffix in ('.py', '.sh') and p.name not in ('env_state.py', 'quickstart.sh')))
 def test_help(tool):
     assert 'usage' in run_tool(tool, '--help').lower()

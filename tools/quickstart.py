@@ -17,8 +17,8 @@ def parse_args() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         prog='tools/quickstart.sh', description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument('--pictures', metavar='DIR', help='your own pictures, DIR/<class>/<picture>; '
-                        'the caption of a/b.png is the text of a/b.txt, else class and file name')
+    parser.add_argument('--pictures', metavar='DIR', help='your own pictures, DIR/<class>/<picture>'
+                        '; the caption of a/b.png is the text of a/b.txt, else class and file name')
     parser.add_argument('--work-dir', default='work_dirs/quickstart', metavar='DIR')
     parser.add_argument('--seeds', type=int, default=1, metavar='N',
                         help='repeat N times and give mean and standard deviation')

@@ -4,7 +4,8 @@
 set -euo pipefail
 here="$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)"
 bash "$here/tools/setup_env.sh"
-# Two threads on two cores: more only get into each other's way.
-export OMP_NUM_THREADS="${OMP_NUM_THREADS:-$(nproc 2>/dev/null || echo 2)}"
+# One thread a core, and not many: with networks this small they only wait for each other.
+cores="$(nproc 2>/dev/null || echo 2)"
+export OMP_NUM_THREADS="${OMP_NUM_THREADS:-$((cores < 8 ? cores : 8))}"
 export HF_HUB_OFFLINE=1
 exec "$here/.venv/bin/python" "$here/tools/quickstart.py" "$@"

@@ -24,18 +24,7 @@ train_dataloader = dict(
     pin_memory=False,
     dataset=dict(data_root='work_dirs/quickstart/data/train', pipeline=train_pipeline))
 
-optim_wrapper = dict(
-    _delete_=True,
-    type='OptimWrapper',
-    optimizer=dict(type='AdamW', lr=1e-3, betas=(0.9, 0.95), weight_decay=0.05),
-    clip_grad=dict(max_norm=1e9),
-    paramwise_cfg=dict(
-        norm_decay_mult=0.,
-        bias_decay_mult=0.,
-        custom_keys=dict(
-            cls_token=dict(decay_mult=0.),
-            mask_token=dict(decay_mult=0.),
-            pos_embed=dict(decay_mult=0.))))
+optim_wrapper = dict(optimizer=dict(lr=1e-3))
 auto_scale_lr = dict(base_batch_size=effective_batch)
 param_scheduler = [
     dict(type='LinearLR', start_factor=1e-3, by_epoch=True, begin=0, end=warmup_epochs,

@@ -7,4 +7,5 @@ _base_ = [
 ]
 # 256 x 8 GPUs x 2 accumulated = 4096
 train_dataloader = dict(batch_size=256)
-optim_wrapper = dict(accumulative_counts=2)
+optim_wrapper = dict(
+    type='AmpOptimWrapper', dtype='float16', loss_scale='dynamic', accumulative_counts=2)

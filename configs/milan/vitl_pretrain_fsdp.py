@@ -1,6 +1,18 @@
 # The run of vitl_pretrain.py, parameters and optimizer sharded over the GPUs: fully sharded data
 # parallel through mmengine's FlexibleRunner. In bfloat16, which needs no loss scaling.
-_base_ = './vitl_pretrain.py'
+_base_ = [
+    '../_base_/models/milan_vitb.py',
+    '../_base_/datasets/imagenet_224.py',
+    '../_base_/schedules/pretrain_400e.py',
+    '../_base_/default_runtime.py',
+]
+model = dict(
+    backbone=dict(arch='vit-l'),
+    target_generator=dict(model='ViT-L-14-quickgelu', pretrained='openai'))
+# 64 x 8 GPUs x 8 accumulated = 4096
+train_dataloader = dict(batch_size=64)
+optim_wrapper = dict(accumulative_counts=8)
+
 runner_type = 'FlexibleRunner'
 strategy = dict(
     type='FSDPStrategy',
@@ -11,16 +23,3 @@ strategy = dict(
         auto_wrap_policy=dict(
             type='torch.distributed.fsdp.wrap.size_based_auto_wrap_policy',
             min_num_params=int(5e6))))
-optim_wrapper = dict(
-    _delete_=True,
-    type='OptimWrapper',
-    accumulative_counts=8,
-    optimizer=dict(type='AdamW', lr=1.5e-4 * 4096 / 256, betas=(0.9, 0.95), weight_decay=0.05),
-    clip_grad=dict(max_norm=1e9),
-    paramwise_cfg=dict(
-        norm_decay_mult=0.,
-        bias_decay_mult=0.,
-        custom_keys=dict(
-            cls_token=dict(decay_mult=0.),
-            mask_token=dict(decay_mult=0.),
-            pos_embed=dict(decay_mult=0.))))

@@ -1,7 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """What every command line tool does the same way."""
+import argparse
 import sys
 from typing import Callable, Optional
+
+from mmengine.config import DictAction
 
 from ..errors import MilanError
 
@@ -19,3 +22,16 @@ def run_tool(main: Callable[[], Optional[int]]) -> int:
     except BrokenPipeError:  # `tool | head` has seen enough
         sys.stderr.close()
         return 141
+
+
+def add_runner_options(parser: argparse.ArgumentParser) -> None:
+    """The options that OpenMMLab's train.py and test.py share."""
+    parser.add_argument('--work-dir', help='where logs and checkpoints go; work_dirs/<config>')
+    parser.add_argument('--data-root', help='folder of pictures, instead of the config\'s')
+    parser.add_argument('--trust-checkpoint', action='store_true',
+                        help='load pickles that need more than tensors, which can run code')
+    parser.add_argument('--launcher', choices=['none', 'pytorch', 'slurm', 'mpi'], default='none')
+    parser.add_argument('--local_rank', '--local-rank', type=int, default=0,
+                        help=argparse.SUPPRESS)
+    parser.add_argument('--cfg-options', nargs='+', action=DictAction, metavar='KEY=VALUE',
+                        help='change values of the config, e.g. train_dataloader.batch_size=64')

@@ -4,12 +4,12 @@ import argparse
 import os
 from pathlib import Path
 
-from mmengine.config import DictAction
 from mmengine.runner import Runner
 
 from ..compat.gloo_launch import init_gloo_where_no_cuda
 from ..compat.safe_load import install_safe_loading
 from ..errors import MilanError
+from .cli import add_runner_options
 from .train import read_config
 
 
@@ -18,14 +18,7 @@ def test_parser(description: str) -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=description)
     parser.add_argument('config', help='config file with a test_dataloader')
     parser.add_argument('checkpoint', help='checkpoint of a training with that config')
-    parser.add_argument('--work-dir', help='where logs go; work_dirs/<config>')
-    parser.add_argument('--data-root', help='folder of test pictures, instead of the config\'s')
-    parser.add_argument('--trust-checkpoint', action='store_true',
-                        help='load a pickle that needs more than tensors, which can run code')
-    parser.add_argument('--launcher', choices=['none', 'pytorch', 'slurm', 'mpi'], default='none')
-    parser.add_argument('--local_rank', '--local-rank', type=int, default=0, help=argparse.SUPPRESS)
-    parser.add_argument('--cfg-options', nargs='+', action=DictAction, metavar='KEY=VALUE',
-                        help='change values of the config')
+    add_runner_options(parser)
     return parser
 
 

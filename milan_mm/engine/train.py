@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import List, Optional, Union
 
 import torch
-from mmengine.config import Config, DictAction
+from mmengine.config import Config
 from mmengine.dist import get_world_size
 from mmengine.logging import print_log
 from mmengine.model import is_model_wrapper
@@ -18,6 +18,7 @@ from ..compat.safe_load import install_safe_loading
 from ..datasets import find_pictures
 from ..errors import MilanError
 from .batch import apply_plan, plan_batch
+from .cli import add_runner_options
 from .hooks import check_batches
 
 
@@ -25,8 +26,7 @@ def train_parser(description: str) -> argparse.ArgumentParser:
     """The options OpenMMLab's users know, and a few of this project's."""
     parser = argparse.ArgumentParser(description=description)
     parser.add_argument('config', help='config file')
-    parser.add_argument('--work-dir', help='where logs and checkpoints go; work_dirs/<config>')
-    parser.add_argument('--data-root', help='folder of training pictures, instead of the config\'s')
+    add_runner_options(parser)
     parser.add_argument('--epochs', type=int, help='train for so many epochs; warm-up and schedule '
                         'shrink or grow with them')
     parser.add_argument('--init-from', metavar='CHECKPOINT',
@@ -37,12 +37,6 @@ def train_parser(description: str) -> argparse.ArgumentParser:
     parser.add_argument('--auto-scale-lr', action='store_true',
                         help='scale the learning rate from the recipe\'s batch to this run\'s')
     parser.add_argument('--compile', action='store_true', help='torch.compile the loss')
-    parser.add_argument('--trust-checkpoint', action='store_true',
-                        help='load pickles that need more than tensors, which can run code')
-    parser.add_argument('--launcher', choices=['none', 'pytorch', 'slurm', 'mpi'], default='none')
-    parser.add_argument('--local_rank', '--local-rank', type=int, default=0, help=argparse.SUPPRESS)
-    parser.add_argument('--cfg-options', nargs='+', action=DictAction, metavar='KEY=VALUE',
-                        help='change values of the config, e.g. train_dataloader.batch_size=64')
     return parser
 
 

@@ -99,15 +99,24 @@ def _read(path: Union[str, Path]) -> Tuple[Dict[str, Tensor], Dict[str, Any]]:
         raise MilanError(f'no such file: {path}. Expected a recorded step in safetensors')
     try:
         with safe_open(str(path), 'pt') as file:
-            meta = {k: ast.literal_eval(v) for k, v in (file.metadata() or {}).items()}
-            tensors = {key: file.get_tensor(key) for key in file.keys()}
+            meta = {k: _literal(v) for k, v in (file.metadata() or {}).items()}
+            tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
     except Exception as error:
         raise MilanError(f'{path} is not a recorded step in safetensors: {error}') from error
     wanted = {'images', 'clip_features', 'cls_attention', 'ids_shuffle', 'pred', 'loss'}
-    lacking = sorted(wanted - set(tensors)) + sorted({'enc', 'dec', 'patch', 'clip_heads'} - set(meta))
+    dimensions = {'enc', 'dec', 'patch', 'clip_heads'}
+    lacking = sorted(wanted - set(tensors)) + sorted(dimensions - set(meta))
     if lacking:
         raise MilanError(f'{path} is not a recorded step: it lacks {lacking}')
     return tensors, meta
+
+
+def _literal(text: str) -> Any:
+    """Numbers and tuples of the metadata; anything else stays text."""
+    try:
+        return ast.literal_eval(text)
+    except (ValueError, SyntaxError):
+        return text
 
 
 def _teacher(tensors: Dict[str, Tensor], meta: Dict[str, Any]) -> CLIPTargetGenerator:
@@ -159,7 +168,8 @@ def _grid(tensors: Dict[str, Tensor], meta: Dict[str, Any]) -> Tuple[int, int]:
     return height // meta['patch'], width // meta['patch']
 
 
-def _recorded_masks(tensors: Dict[str, Tensor], meta: Dict[str, Any], grid: Tuple[int, int]) -> MaskIds:
+def _recorded_masks(tensors: Dict[str, Tensor], meta: Dict[str, Any],
+                    grid: Tuple[int, int]) -> MaskIds:
     patches = grid[0] * grid[1]
     visible = num_visible(patches, float(meta.get('mask_ratio', 0.75)))
     if visible != int(meta.get('keep', visible)):

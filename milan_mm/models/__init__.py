@@ -5,8 +5,7 @@ from .mae_decoder import MAEDecoder
 from .masking import RandomMaskGenerator, SemanticMaskGenerator
 from .milan import MILAN
 from .prompting_decoder import PromptingDecoder
-from .reconstruction_head import (CosineReconstructionLoss, MSEReconstructionLoss,
-                                  ReconstructionHead)
+from .reconstruction_head import CosineReconstructionLoss, MSEReconstructionLoss, ReconstructionHead
 from .targets import CLIPTargetGenerator, PixelTargetGenerator, TargetGenerator
 
 __all__ = [

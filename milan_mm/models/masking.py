@@ -44,8 +44,8 @@ class _MaskGenerator(nn.Module):
     def __init__(self, mask_ratio: float = 0.75) -> None:
         super().__init__()
         if not 0 < mask_ratio < 1:
-            raise MilanError(f'mask_ratio must be between 0 and 1, got {mask_ratio}: it is the share of '
-                             'patches the encoder does not see')
+            raise MilanError(f'mask_ratio must be between 0 and 1, got {mask_ratio}: it is the '
+                             'share of patches the encoder does not see')
         self.mask_ratio = mask_ratio
 
     def num_visible(self, num_patches: int) -> int:

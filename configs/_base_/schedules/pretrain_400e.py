@@ -5,9 +5,7 @@ max_epochs = 400
 warmup_epochs = 40
 
 optim_wrapper = dict(
-    type='AmpOptimWrapper',
-    dtype='float16',
-    loss_scale='dynamic',
+    type='OptimWrapper',
     accumulative_counts=1,
     optimizer=dict(type='AdamW', lr=1.5e-4 * effective_batch / 256, betas=(0.9, 0.95),
                    weight_decay=0.05),

@@ -74,7 +74,7 @@ class ClsTower(ClipTower):
         # Looked up here so that a torch.compile graph meets constants.
         self.patch_size = visual.patch_size[0]
         self.grid_size = tuple(visual.grid_size)
-        self.dim = visual.proj.shape[1] if visual.proj is not None else visual.ln_post.weight.numel()
+        self.dim = len(visual.ln_post.weight) if visual.proj is None else visual.proj.shape[1]
 
     def set_grid(self, grid_size: Tuple[int, int]) -> None:
         positions = self.visual.positional_embedding
