@@ -114,7 +114,8 @@ def _refusal(path: Path, error: Exception) -> str:
     reason = re.search(r'(Unsupported|GLOBAL|the file asks|the archive names)[^\n]*', str(error))
     return (f'{path} is refused: it is a pickle that needs more than tensors and plain values '
             f'({reason.group(0)[:120] if reason else first_line(error)}), and loading it could '
-            'run code. Get a safetensors file or a bare state dict, or, if you know where it comes from, pass --trust-checkpoint')
+            'run code. Get a safetensors file or a bare state dict, or, if you know where it comes '
+            'from, pass --trust-checkpoint')
 
 
 def is_torchscript(path: Path) -> bool:

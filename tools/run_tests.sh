@@ -56,6 +56,7 @@ fi
 # No test may need the network, a display, or more than two cores.
 export HF_HUB_OFFLINE=1 TRANSFORMERS_OFFLINE=1 MPLBACKEND=Agg
 export OMP_NUM_THREADS=${OMP_NUM_THREADS:-2} MKL_NUM_THREADS=${MKL_NUM_THREADS:-2}
+export OMP_WAIT_POLICY=${OMP_WAIT_POLICY:-PASSIVE}
 unset PYTHONPATH PYTEST_ADDOPTS
 
 # exec: pytest's closing line is the last one, its exit code is this script's.
