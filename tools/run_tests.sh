@@ -55,9 +55,10 @@ fi
 
 # No test may need the network, a display, or more than two cores.
 export HF_HUB_OFFLINE=1 TRANSFORMERS_OFFLINE=1 MPLBACKEND=Agg
-export OMP_NUM_THREADS=${OMP_NUM_THREADS:-2} MKL_NUM_THREADS=${MKL_NUM_THREADS:-2}
+export OMP_NUM_THREADS=${OMP_NUM_THREADS:-1} MKL_NUM_THREADS=${MKL_NUM_THREADS:-1}
 export OMP_WAIT_POLICY=${OMP_WAIT_POLICY:-PASSIVE}
 unset PYTHONPATH PYTEST_ADDOPTS
 
 # exec: pytest's closing line is the last one, its exit code is this script's.
-exec "$PYTHON" -m pytest --durations=15 --durations-min=1 ${SELECTION[@]+"${SELECTION[@]}"} "$@"
+# Two files of tests at a time; what a file makes once is made once.
+exec "$PYTHON" -m pytest -n "${TEST_WORKERS:-2}" --dist loadfile --durations=15 --durations-min=1 ${SELECTION[@]+"${SELECTION[@]}"} "$@"
