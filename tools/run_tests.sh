@@ -61,4 +61,5 @@ unset PYTHONPATH PYTEST_ADDOPTS
 
 # exec: pytest's closing line is the last one, its exit code is this script's.
 # Two files of tests at a time; what a file makes once is made once.
-exec "$PYTHON" -m pytest -n "${TEST_WORKERS:-2}" --dist loadfile --durations=15 --durations-min=1 ${SELECTION[@]+"${SELECTION[@]}"} "$@"
+exec "$PYTHON" -m pytest -n "${TEST_WORKERS:-2}" --dist loadfile \
+  --durations=15 --durations-min=1 ${SELECTION[@]+"${SELECTION[@]}"} "$@"
