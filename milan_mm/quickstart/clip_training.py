@@ -45,7 +45,7 @@ def _option(default: int | float, text: str) -> Any:
 @dataclass(frozen=True)
 class ClipRecipe:
     """Everything that decides what is trained, but for the pictures; ``describe`` explains it."""
-    steps: int = _option(1000, 'optimizer steps')
+    steps: int = _option(650, 'optimizer steps')
     batch_size: int = _option(128, 'pairs a step, each contrasted with all others')
     seed: int = _option(0, 'of weights, order and augmentation')
     lr: float = _option(1e-3, 'peak of the learning rate')
