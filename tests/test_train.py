@@ -83,6 +83,28 @@ def test_two_processes_are_one(trained, picture_folder, teacher_folder, tmp_path
     assert [float(n) for n in norms[0]] == pytest.approx([float(n) for n in norms[1]], rel=1e-2)
 
 
+@pytest.mark.onedl_only
+def test_sharded_training(picture_folder, teacher_folder, tmp_path):
+    """FSDP through mmengine: two gloo processes hold a shard each, the teacher held whole."""
+    small = [option for option in SMALL if 'arch.' not in option]
+    (tmp_path / 'fsdp.py').write_text(
+        f"_base_ = '{ROOT}/configs/milan/vitl_pretrain_fsdp.py'\n"
+        f'model = dict(backbone=dict(arch=dict(_delete_=True, **{TINY_VIT}), patch_size=8))\n'
+        'strategy = dict(model_wrapper=dict(mixed_precision=None, '
+        'auto_wrap_policy=dict(min_num_params=10000)))\n')
+    out = run_tool(
+        'dist_train.sh', tmp_path / 'fsdp.py', 2, '--data-root', picture_folder, '--work-dir',
+        tmp_path / 'run', '--epochs', 2, '--cfg-options', *small, 'train_dataloader.batch_size=6',
+        'optim_wrapper.accumulative_counts=1', 'model.target_generator.model=None',
+        f'model.target_generator.pretrained={teacher_folder}',
+        'default_hooks.checkpoint.interval=1', env=dict(PORT='29632'))
+    losses = [float(x) for x in re.findall(r' loss: ([\d.]+)', out)]
+    assert len(losses) == 4 and losses[-1] < losses[0]
+    state = read_checkpoint(tmp_path / 'run/epoch_2.pth')['state_dict']
+    assert {k.split('.')[0] for k in state} == {'backbone', 'neck'}
+    assert state['backbone.layers.1.attn.qkv.weight'].shape == (144, 48)
+
+
 def test_mae_starts_from_milan(trained, picture_folder, tmp_path):
     out = run_tool('train.py', 'configs/quickstart/mae.py', '--data-root', picture_folder,
                    '--work-dir', tmp_path, '--epochs', 1, '--init-from',

@@ -3,7 +3,8 @@
 
 It calls ``torch.cuda.set_device``, and gives DDP a device id by default (0.10.x). Its Runner skips
 the initialisation when a process group exists already, and gives no id when the wrapper is
-configured, so on a machine without CUDA a gloo group is made first and the wrapper named.
+configured, so on a machine without CUDA a gloo group is made first and the wrapper named. Its FSDP
+strategy takes the local rank for the number of a CUDA device unless a device is given.
 """
 import os
 
@@ -22,6 +23,8 @@ def init_gloo_where_no_cuda(cfg: Config) -> None:
         return
     dist.init_process_group(
         'gloo', rank=int(os.environ['RANK']), world_size=int(os.environ['WORLD_SIZE']))
-    if not cfg.get('model_wrapper_cfg'):
+    if 'strategy' in cfg:
+        cfg.strategy.model_wrapper.device_id = torch.device('cpu')
+    elif not cfg.get('model_wrapper_cfg'):
         cfg.model_wrapper_cfg = dict(
             type='MMDistributedDataParallel', device_ids=None, broadcast_buffers=False)
