@@ -16,6 +16,7 @@ optim_wrapper = dict(accumulative_counts=8)
 runner_type = 'FlexibleRunner'
 strategy = dict(
     type='FSDPStrategy',
+    state_dict_cfg='full',  # one file that every tool reads, instead of a shard a process
     model_wrapper=dict(
         # Fixed positions need no gradient, and share modules with parameters that do.
         use_orig_params=True,
