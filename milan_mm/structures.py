@@ -33,7 +33,6 @@ class MaskIds(NamedTuple):
     visible: Tensor
     masked: Tensor
 
-    @property
     def order(self) -> Tensor:
         """(B, N) raster index of each token in the order the decoders use: visible, masked."""
         return torch.cat([self.visible, self.masked], dim=1)
@@ -47,7 +46,7 @@ class MaskIds(NamedTuple):
         Returns:
             The same tokens, (B, N, C) or (B, N + 1, C).
         """
-        order = self.order
+        order = self.order()
         tokens = tokens.expand(order.shape[0], -1, -1)
         if tokens.shape[1] == order.shape[1]:
             return gather_tokens(tokens, order)
@@ -55,7 +54,7 @@ class MaskIds(NamedTuple):
 
     def to_raster(self, tokens: Tensor) -> Tensor:
         """The inverse of :meth:`arrange`, for people who look at predictions."""
-        inverse = torch.argsort(self.order, dim=1)
+        inverse = torch.argsort(self.order(), dim=1)
         if tokens.shape[1] == inverse.shape[1]:
             return gather_tokens(tokens, inverse)
         return torch.cat([tokens[:, :1], gather_tokens(tokens[:, 1:], inverse)], dim=1)

@@ -7,6 +7,7 @@ from mmpretrain.models import VisionTransformer
 from torch import Tensor, nn
 
 from ..compat.drop_path import make_drop_path_traceable
+from ..compat.ffn_forward import make_ffn_traceable
 from ..errors import MilanError
 from ..registry import MODELS
 from ..structures import gather_tokens
@@ -59,6 +60,7 @@ class MaskedVisionTransformer(VisionTransformer):
             out_type=out_type,
             **kwargs)
         make_drop_path_traceable(self)
+        make_ffn_traceable(self)
         self.patch_size = patch_size
         self.pos_embed.requires_grad_(False)
         self.reset_positions()

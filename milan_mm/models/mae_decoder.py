@@ -7,6 +7,7 @@ from mmpretrain.models import MAEPretrainDecoder
 from torch import Tensor, nn
 
 from ..compat.drop_path import make_drop_path_traceable
+from ..compat.ffn_forward import make_ffn_traceable
 from ..registry import MODELS
 from ..structures import MaskIds
 from .encoder import init_transformer
@@ -55,6 +56,7 @@ class MAEDecoder(MAEPretrainDecoder):
             norm_cfg=dict(type='LN', eps=1e-6),
             init_cfg=init_cfg)
         make_drop_path_traceable(self)
+        make_ffn_traceable(self)
         self.grid_size = tuple(grid_size)
         self.reset_positions()
 

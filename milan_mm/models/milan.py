@@ -97,7 +97,7 @@ class MILAN(BaseSelfSupervisor):
         pred = self.neck(latent, masks)
         losses = self.head.loss(pred, target.features, masks)
         seen = importance.gather(1, masks.visible).sum(dim=1) / importance.sum(dim=1)
-        return dict(losses, importance_seen=seen.mean())
+        return {**losses, 'importance_seen': seen.mean()}
 
     def importance(self, inputs: Tensor, by_target: Tensor) -> Tensor:
         """(B, N) importance: the target generator's, unless another one is named for it."""

@@ -84,4 +84,4 @@ class ReconstructionHead(BaseModule):
                 f'{name}_visible': self.loss_module.as_measure(on_visible).mean(),
                 f'{name}_masked': self.loss_module.as_measure(on_masked).mean()
             }
-        return dict(loss=(per_token if self.tokens == 'all' else on_masked).mean(), **shown)
+        return {'loss': (per_token if self.tokens == 'all' else on_masked).mean(), **shown}
