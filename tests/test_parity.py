@@ -56,14 +56,16 @@ def test_mae_is_mmpretrains_mae(norm_pix):
                   loss=dict(type='PixelReconstructionLoss', criterion='L2'))))
     theirs.init_weights()
     ours = MODELS.build(dict(
-        type='MILAN',
-        backbone=dict(type='MaskedVisionTransformer', arch=dict(TINY_VIT), img_size=32,
+        type='milan_mm.MILAN',
+        backbone=dict(type='milan_mm.MaskedVisionTransformer', arch=dict(TINY_VIT), img_size=32,
                       patch_size=8),
-        target_generator=dict(type='PixelTargetGenerator', patch_size=8, norm_pix=norm_pix),
-        mask_generator=dict(type='RandomMaskGenerator'),
-        neck=dict(type='MAEDecoder', decoder_embed_dim=32, decoder_depth=2, decoder_num_heads=4),
-        head=dict(type='ReconstructionHead', loss=dict(type='MSEReconstructionLoss'),
-                  tokens='masked')))
+        target_generator=dict(type='milan_mm.PixelTargetGenerator', patch_size=8,
+                              norm_pix=norm_pix),
+        mask_generator=dict(type='milan_mm.RandomMaskGenerator'),
+        neck=dict(type='milan_mm.MAEDecoder', decoder_embed_dim=32, decoder_depth=2,
+                  decoder_num_heads=4),
+        head=dict(type='milan_mm.ReconstructionHead', tokens='masked',
+                  loss=dict(type='milan_mm.MSEReconstructionLoss'))))
     # mmpretrain lays the fixed positions out column by column, the published code row by row;
     # with the weights theirs are loaded too.
     for key, value in theirs.state_dict().items():

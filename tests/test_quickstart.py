@@ -65,7 +65,7 @@ def own_pictures(folder, classes=3, each=8):
             pixels[..., c % 3] += 100
             Image.fromarray(pixels).save(folder / f'Klasse {c}' / f'bild {i} ü.jpg')
     (folder / 'Klasse 0' / 'bild 0 ü.txt').write_text('ein Bild <b>')
-    (folder / 'Klasse 1' / 'broken.jpg').write_bytes(b'no picture')
+    (folder / 'Klasse 0' / 'broken.jpg').write_bytes(b'no picture')
     return folder
 
 
