@@ -44,7 +44,7 @@ def trained(picture_folder, teacher_folder, tmp_path_factory):
 def test_twenty_steps(trained):
     work, out = trained
     assert 'batch: 12 pictures x 1 processes x 1 accumulated = 12 per update' in out
-    assert 'NOT the recipe\'s 128' in out and 'data: 48 pictures' in out
+    assert 'NOT the recipe\'s 64' in out and 'data: 48 pictures' in out
     last = [line for line in out.splitlines() if 'Epoch(train)' in line][-1]
     for shown in ('eta', 'loss', 'cos_visible', 'cos_masked', 'importance_seen', 'grad_norm', 'lr',
                   'pictures_per_s', 'memory_mb'):

@@ -2,8 +2,8 @@
 # a CPU. The paper's masking, loss, augmentation and optimizer; smaller widths and fewer steps.
 _base_ = ['./datasets/imagenet_224.py', './schedules/pretrain_400e.py',
           './default_runtime.py']
-effective_batch = 128
-max_epochs = 10
+effective_batch = 64
+max_epochs = 9
 warmup_epochs = 1
 
 model = dict(
@@ -19,7 +19,7 @@ train_pipeline = [
     dict(type='milan_mm.PackPicture'),
 ]
 train_dataloader = dict(
-    batch_size=128,
+    batch_size=64,
     num_workers=1,
     pin_memory=False,
     dataset=dict(data_root='work_dirs/quickstart/data/train', pipeline=train_pipeline))

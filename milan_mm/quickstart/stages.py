@@ -32,11 +32,11 @@ class Plan(NamedTuple):
     """
     variants: int = 4
     teacher_steps: int = 650
-    student_steps: int = 350
-    batch_size: int = 128
+    student_steps: int = 700
+    batch_size: int = 64
 
 
-QUICK = Plan(variants=1, teacher_steps=12, student_steps=12, batch_size=64)
+QUICK = Plan(variants=1, teacher_steps=12, student_steps=12)
 
 
 class Settings(NamedTuple):
