@@ -3,7 +3,7 @@
 import argparse
 import os
 from pathlib import Path
-from typing import List, Optional, Union
+from typing import Optional, Union
 
 import torch
 from mmengine.config import Config
@@ -104,8 +104,10 @@ def set_epochs(cfg: Config, epochs: int) -> None:
         raise MilanError(f'--epochs must be at least 1, got {epochs}')
     old = cfg.train_cfg.max_epochs
     cfg.train_cfg.max_epochs = epochs
-    schedulers: List[dict] = cfg.get('param_scheduler') or []
-    for scheduler in schedulers if isinstance(schedulers, list) else [schedulers]:
+    schedulers = cfg.get('param_scheduler') or []
+    if isinstance(schedulers, dict):  # mmengine takes a single one without a list
+        schedulers = [schedulers]
+    for scheduler in schedulers:
         for key in ('begin', 'end'):
             if key in scheduler:
                 scheduler[key] = round(scheduler[key] * epochs / old)
