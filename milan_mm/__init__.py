@@ -5,6 +5,7 @@ __version__ = '0.1.0'
 from .compat.quiet_import import quiet_import
 
 with quiet_import():
+    from .checkpoints.pretrained import PretrainedViT
     from .compat.plain_checkpoints import PlainCheckpointHook
     from .datasets import *  # noqa: F403
     from .engine.hooks import DescribeEncoderHook, RunSummaryHook, UnreadablePicturesHook
@@ -20,5 +21,5 @@ __all__ = [  # noqa: F405
     'MSEReconstructionLoss', 'PretrainDataPreprocessor', 'PictureFolder', 'EpochSampler',
     'LoadPicture', 'RandomResizedCropAndFlip', 'ResizeAndCenterCrop', 'PackPicture',
     'PlainCheckpointHook', 'DescribeEncoderHook', 'RunSummaryHook', 'UnreadablePicturesHook',
-    'FeatureEvalHook'
+    'FeatureEvalHook', 'PretrainedViT'
 ]

@@ -7,16 +7,18 @@
 """
 import logging
 from pathlib import Path
-from typing import List, NamedTuple, Optional, Sequence, Tuple, Union
+from typing import NamedTuple, Optional, Sequence, Tuple, Union
 
 import torch
 from mmengine.logging import MMLogger, print_log
 from PIL import Image, ImageOps
 from torch import Tensor, nn
 
+from .checkpoints.handover import load_encoder
+from .checkpoints.spec import EncoderSpec, encoder_options
+from .checkpoints.student import Student, read_student
 from .datasets import LoadPicture, PackPicture, ResizeAndCenterCrop, composite
 from .datasets.decoding import to_rgb
-from .encoder_spec import EncoderSpec, read_encoder
 from .errors import MilanError
 from .keyed_random import seeded_globals
 from .models import CLIPTargetGenerator, MaskedVisionTransformer
@@ -175,38 +177,40 @@ def get_model(path_or_name: Union[str, Path],
     """An encoder in eval mode, its parameters frozen.
 
     Args:
-        path_or_name: a checkpoint of this package, of mmpretrain's ViT or of the MAE family; or
-            an architecture, 'vit-s', 'vit-b', 'vit-l' or 'vit-h' (patch 16, 224 px).
+        path_or_name: a ViT of any format that :func:`read_student` knows; or an architecture,
+            'vit-s', 'vit-b', 'vit-l' or 'vit-h' (patch 16, 224 px).
         pretrained: None takes the weights of a checkpoint, and random ones for an architecture;
             True insists on weights; False takes the architecture only, with random weights.
         img_size: what pictures are brought to; None for the size of the training.
         crop_ratio: see :class:`ResizeAndCenterCrop`; 1 keeps as much of a picture as fits.
         seed: of random weights.
-        trust_checkpoint: see :func:`milan_mm.checkpoint_io.read_checkpoint`.
+        trust_checkpoint: see :func:`milan_mm.checkpoints.io.read_checkpoint`.
 
     Raises:
         MilanError: if there is no such file or architecture, or the file holds other weights.
     """
-    state = None
+    student: Optional[Student] = None
     if str(path_or_name) in ARCHITECTURES and not Path(path_or_name).exists():
         if pretrained:
             raise MilanError(f'no weights come with {path_or_name}. Give the path of a '
                              'checkpoint, or leave pretrained out for random weights')
         spec = EncoderSpec(dict(ARCHITECTURES[str(path_or_name)]), (224, 224), 16)
     else:
-        if not Path(path_or_name).expanduser().is_file():
+        if not Path(path_or_name).expanduser().exists():
             raise MilanError(f'no such checkpoint: {path_or_name}. Give the path of a .pth or '
                              f'.safetensors file, or one of {sorted(ARCHITECTURES)} for random '
                              'weights')
-        state, spec = read_encoder(path_or_name, trust_checkpoint)
+        student = read_student(path_or_name, trust_checkpoint)
+        spec = student.spec
     with seeded_globals(seed):
-        backbone = MaskedVisionTransformer(spec.arch, spec.img_size, spec.patch_size)
-        if state is None or pretrained is False:
+        backbone = MaskedVisionTransformer(
+            **encoder_options(student.encoder if student else {'ln1.weight': None}, spec))
+        if student is None or pretrained is False:
             _init_quietly(backbone)
             print_log(f'{path_or_name}: random weights (seed {seed}), nothing is trained',
                       logger='current', level=logging.WARNING)
-    if state is not None and pretrained is not False:
-        _load(backbone, state, str(path_or_name))
+    if student is not None and pretrained is not False:
+        print_log(load_encoder(backbone, student), logger='current')
     model = FeatureExtractor(
         backbone, img_size or spec.img_size, spec.pixel_mean, spec.pixel_std, crop_ratio)
     return model.requires_grad_(False).eval()
@@ -260,19 +264,3 @@ def _init_quietly(backbone: MaskedVisionTransformer) -> None:
         backbone.init_weights()
     finally:
         logger.setLevel(level)
-
-
-def _load(backbone: nn.Module, state: dict, source: str) -> None:
-    own = backbone.state_dict()
-    missing: List[str] = sorted(set(own) - set(state))
-    left_over = sorted(set(state) - set(own))
-    if missing or left_over:
-        raise MilanError(
-            f'{source} does not hold this encoder: missing {missing[:4] or "nothing"}, left over '
-            f'{left_over[:4] or "nothing"}. Expected exactly the weights of a ViT with a CLS '
-            'token and a final norm')
-    for key, value in state.items():
-        if value.shape != own[key].shape:
-            raise MilanError(f'{source}: {key} has shape {tuple(value.shape)}, expected '
-                             f'{tuple(own[key].shape)}')
-    backbone.load_state_dict(state, strict=True)

@@ -9,7 +9,7 @@ import torch
 from mmengine.logging import HistoryBuffer
 from safetensors.torch import save_file
 
-from milan_mm.checkpoint_io import read_checkpoint, state_of, write_atomically
+from milan_mm.checkpoints.io import read_checkpoint, state_of, write_atomically
 from milan_mm.errors import MilanError
 
 

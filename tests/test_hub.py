@@ -9,8 +9,8 @@ from safetensors.torch import save_file
 
 import milan_mm
 from milan_mm import MilanError
-from milan_mm.encoder_spec import read_encoder
-from milan_mm.engine.naming import to_published
+from milan_mm.checkpoints.naming import to_published
+from milan_mm.checkpoints.student import read_student
 from milan_mm.hub import get_teacher, random_like
 from milan_mm.models.encoder import ARCHITECTURES
 from milan_mm.models.positions import sincos_positions
@@ -104,19 +104,21 @@ def test_published_naming_without_description(tmp_path, nested):
                   'head.weight': torch.ones(2, 32)})
     torch.save(dict(model=state) if nested else state, tmp_path / 'published.pth')
     with logged() as messages:
-        loaded, spec = read_encoder(tmp_path / 'published.pth')
+        student = read_student(tmp_path / 'published.pth')
+    loaded, spec = student.encoder, student.spec
     assert spec.img_size == SIZE and spec.patch_size == PATCH  # not square, yet found
     assert spec.arch == dict(ARCH, num_heads=1)
     assert spec.pixel_mean == (123.675, 116.28, 103.53)
     assert all(torch.equal(loaded[k], v) for k, v in encoder.state_dict().items())
     said = ' '.join(messages)
-    assert 'does not describe' in said and '1 heads' in said and 'head.weight' in said
+    assert 'does not describe' in said and '1 heads' in said
+    assert 'head.weight' in student.beside
     assert milan_mm.get_model(tmp_path / 'published.pth').dim == 32
 
 
 def test_heads_of_the_known_sizes(tmp_path):
     """ViT-H has 16 heads of 80: width / 64 would give another network without any error."""
-    from milan_mm.encoder_spec import _inferred_spec
+    from milan_mm.checkpoints.spec import _inferred_spec
     for arch in ARCHITECTURES.values():
         width = arch['embed_dims']
         state = {
@@ -159,7 +161,7 @@ def test_files_that_are_no_encoder(tmp_path):
     with pytest.raises(MilanError, match='no such checkpoint.*vit-b'):
         milan_mm.get_model('vit-z')
     save_file({'visual.proj': torch.ones(2)}, tmp_path / 'clip.safetensors')
-    with pytest.raises(MilanError, match='holds no encoder of this kind.*visual.proj'):
+    with pytest.raises(MilanError, match='holds no encoder of a known kind.*visual.proj'):
         milan_mm.get_model(tmp_path / 'clip.safetensors')
 
 

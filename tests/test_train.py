@@ -6,7 +6,7 @@ import pytest
 import torch
 from conftest import ROOT, TINY_VIT, run_tool
 
-from milan_mm.checkpoint_io import read_checkpoint
+from milan_mm.checkpoints.io import read_checkpoint
 
 SMALL = [
     'model.backbone.img_size=32', 'train_dataloader.num_workers=0',
@@ -110,8 +110,8 @@ def test_mae_starts_from_milan(trained, picture_folder, tmp_path):
                    '--work-dir', tmp_path, '--epochs', 1, '--init-from',
                    trained[0] / 'epoch_5.pth', '--cfg-options', *SMALL,
                    'train_dataloader.batch_size=12')
-    # 2 blocks of 12 tensors, CLS, 2 of patch map, 2 of the norm
-    assert '29 of 29 encoder tensors (100 %) came from' in out
+    # 2 blocks of 12 tensors, CLS, positions, 2 of patch map, 2 of the norm
+    assert '30 of 30 encoder tensors (100 %) came from' in out
     assert 'the decoder starts fresh' in out
 
 

@@ -8,7 +8,7 @@ import argparse
 import json
 import sys
 
-from milan_mm.checkpoint_io import write_atomically
+from milan_mm.checkpoints.io import write_atomically
 from milan_mm.engine.cli import run_tool
 from milan_mm.evaluation.cli import add_encoder_arguments, build_extractor
 from milan_mm.evaluation.evaluate import Options, evaluate, find_splits, summary

@@ -3,9 +3,10 @@
 
 onedl-mmpretrain 1.3.6 logs "Line NMS is not compiled" to stdout, onedl-mmcv 2.3.6 warns of
 ``MultiScaleDeformableAttention``. Pretraining needs neither; tools/doctor.py tells which ops are
-there.
+there. onedl-mmpretrain prints "Could not import OneDL" where a commercial package is missing.
 """
 import contextlib
+import io
 import logging
 import warnings
 from typing import Iterator
@@ -15,15 +16,19 @@ from mmengine.logging import MMLogger
 
 @contextlib.contextmanager
 def quiet_import() -> Iterator[None]:
-    """Within it, mmengine's logger shows errors alone, and that one warning is not shown."""
+    """Within it, mmengine's logger shows errors alone, and those lines are not shown."""
+    printed = io.StringIO()
     logger = MMLogger.get_current_instance()
     levels = [logger.level, *(handler.level for handler in logger.handlers)]
     try:
         for part in (logger, *logger.handlers):
             part.setLevel(logging.ERROR)
-        with warnings.catch_warnings():
+        with warnings.catch_warnings(), contextlib.redirect_stdout(printed):
             warnings.filterwarnings('ignore', message='Fail to import ``MultiScaleDeformable')
             yield
     finally:
+        for line in printed.getvalue().splitlines():
+            if not line.startswith('Could not import OneDL'):
+                print(line)
         for part, level in zip((logger, *logger.handlers), levels):
             part.setLevel(level)

@@ -8,7 +8,7 @@ from typing import Any
 
 from mmengine.runner import CheckpointLoader
 
-from ..checkpoint_io import read_checkpoint
+from ..checkpoints.io import read_checkpoint
 
 
 def install_safe_loading(trust: bool = False) -> None:

@@ -22,10 +22,10 @@ class RunSummaryHook(Hook):
     def before_train(self, runner: Any) -> None:
         loader = runner.train_dataloader
         check_batches(loader)
+        epochs = f', {runner.max_epochs} epochs' if runner.train_loop.max_epochs > 1 else ''
         runner.logger.info(
             f'data: {len(loader.dataset)} pictures in {getattr(loader.dataset, "data_root", "?")}, '
-            f'{len(loader)} batches an epoch, {runner.max_epochs} epochs, '
-            f'{runner.max_iters} batches in all')
+            f'{len(loader)} batches an epoch{epochs}, {runner.max_iters} batches in all')
 
     def after_train_iter(self,
                          runner: Any,
@@ -135,6 +135,12 @@ def describe_encoder(model: torch.nn.Module) -> dict:
         encoder=dict(
             arch={name: int(arch[name]) for name in names},
             img_size=tuple(int(side) for side in encoder.img_size),
-            patch_size=int(encoder.patch_size)),
+            patch_size=int(encoder.patch_size),
+            **_activation(encoder)),
         pixel_mean=pixels.mean.flatten().tolist() if normalised else [0.0] * 3,
         pixel_std=pixels.std.flatten().tolist() if normalised else [1.0] * 3)
+
+
+def _activation(encoder: torch.nn.Module) -> dict:
+    quick = any(type(part).__name__ == 'QuickGELU' for part in encoder.modules())
+    return dict(quick_gelu=True) if quick else {}

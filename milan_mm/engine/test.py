@@ -10,7 +10,8 @@ from ..compat.gloo_launch import init_gloo_where_no_cuda
 from ..compat.safe_load import install_safe_loading
 from ..errors import MilanError
 from .cli import add_runner_options
-from .train import read_config
+from .data_paths import check_data, move_data
+from .train import forget_start, read_config
 
 
 def test_parser(description: str) -> argparse.ArgumentParser:
@@ -41,7 +42,9 @@ def test(args: argparse.Namespace) -> dict:
     cfg.launcher, cfg.load_from = args.launcher, args.checkpoint
     cfg.work_dir = args.work_dir or cfg.get('work_dir') or f'work_dirs/{Path(args.config).stem}'
     if args.data_root:
-        cfg.test_dataloader.dataset.data_root = args.data_root
+        move_data(cfg, args.data_root)
+    forget_start(cfg)
+    check_data(cfg, ('test_dataloader', ))
     install_safe_loading(args.trust_checkpoint)
     init_gloo_where_no_cuda(cfg)
     return Runner.from_cfg(cfg).test()

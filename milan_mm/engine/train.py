@@ -15,11 +15,12 @@ from mmengine.runner import Runner
 
 from ..compat.gloo_launch import init_gloo_where_no_cuda
 from ..compat.safe_load import install_safe_loading
-from ..datasets import find_pictures
 from ..errors import MilanError
 from .batch import apply_plan, plan_batch
 from .cli import add_runner_options
+from .data_paths import check_data, move_data
 from .hooks import check_batches
+from .schedule import set_length
 
 
 def train_parser(description: str) -> argparse.ArgumentParser:
@@ -29,8 +30,10 @@ def train_parser(description: str) -> argparse.ArgumentParser:
     add_runner_options(parser)
     parser.add_argument('--epochs', type=int, help='train for so many epochs; warm-up and schedule '
                         'shrink or grow with them')
+    parser.add_argument('--iters', type=int, help='the same for configs that count iterations')
     parser.add_argument('--init-from', metavar='CHECKPOINT',
-                        help='start encoder (and decoder, if it fits) from an earlier run')
+                        help='start the encoder (in pretraining the decoder too, if it fits) from '
+                        'an earlier run, or from weights of timm, Hugging Face, CLIP, MAE, DINOv2')
     parser.add_argument('--resume', nargs='?', const='auto', metavar='CHECKPOINT',
                         help='continue a stopped run; without a value, from its latest checkpoint')
     parser.add_argument('--amp', action='store_true', help='mixed precision')
@@ -81,14 +84,11 @@ def merge_arguments(cfg: Config, args: argparse.Namespace) -> Config:
     if args.cfg_options:
         cfg.merge_from_dict(args.cfg_options)
     if args.data_root:
-        cfg.train_dataloader.dataset.data_root = args.data_root
-    if args.epochs:
-        set_epochs(cfg, args.epochs)
+        move_data(cfg, args.data_root)
+    if args.epochs is not None or args.iters is not None:
+        set_length(cfg, args.epochs or 0, args.iters or 0)
     if args.init_from:
-        if not Path(args.init_from).expanduser().is_file():
-            raise MilanError(f'--init-from: no such file: {args.init_from}')
-        cfg.model.init_from = args.init_from
-        cfg.model.trust_init_from = args.trust_checkpoint
+        start_from(cfg, args.init_from, args.trust_checkpoint)
     if args.resume:
         cfg.resume = True
         cfg.load_from = None if args.resume == 'auto' else args.resume
@@ -98,23 +98,28 @@ def merge_arguments(cfg: Config, args: argparse.Namespace) -> Config:
     return cfg
 
 
-def set_epochs(cfg: Config, epochs: int) -> None:
-    """Another number of epochs, every scheduler's begin and end moving in proportion."""
-    if epochs < 1:
-        raise MilanError(f'--epochs must be at least 1, got {epochs}')
-    old = cfg.train_cfg.max_epochs
-    cfg.train_cfg.max_epochs = epochs
-    schedulers = cfg.get('param_scheduler') or []
-    if isinstance(schedulers, dict):  # mmengine takes a single one without a list
-        schedulers = [schedulers]
-    for scheduler in schedulers:
-        for key in ('begin', 'end'):
-            if key in scheduler:
-                scheduler[key] = round(scheduler[key] * epochs / old)
-        if 'T_max' in scheduler:
-            scheduler['T_max'] = scheduler.get('end', epochs) - scheduler.get('begin', 0)
-    kept = [s for s in schedulers if s.get('end', epochs) > s.get('begin', 0)]
-    cfg.param_scheduler = kept
+def start_from(cfg: Config, checkpoint: str, trust: bool) -> None:
+    """``--init-from``: a pretraining's student, or a finetuning's backbone.
+
+    Raises:
+        MilanError: if there is no such file or the config's model takes none.
+    """
+    if not Path(checkpoint).expanduser().exists():
+        raise MilanError(f'--init-from: no such file: {checkpoint}')
+    start = cfg.model.get('backbone', {}).get('init_cfg') or {}
+    if str(start.get('type', '')).endswith('PretrainedViT'):
+        start.update(checkpoint=checkpoint, trust=trust)
+    elif cfg.model.get('type', '').endswith('MILAN'):
+        cfg.model.update(init_from=checkpoint, trust_init_from=trust)
+    else:
+        raise MilanError("--init-from: this config's backbone takes no checkpoint; give it "
+                         "init_cfg=dict(type='milan_mm.PretrainedViT', checkpoint=None)")
+
+
+def forget_start(cfg: Config) -> None:
+    """Takes out where the backbone started from: a checkpoint of the whole model follows."""
+    if cfg.model.get('backbone', {}).get('init_cfg'):
+        cfg.model.backbone.init_cfg = None
 
 
 def set_amp(cfg: Config, asked: bool) -> None:
@@ -128,13 +133,6 @@ def set_amp(cfg: Config, asked: bool) -> None:
         wrapper.pop('dtype', None)
         wrapper.pop('loss_scale', None)
         print_log('mixed precision is off: it needs a CUDA device, and this run is on the CPU')
-
-
-def check_data(cfg: Config) -> None:
-    """The folder is there and holds pictures: known at once, not after the teacher is loaded."""
-    dataset = cfg.train_dataloader.dataset
-    if dataset.get('type', '').endswith('PictureFolder'):
-        find_pictures(Path(dataset.data_root).expanduser(), at_least_one=True)
 
 
 def world_size(launcher: str) -> int:

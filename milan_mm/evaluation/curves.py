@@ -8,7 +8,7 @@ from typing import Dict, List, NamedTuple, Optional, Sequence, Tuple, Union
 import numpy as np
 from matplotlib.figure import Figure
 
-from ..checkpoint_io import write_atomically
+from ..checkpoints.io import write_atomically
 from ..errors import MilanError
 
 

@@ -19,7 +19,7 @@ from typing import Any, BinaryIO, Dict, List, Sequence, Tuple, Union
 import numpy as np
 import torch
 
-from ..checkpoint_io import write_atomically
+from ..checkpoints.io import write_atomically
 from ..errors import MilanError
 from ..hub import Extractor
 from .features import evaluation_mode, picture_folder, stream_features

@@ -9,7 +9,7 @@ import torch
 from safetensors import safe_open
 from torch import Tensor, nn
 
-from ..engine.naming import to_openmmlab, to_published
+from ..checkpoints.naming import to_openmmlab, to_published
 from ..errors import MilanError
 from ..models import MILAN
 from ..models.masking import num_visible

@@ -12,6 +12,7 @@ from ..errors import MilanError
 from ..registry import MODELS
 from ..structures import gather_tokens
 from .positions import sincos_positions
+from .starts_pretrained import StartsPretrained
 
 # The four sizes of the ViT papers. mmpretrain's own 's' is another network (768 wide, 8 blocks).
 ARCHITECTURES = {
@@ -23,11 +24,11 @@ ARCHITECTURES = {
 
 
 @MODELS.register_module()
-class MaskedVisionTransformer(VisionTransformer):
+class MaskedVisionTransformer(StartsPretrained, VisionTransformer):
     """The encoder: mmpretrain's ``VisionTransformer`` on CLS and visible patches (Sec. 3.1).
 
-    Positions are fixed sine-cosine ones. Without ``visible`` it is the plain ViT, so the trained
-    encoder serves classification, detection and segmentation as it is.
+    Without ``visible`` it is the plain ViT, so the trained encoder serves classification and
+    segmentation as it is, by ``init_cfg=dict(type='milan_mm.PretrainedViT', checkpoint=...)``.
 
     Args:
         arch: 'vit-s', 'vit-b', 'vit-l', 'vit-h', or a dict with ``embed_dims``, ``num_layers``,
@@ -35,10 +36,16 @@ class MaskedVisionTransformer(VisionTransformer):
         img_size: height and width in pixels, or one number for a square.
         patch_size: side of a patch in pixels.
         out_type: what :meth:`forward` gives without ``visible``; see ``VisionTransformer``.
+        positions: 'fixed' sine-cosine ones, as in pretraining; or 'learned', which start as
+            those or as the checkpoint's and are trained, as in finetuning.
         **kwargs: as of ``VisionTransformer``.
 
     Raises:
         MilanError: if the patches do not tile the picture or the architecture is unknown.
+
+    Attributes:
+        new_parameters, unused_parameters: regular expressions of what a pretrained encoder cannot
+            have for this ViT (the norm after pooling), and of what this ViT has no place for.
     """
 
     def __init__(self,
@@ -46,6 +53,7 @@ class MaskedVisionTransformer(VisionTransformer):
                  img_size: Union[int, Tuple[int, int]] = 224,
                  patch_size: int = 16,
                  out_type: str = 'raw',
+                 positions: str = 'fixed',
                  **kwargs: Any) -> None:
         if isinstance(arch, str):
             if arch not in ARCHITECTURES:
@@ -53,6 +61,8 @@ class MaskedVisionTransformer(VisionTransformer):
                                  f'{sorted(ARCHITECTURES)}, or give a dict of widths and depths')
             arch = ARCHITECTURES[arch]
         check_tiling(img_size, patch_size)
+        if positions not in ('fixed', 'learned'):
+            raise MilanError(f"positions must be 'fixed' or 'learned', got {positions!r}")
         super().__init__(
             arch=dict(arch),
             img_size=img_size,
@@ -61,9 +71,11 @@ class MaskedVisionTransformer(VisionTransformer):
             **kwargs)
         make_drop_path_traceable(self)
         make_ffn_traceable(self)
-        self.patch_size = patch_size
-        self.pos_embed.requires_grad_(False)
+        self.patch_size, self.positions = patch_size, positions
+        self.pos_embed.requires_grad_(positions == 'learned' and self.pos_embed.requires_grad)
         self.reset_positions()
+        self.new_parameters = (r'ln2\..*', )
+        self.unused_parameters = (r'ln[12]\..*', ) if not self.final_norm else (r'ln2\..*', )
 
     @property
     def grid_size(self) -> Tuple[int, int]:
@@ -75,17 +87,14 @@ class MaskedVisionTransformer(VisionTransformer):
         self.pos_embed.copy_(sincos_positions(self.embed_dims, self.grid_size))
 
     @torch.no_grad()
-    def init_weights(self) -> None:
+    def init_fresh(self) -> None:
         """MAE's initialisation, which MILAN keeps: Xavier for every linear map."""
-        super().init_weights()
-        if isinstance(self.init_cfg, dict) and self.init_cfg.get('type', '').endswith(
-                'Pretrained'):
-            return
         self.reset_positions()
         self.layers.apply(init_transformer)
         patch_map = self.patch_embed.projection
         nn.init.xavier_uniform_(patch_map.weight.view(patch_map.weight.shape[0], -1))
-        nn.init.zeros_(patch_map.bias)
+        if patch_map.bias is not None:
+            nn.init.zeros_(patch_map.bias)
         nn.init.normal_(self.cls_token, std=.02)
 
     def forward(self, x: Tensor, visible: Optional[Tensor] = None) -> Any:
@@ -103,7 +112,7 @@ class MaskedVisionTransformer(VisionTransformer):
             return super().forward(x)
         patches = self.patch_embed(x)[0] + self.pos_embed[:, 1:]
         cls = (self.cls_token + self.pos_embed[:, :1]).expand(x.shape[0], -1, -1)
-        tokens = torch.cat([cls, gather_tokens(patches, visible)], dim=1)
+        tokens = self.pre_norm(torch.cat([cls, gather_tokens(patches, visible)], dim=1))
         for layer in self.layers:
             tokens = layer(tokens)
         return self.ln1(tokens)

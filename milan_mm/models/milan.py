@@ -9,7 +9,7 @@ from mmpretrain.models import BaseSelfSupervisor
 from mmpretrain.structures import DataSample
 from torch import Tensor, nn
 
-from ..engine.handover import load_student
+from ..checkpoints.handover import load_student
 from ..errors import MilanError
 from ..registry import MODELS
 

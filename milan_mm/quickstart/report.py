@@ -12,7 +12,7 @@ from typing import Any, Callable, List, Optional
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
-from ..checkpoint_io import write_atomically
+from ..checkpoints.io import write_atomically
 from ..errors import MilanError
 from ..evaluation.curves import Run, read_run
 from ..visualization.charts import Bars, Curves, Series, axis_end, bar_chart, curve_chart

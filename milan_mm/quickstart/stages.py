@@ -10,7 +10,7 @@ import time
 from pathlib import Path
 from typing import Callable, Dict, List, NamedTuple, Optional
 
-from ..checkpoint_io import write_atomically
+from ..checkpoints.io import write_atomically
 from ..errors import MilanError
 from .pictures import make_pictures
 from .report import write_report

@@ -6,9 +6,9 @@ from typing import NamedTuple, Sequence, Tuple, Union
 import torch
 from torch import Tensor
 
-from ..checkpoint_io import read_checkpoint, state_of
+from ..checkpoints.io import read_checkpoint, state_of
+from ..checkpoints.student import mismatch
 from ..datasets import LoadPicture, PackPicture, ResizeAndCenterCrop
-from ..engine.handover import mismatch
 from ..engine.train import read_config
 from ..errors import MilanError
 from ..keyed_random import sample_key

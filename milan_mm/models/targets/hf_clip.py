@@ -7,7 +7,7 @@ from typing import Dict, NamedTuple, Tuple
 import torch
 from torch import Tensor
 
-from ...checkpoint_io import read_checkpoint
+from ...checkpoints.io import read_checkpoint
 from ...errors import MilanError
 
 _RENAMES = {
@@ -58,12 +58,24 @@ def read_hf_clip_folder(folder: Path) -> HFClip:
         raise MilanError(f'{folder} holds config.json but no {" or ".join(_WEIGHTS)}; a folder '
                          'of several shards must be saved as one file first')
     size = vision.get('image_size', 224)
+    state = rename_hf_clip(read_checkpoint(weights[0]), str(weights[0]), projection=True)
     return HFClip(
-        _rename(read_checkpoint(weights[0]), str(weights[0])), activation == 'quick_gelu',
+        state, activation == 'quick_gelu',
         vision.get('num_attention_heads', 12), (size, size))
 
 
-def _rename(state: Dict[str, Tensor], name: str) -> Dict[str, Tensor]:
+def rename_hf_clip(state: Dict[str, Tensor], name: str,
+                   projection: bool = False) -> Dict[str, Tensor]:
+    """The image tower's tensors in OpenAI's names.
+
+    Args:
+        state: in Hugging Face's names.
+        name: what to call the source in an error.
+        projection: whether the projection into CLIP's space must be there.
+
+    Raises:
+        MilanError: if the projection is missing.
+    """
     renamed: Dict[str, Tensor] = {}
     for key, value in state.items():
         if not key.startswith('vision_model.') or key.endswith('position_ids'):
@@ -72,10 +84,11 @@ def _rename(state: Dict[str, Tensor], name: str) -> Dict[str, Tensor]:
         for theirs, ours in _RENAMES.items():
             key = key.replace(theirs, ours)
         renamed[key] = value
-    if 'visual_projection.weight' not in state:
+    if projection and 'visual_projection.weight' not in state:
         raise MilanError(f'{name} has no visual_projection.weight: MILAN\'s target is the '
                          'projected feature. Save CLIPModel or CLIPVisionModelWithProjection')
-    renamed['proj'] = state['visual_projection.weight'].T.contiguous()
+    if projection:
+        renamed['proj'] = state['visual_projection.weight'].T.contiguous()
     for key in [k for k in renamed if '.self_attn.q_proj.' in k]:
         block, kind = key.split('.self_attn.q_proj.')
         parts = [renamed.pop(f'{block}.self_attn.{p}_proj.{kind}') for p in 'qkv']

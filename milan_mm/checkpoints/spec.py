@@ -1,25 +1,24 @@
 # SPDX-License-Identifier: Apache-2.0
-"""From a checkpoint to an encoder's weights and sizes; nothing in the file is executed."""
+"""What must be known of an encoder beside its weights: told by its file, or inferred."""
 import json
 import logging
 import math
-import re
 from pathlib import Path
-from typing import Any, Dict, NamedTuple, Optional, Sequence, Tuple, Union
+from typing import Any, Dict, NamedTuple, Optional, Sequence, Tuple
 
 import torch
 from mmengine.logging import print_log
 from safetensors import safe_open
 from torch import Tensor
 
-from .checkpoint_io import read_checkpoint, state_of
-from .engine.naming import to_openmmlab
-from .errors import MilanError
-from .models.encoder import ARCHITECTURES
-from .models.positions import sincos_positions
+from ..errors import MilanError
+from ..models.encoder import ARCHITECTURES
+from ..models.positions import sincos_positions
+from .io import is_torchscript
 
 IMAGENET_MEAN = (123.675, 116.28, 103.53)
 IMAGENET_STD = (58.395, 57.12, 57.375)
+_ARCH = ('embed_dims', 'num_layers', 'num_heads', 'feedforward_channels')
 
 
 class EncoderSpec(NamedTuple):
@@ -30,59 +29,97 @@ class EncoderSpec(NamedTuple):
         img_size: height and width in pixels its positions are for.
         patch_size: side of a patch in pixels.
         pixel_mean, pixel_std: per channel (RGB), in 0..255.
+        quick_gelu: whether its MLPs use CLIP's QuickGELU; None if the file does not say.
     """
     arch: Dict[str, int]
     img_size: Tuple[int, int]
     patch_size: int
     pixel_mean: Sequence[float] = IMAGENET_MEAN
     pixel_std: Sequence[float] = IMAGENET_STD
+    quick_gelu: Optional[bool] = False
+
+    @property
+    def grid(self) -> Tuple[int, int]:
+        """Rows and columns of patches."""
+        return tuple(side // self.patch_size for side in self.img_size)
 
 
-def read_encoder(path: Union[str, Path],
-                 trust: bool = False) -> Tuple[Dict[str, Tensor], EncoderSpec]:
-    """Reads the encoder out of a checkpoint.
+def encoder_options(encoder: Dict[str, Tensor], spec: EncoderSpec) -> Dict[str, Any]:
+    """The arguments of ``MaskedVisionTransformer`` that make a place for each of the tensors."""
+    options: Dict[str, Any] = dict(arch=spec.arch, img_size=spec.img_size,
+                                   patch_size=spec.patch_size)
+    if 'pre_norm.weight' in encoder:
+        options['pre_norm'] = True
+    if 'layers.0.attn.gamma1.weight' in encoder:
+        options['layer_scale_init_value'] = 1.0
+    if 'ln1.weight' not in encoder:
+        options['final_norm'] = False
+    if spec.quick_gelu:
+        options['layer_cfgs'] = dict(act_cfg=dict(type='mmpretrain.QuickGELU'))
+    return options
+
+
+def read_spec(path: Path, checkpoint: Dict[str, Any], encoder: Dict[str, Tensor],
+              by_folder: Optional[dict]) -> Tuple[EncoderSpec, Optional[dict]]:
+    """Sizes of an encoder.
 
     Widths, depth and patch size are read off the weights' shapes. Heads, picture size and
     pixel statistics stand in the checkpoints of this package under ``meta.milan_mm``; for other
     files they are inferred, and the log says so.
 
     Args:
-        path: of a training checkpoint, an export, or a file in mmpretrain's or MAE's naming.
-        trust: see :func:`read_checkpoint`.
+        path: of the file.
+        checkpoint: its content.
+        encoder: its encoder, in this package's names.
+        by_folder: see :func:`describe_by_folder`.
 
     Returns:
-        The encoder's state dict in mmpretrain's names without prefix, and its sizes.
+        The sizes, and the description they were taken from, if the file has one.
 
     Raises:
-        MilanError: if the file holds no ViT, or its description contradicts its weights.
+        MilanError: if the description contradicts the weights.
     """
-    path = Path(path).expanduser()
-    checkpoint = read_checkpoint(path, trust)
-    state = _encoder_state(state_of(checkpoint), str(path))
-    meta = _meta_of(checkpoint, path)
-    return state, (_inferred_spec(state, str(path)) if meta is None else
-                   _described_spec(state, meta, str(path)))
+    described = _meta_of(checkpoint, path) or by_folder
+    if described is not None:
+        return _described_spec(encoder, described, str(path)), described
+    return _inferred_spec(encoder, str(path), path), None
 
 
-def _encoder_state(state: Dict[str, Tensor], source: str) -> Dict[str, Tensor]:
-    if not any(key.startswith('backbone.') for key in state):
-        if any(key.startswith('blocks.') for key in state):
-            heads = [key for key in state if key.startswith('head.')]
-            if heads:
-                print_log(f'{source}: the classifier ({", ".join(heads)}) is left out',
-                          logger='current')
-            state = to_openmmlab({k: v for k, v in state.items() if k not in heads})
-        else:
-            state = {f'backbone.{key}': value for key, value in state.items()}
-    encoder = {key.removeprefix('backbone.'): value.float() for key, value in state.items()
-               if key.startswith('backbone.')}
-    for key in ('patch_embed.projection.weight', 'pos_embed', 'layers.0.ffn.layers.0.0.weight'):
-        if key not in encoder:
-            raise MilanError(
-                f'{source} holds no encoder of this kind: it lacks backbone.{key} (has '
-                f'{", ".join(list(state)[:3]) or "no tensors"}, …). Expected a checkpoint of '
-                "this package, of mmpretrain's VisionTransformer, or of MAE or MILAN as published")
-    return encoder
+def describe_spec(spec: EncoderSpec) -> dict:
+    """Plain values that :func:`read_spec` makes the same sizes of."""
+    encoder = dict(arch=dict(spec.arch), img_size=list(spec.img_size), patch_size=spec.patch_size)
+    if spec.quick_gelu:
+        encoder['quick_gelu'] = True
+    return dict(encoder=encoder, pixel_mean=list(spec.pixel_mean), pixel_std=list(spec.pixel_std))
+
+
+def describe_by_folder(config: dict, pixels: dict, source: str) -> dict:
+    """What a Hugging Face folder says of its ViT, as this package's checkpoints describe theirs.
+
+    Args:
+        config: of ``config.json``.
+        pixels: of ``preprocessor_config.json``; empty if there is none.
+        source: the folder.
+    """
+    config = config.get('vision_config') or config
+    side = config.get('image_size', 224)
+    act = config.get('hidden_act', 'gelu')
+    if act not in ('gelu', 'quick_gelu'):
+        raise MilanError(f'{source}/config.json says hidden_act={act!r}; expected gelu or '
+                         'quick_gelu')
+    try:
+        hidden = config.get('intermediate_size') or config['hidden_size'] * config['mlp_ratio']
+        return dict(
+            encoder=dict(
+                arch=dict(zip(_ARCH, (config['hidden_size'], config['num_hidden_layers'],
+                                      config['num_attention_heads'], hidden))),
+                img_size=[side, side] if isinstance(side, int) else side,
+                patch_size=config['patch_size'], quick_gelu=act == 'quick_gelu'),
+            pixel_mean=[255 * v for v in pixels['image_mean']] if pixels else IMAGENET_MEAN,
+            pixel_std=[255 * v for v in pixels['image_std']] if pixels else IMAGENET_STD)
+    except (KeyError, TypeError) as error:
+        raise MilanError(f'{source}/config.json does not describe a ViT ({type(error).__name__}: '
+                         f'{error})') from error
 
 
 def _meta_of(checkpoint: Dict[str, Any], path: Path) -> Optional[dict]:
@@ -104,7 +141,7 @@ def _meta_of(checkpoint: Dict[str, Any], path: Path) -> Optional[dict]:
 def _shapes(state: Dict[str, Tensor]) -> Tuple[Dict[str, int], int, int]:
     """Architecture without heads, patch size, and number of patches, off the shapes."""
     width, _, patch, _ = state['patch_embed.projection.weight'].shape
-    depth = len({m.group(1) for m in (re.match(r'layers\.(\d+)\.', k) for k in state) if m})
+    depth = len({k.split('.')[1] for k in state if k.startswith('layers.')})
     arch = dict(embed_dims=width, num_layers=depth,
                 feedforward_channels=state['layers.0.ffn.layers.0.0.weight'].shape[0])
     return arch, patch, state['pos_embed'].shape[1] - 1
@@ -114,26 +151,27 @@ def _described_spec(state: Dict[str, Tensor], meta: dict, source: str) -> Encode
     encoder = meta['encoder']
     try:
         spec = EncoderSpec(
-            {name: int(encoder['arch'][name]) for name in
-             ('embed_dims', 'num_layers', 'num_heads', 'feedforward_channels')},
+            {name: int(encoder['arch'][name]) for name in _ARCH},
             tuple(int(side) for side in encoder['img_size']), int(encoder['patch_size']),
-            tuple(float(v) for v in meta['pixel_mean']), tuple(float(v) for v in meta['pixel_std']))
+            tuple(float(v) for v in meta['pixel_mean']), tuple(float(v) for v in meta['pixel_std']),
+            bool(encoder.get('quick_gelu', False)))
         sound = (len(spec.img_size) == 2 and len(spec.pixel_mean) == len(spec.pixel_std) == 3
                  and min(spec.pixel_std) > 0 and min(spec.arch.values()) > 0)
     except (KeyError, TypeError, ValueError) as error:
         raise MilanError(f'{source}: its description is not understood ({type(error).__name__}: '
                          f'{error}); was it written by another version?') from error
     arch, patch, patches = _shapes(state)
-    grid = tuple(side // patch for side in spec.img_size)
     described = {k: v for k, v in spec.arch.items() if k != 'num_heads'}
-    if (not sound or described != arch or spec.patch_size != patch or math.prod(grid) != patches
+    sound = sound and spec.patch_size == patch and math.prod(spec.grid) == patches
+    if (not sound or described != arch
             or arch['embed_dims'] % spec.arch['num_heads']):
         raise MilanError(f'{source}: its description ({encoder}) contradicts its weights ({arch}, '
                          f'patch {patch}, {patches} positions). Was the file put together by hand?')
     return spec
 
 
-def _inferred_spec(state: Dict[str, Tensor], source: str) -> EncoderSpec:
+def _inferred_spec(state: Dict[str, Tensor], source: str,
+                   path: Optional[Path] = None) -> EncoderSpec:
     arch, patch, patches = _shapes(state)
     width = arch['embed_dims']
     # Heads cannot be read off shapes. ViT-H's are 80 wide, those of the other sizes 64.
@@ -144,7 +182,12 @@ def _inferred_spec(state: Dict[str, Tensor], source: str) -> EncoderSpec:
         raise MilanError(f'{source} does not say how many heads its encoder has, and a width of '
                          f'{width} is no multiple of 64')
     grid = _grid_of(state['pos_embed'], source)
-    spec = EncoderSpec(arch, (grid[0] * patch, grid[1] * patch), patch)
+    # A norm before the blocks is CLIP's mark; only OpenAI published TorchScript archives, with
+    # QuickGELU. Of other CLIP files the activation is unknown.
+    quick_gelu: Optional[bool] = False
+    if 'pre_norm.weight' in state:
+        quick_gelu = True if path is not None and is_torchscript(path) else None
+    spec = EncoderSpec(arch, (grid[0] * patch, grid[1] * patch), patch, quick_gelu=quick_gelu)
     print_log(
         f'{source} does not describe its encoder. Inferred from the weights: {arch}, patch '
         f'{patch}, picture {spec.img_size}. Assumed: '
@@ -161,7 +204,7 @@ def _grid_of(positions: Tensor, source: str) -> Tuple[int, int]:
     others = [(r, patches // r) for r in range(1, patches + 1) if patches % r == 0]
     if width % 4 == 0:
         for grid in square + others:
-            if torch.allclose(positions[0], sincos_positions(width, grid)[0], atol=2e-3):
+            if torch.allclose(positions[0].float(), sincos_positions(width, grid)[0], atol=2e-3):
                 return grid
     if square:
         return square[0]

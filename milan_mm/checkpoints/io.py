@@ -18,7 +18,7 @@ import torch
 from mmengine.logging import HistoryBuffer
 from torch import Tensor
 
-from .errors import MilanError
+from ..errors import MilanError
 
 try:
     from numpy._core import multiarray

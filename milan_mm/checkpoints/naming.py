@@ -1,0 +1,177 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The same ViT under the names of each library, as tables.
+
+Inside this package an encoder's tensors carry mmpretrain's names without a prefix
+(``layers.0.ln1.weight``). A :class:`Naming` says what another library calls them, which tensors
+beside the encoder may be there, and which no ViT of this package has a place for.
+"""
+import re
+from typing import Dict, List, NamedTuple, Optional, Tuple
+
+from torch import Tensor
+
+
+class Naming(NamedTuple):
+    """How one library names a ViT.
+
+    Attributes:
+        blocks: what stands before a block's number.
+        inner: (theirs, ours) names of modules or parameters inside a block.
+        outer: the same around the blocks.
+        beside: regular expressions of tensors that belong to no encoder (a decoder, a head).
+        foreign: (regular expression, words) of encoder tensors that have no place here.
+        our_blocks: what stands before a block's number in this package.
+    """
+    blocks: str
+    inner: Tuple[Tuple[str, str], ...]
+    outer: Tuple[Tuple[str, str], ...]
+    beside: Tuple[str, ...] = ()
+    foreign: Tuple[Tuple[str, str], ...] = ()
+    our_blocks: str = 'layers'
+
+
+_REGISTERS = ('it has register tokens, and this ViT has none: take the variant of that model '
+              'without registers')
+_SWIGLU = 'its MLPs are gated (SwiGLU), and those of this ViT are not: take a smaller variant'
+_RELATIVE = ('relative positions belong to a detector\'s windows: convert the pretraining '
+             'checkpoint instead')
+
+MMPRETRAIN = Naming(
+    blocks='layers',
+    inner=tuple((name, name) for name in ('ln1', 'attn.qkv', 'attn.proj', 'ln2', 'ffn.layers.0.0',
+                                          'ffn.layers.1', 'attn.gamma1', 'ffn.gamma2')),
+    outer=tuple((name, name) for name in ('cls_token', 'pos_embed', 'patch_embed.projection',
+                                          'pre_norm', 'ln1', 'ln2')),
+    foreign=((r'layers\.\d+\.attn\.rel_pos_[hw]', _RELATIVE), (r'register\w*', _REGISTERS),
+             (r'layers\.\d+\.ffn\.w12\..*', _SWIGLU)))
+
+# timm's names, which the published checkpoints of MAE, MILAN and DINOv2 share.
+TIMM = Naming(
+    blocks='blocks',
+    inner=(('norm1', 'ln1'), ('attn.qkv', 'attn.qkv'), ('attn.proj', 'attn.proj'),
+           ('norm2', 'ln2'), ('mlp.fc1', 'ffn.layers.0.0'), ('mlp.fc2', 'ffn.layers.1'),
+           ('ls1.gamma', 'attn.gamma1.weight'), ('ls2.gamma', 'ffn.gamma2.weight')),
+    outer=(('cls_token', 'cls_token'), ('pos_embed', 'pos_embed'),
+           ('patch_embed.proj', 'patch_embed.projection'), ('norm_pre', 'pre_norm'),
+           ('norm', 'ln1'), ('fc_norm', 'ln2')),
+    beside=(r'decoder_.*', r'mask_token', r'head\..*', r'head_dist\..*'),
+    foreign=((r'reg(ister)?_tokens?', _REGISTERS), (r'blocks\.\d+\.mlp\.w\d+\..*', _SWIGLU),
+             (r'dist_token', 'it has a distillation token, and this ViT has none')))
+
+HF = Naming(
+    blocks='encoder.layer',
+    inner=(('layernorm_before', 'ln1'), ('attention.qkv', 'attn.qkv'),
+           ('attention.output.dense', 'attn.proj'), ('layernorm_after', 'ln2'),
+           ('intermediate.dense', 'ffn.layers.0.0'), ('output.dense', 'ffn.layers.1')),
+    outer=(('embeddings.cls_token', 'cls_token'), ('embeddings.position_embeddings', 'pos_embed'),
+           ('embeddings.patch_embeddings.projection', 'patch_embed.projection'),
+           ('layernorm', 'ln1')),
+    beside=(r'pooler\..*', r'classifier\..*', r'decoder\..*', r'embeddings\.mask_token'),
+    foreign=((r'embeddings\.register_tokens', _REGISTERS), ))
+
+# DINOv2 as Hugging Face's Dinov2Model names it; only read.
+HF_DINOV2 = HF._replace(
+    inner=(('norm1', 'ln1'), ('attention.qkv', 'attn.qkv'),
+           ('attention.output.dense', 'attn.proj'), ('norm2', 'ln2'), ('mlp.fc1', 'ffn.layers.0.0'),
+           ('mlp.fc2', 'ffn.layers.1'), ('layer_scale1.lambda1', 'attn.gamma1.weight'),
+           ('layer_scale2.lambda1', 'ffn.gamma2.weight')),
+    foreign=HF.foreign + ((r'encoder\.layer\.\d+\.mlp\.weights_.*', _SWIGLU), ))
+
+# CLIP's image tower in OpenAI's and open_clip's names; only read.
+CLIP = Naming(
+    blocks='transformer.resblocks',
+    inner=(('ln_1', 'ln1'), ('attn.in_proj_weight', 'attn.qkv.weight'),
+           ('attn.in_proj_bias', 'attn.qkv.bias'), ('attn.out_proj', 'attn.proj'),
+           ('ln_2', 'ln2'), ('mlp.c_fc', 'ffn.layers.0.0'), ('mlp.c_proj', 'ffn.layers.1')),
+    outer=(('class_embedding', 'cls_token'), ('positional_embedding', 'pos_embed'),
+           ('conv1', 'patch_embed.projection'), ('ln_pre', 'pre_norm'), ('ln_post', 'ln1')),
+    beside=(r'proj', ))
+
+
+# MAE's decoder, published beside its encoder; the prompting decoder has the published names here.
+MAE_DECODER = Naming(
+    blocks='decoder_blocks',
+    our_blocks='decoder_blocks',
+    inner=TIMM.inner,
+    outer=(('decoder_norm', 'ln1'), *((name, name) for name in (
+        'mask_token', 'decoder_pos_embed', 'decoder_embed', 'decoder_pred'))))
+
+
+class Renamed(NamedTuple):
+    """A state dict sorted by what its tensors are.
+
+    Attributes:
+        ours: in this package's names.
+        beside: names of tensors that are none of an encoder's.
+        unknown: names of tensors the naming does not have.
+    """
+    ours: Dict[str, Tensor]
+    beside: List[str]
+    unknown: List[str]
+
+
+def to_ours(state: Dict[str, Tensor], naming: Naming) -> Renamed:
+    """Renames tensors into this package's names; their values are left as they are."""
+    found = Renamed({}, [], [])
+    for key, value in state.items():
+        name = _rename(key, naming.blocks, naming.our_blocks, naming.inner, naming.outer)
+        if name is not None:
+            found.ours[name] = value
+        elif any(re.fullmatch(pattern, key) for pattern in naming.beside):
+            found.beside.append(key)
+        else:
+            found.unknown.append(key)
+    return found
+
+
+def from_ours(state: Dict[str, Tensor],
+              naming: Naming) -> Tuple[Dict[str, Tensor], List[str]]:
+    """The inverse: in another library's names, and what that library has no name for."""
+    inner, outer = ([(ours, theirs) for theirs, ours in pairs]
+                    for pairs in (naming.inner, naming.outer))
+    renamed, nameless = {}, []
+    for key, value in state.items():
+        name = _rename(key, naming.our_blocks, naming.blocks, inner, outer)
+        if name is None:
+            nameless.append(key)
+        else:
+            renamed[name] = value
+    return renamed, nameless
+
+
+def why_foreign(key: str, naming: Naming) -> Optional[str]:
+    """Why this package has no place for a tensor, if that is known."""
+    return next((words for pattern, words in naming.foreign if re.fullmatch(pattern, key)), None)
+
+
+def _rename(key: str, blocks: str, new_blocks: str, inner: Tuple[Tuple[str, str], ...],
+            outer: Tuple[Tuple[str, str], ...]) -> Optional[str]:
+    match = re.fullmatch(rf'{re.escape(blocks)}\.(\d+)\.(.+)', key)
+    pairs, prefix, rest = ((inner, f'{new_blocks}.{match.group(1)}.', match.group(2)) if match else
+                           (outer, '', key))
+    for old, new in pairs:
+        if rest == old:
+            return prefix + new
+        for kind in ('.weight', '.bias'):
+            if rest == old + kind:
+                return prefix + new + kind
+    return None
+
+
+def to_published(state: Dict[str, Tensor]) -> Dict[str, Tensor]:
+    """Renames ``backbone.*`` and ``neck.*`` of a model; anything else is left out."""
+    encoder, decoder = ({k.removeprefix(p): v for k, v in state.items() if k.startswith(p)}
+                        for p in ('backbone.', 'neck.'))
+    if any(k.startswith('decoder_blocks.0.ln1.') for k in decoder):
+        decoder = from_ours(decoder, MAE_DECODER)[0]
+    return {**from_ours(encoder, TIMM)[0], **decoder}
+
+
+def to_openmmlab(state: Dict[str, Tensor]) -> Dict[str, Tensor]:
+    """The inverse: ``backbone.*`` for an encoder's tensors, ``neck.*`` for all others."""
+    found = to_ours(state, TIMM)
+    decoder = {key: state[key] for key in found.beside + found.unknown}
+    if any(k.startswith('decoder_blocks.0.attn.qkv.') for k in decoder):
+        decoder = to_ours(decoder, MAE_DECODER).ours
+    return {**{f'backbone.{k}': v for k, v in found.ours.items()},
+            **{f'neck.{k}': v for k, v in decoder.items()}}

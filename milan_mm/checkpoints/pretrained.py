@@ -1,0 +1,50 @@
+# SPDX-License-Identifier: Apache-2.0
+"""``init_cfg=dict(type='milan_mm.PretrainedViT', checkpoint=...)``: the hand-over in a config."""
+import logging
+from typing import Optional
+
+from mmengine.logging import print_log
+from torch import nn
+
+from ..errors import MilanError
+from ..models.starts_pretrained import StartsPretrained
+from ..registry import WEIGHT_INITIALIZERS
+from .handover import load_encoder
+from .student import read_student
+
+
+@WEIGHT_INITIALIZERS.register_module()
+class PretrainedViT:
+    """Starts a backbone of this package from a pretrained ViT of any known format.
+
+    Positions are resized to the backbone's grid. What the checkpoint cannot have (relative
+    positions of windows, the norm after pooling) is named as new; anything else that is missing
+    or left over is an error. The log says how many of the encoder's tensors came from the file.
+
+    Args:
+        checkpoint: see :func:`read_student`. None: random weights, and a warning that says so.
+        trust: see :func:`read_checkpoint`.
+
+    Raises:
+        MilanError: when called on a backbone that would overwrite the weights again.
+    """
+
+    def __init__(self, checkpoint: Optional[str] = None, trust: bool = False) -> None:
+        self.checkpoint, self.trust = checkpoint, trust
+
+    def __call__(self, backbone: nn.Module) -> None:
+        if not isinstance(backbone, StartsPretrained):
+            raise MilanError(
+                f'PretrainedViT serves the backbones of this package, got '
+                f'{type(backbone).__name__}: mmengine would initialise its blocks again after the '
+                "weights are loaded. Use type='milan_mm.MaskedVisionTransformer', or "
+                'tools/convert_checkpoint.py --to mmpretrain and init_cfg Pretrained')
+        if self.checkpoint is None:
+            print_log(f'{type(backbone).__name__} starts from random weights: no checkpoint was '
+                      'given (tools/train.py ... --init-from CHECKPOINT)', logger='current',
+                      level=logging.WARNING)
+            return
+        student = read_student(self.checkpoint, self.trust)
+        decoder = [f'neck.{key}' for key in student.decoder]  # has served its purpose
+        words = load_encoder(backbone, student._replace(beside=student.beside + decoder))
+        print_log(words, logger='current')

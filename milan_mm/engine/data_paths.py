@@ -1,0 +1,80 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Where a run's data lies: moved as a whole, and looked for before anything is built."""
+from pathlib import Path
+from typing import Any, Iterator, Tuple
+
+from mmengine.config import Config
+
+from ..datasets import find_pictures
+from ..errors import MilanError
+
+_LOADERS = ('train_dataloader', 'val_dataloader', 'test_dataloader')
+_EVALUATORS = ('val_evaluator', 'test_evaluator')
+
+
+def move_data(cfg: Config, root: str) -> None:
+    """Points a config at another data folder.
+
+    A config with several sets names their common folder ``data_root`` at its top; whatever lies
+    below it moves along, annotation files of the evaluators included. A pretraining config has one
+    folder of pictures.
+
+    Args:
+        cfg: changed in place.
+        root: the folder.
+    """
+    old = cfg.get('data_root')
+    if old is None:
+        for name in _LOADERS:
+            if cfg.get(name):
+                cfg[name].dataset.data_root = root
+        return
+    for name in ('data_root', *_LOADERS, *_EVALUATORS):
+        if cfg.get(name) is not None:
+            cfg[name] = _moved(cfg[name], str(old).rstrip('/'), str(root).rstrip('/'))
+
+
+def check_data(cfg: Config, loaders: Tuple[str, ...] = ('train_dataloader', 'val_dataloader')
+               ) -> None:
+    """Looks for the folders and files of the sets: known at once, not after the model is built.
+
+    Raises:
+        MilanError: naming the first that is not there.
+    """
+    for name in loaders:
+        for dataset in _datasets((cfg.get(name) or {}).get('dataset')):
+            root = Path(dataset.get('data_root') or '').expanduser()
+            if dataset.get('type', '').endswith('PictureFolder'):
+                find_pictures(root, at_least_one=True)
+                continue
+            prefixes = dataset.get('data_prefix') or {}
+            prefixes = prefixes if isinstance(prefixes, dict) else dict(img_path=prefixes)
+            for part in (dataset.get('ann_file'), *prefixes.values()):
+                if part and not (root / part).exists():
+                    raise MilanError(
+                        f'{name}: no such file or folder: {root / part}. Expected the data of '
+                        f'this config below {root or "."}; give another place with '
+                        '--data-root DIR, or other names with --cfg-options '
+                        f'{name}.dataset.<key>=...')
+
+
+def _moved(value: Any, old: str, new: str) -> Any:
+    if isinstance(value, str) and (value.rstrip('/') == old or value.startswith(old + '/')):
+        return new + value[len(old):]
+    if isinstance(value, dict):
+        for key in value:
+            value[key] = _moved(value[key], old, new)
+    elif isinstance(value, (list, tuple)):
+        return type(value)(_moved(item, old, new) for item in value)
+    return value
+
+
+def _datasets(dataset: Any) -> Iterator[dict]:
+    """A data set's config, or those it wraps (repeated, concatenated)."""
+    if not isinstance(dataset, dict):
+        return
+    inner = dataset.get('dataset') or dataset.get('datasets')
+    if inner is None:
+        yield dataset
+    for part in inner if isinstance(inner, (list, tuple)) else [inner]:
+        yield from _datasets(part)
