@@ -5,6 +5,9 @@ __version__ = '0.1.0'
 from .compat.quiet_import import quiet_import
 
 with quiet_import():
+    from .compat.mmcv_ops import install as install_mmcv_ops
+    install_mmcv_ops()  # first: mmpretrain imports what it can of mmcv.ops and mmdet
+
     from .checkpoints.pretrained import PretrainedViT
     from .compat.plain_checkpoints import PlainCheckpointHook
     from .datasets import *  # noqa: F403

@@ -8,7 +8,9 @@ import pytest
 from conftest import run_tool
 from PIL import Image
 
+from milan_mm.quickstart.report_tasks import task_sentence
 from milan_mm.quickstart.results import summarise_seeds, table
+from milan_mm.quickstart.tasks import collect_task, task_table
 
 
 @pytest.fixture(scope='module')
@@ -27,7 +29,15 @@ def test_results(quick):
         assert set(row) == {'milan', 'mae', 'random', 'teacher'}
         assert all(0 <= value <= 100 for value in row.values())
         assert set(results['style_shift'][kind]) == set(row)
-    assert set(results['seconds']) == {'pictures', 'teacher', 'milan', 'mae', 'eval'}
+    assert set(results['seconds']) == {'pictures', 'teacher', 'milan', 'mae', 'eval', 'finetune',
+                                       'scenes', 'detection', 'segmentation'}
+    assert {start: set(row) for start, row in results['finetune'].items()} == dict.fromkeys(
+        ('milan', 'mae', 'scratch'), {'top1'})
+    for task, metrics in (('detection', {'bbox_mAP', 'segm_mAP'}),
+                          ('segmentation', {'mIoU', 'aAcc'})):
+        assert {start: set(row) for start, row in results[task].items()} == dict.fromkeys(
+            ('milan', 'scratch'), metrics)
+        assert all(0 <= value <= 100 for row in results[task].values() for value in row.values())
     assert results['chance'] > 0 and results['sizes']['test_pictures'] > 0
     assert 'torch' in results['versions'] and 'linear probe' in out
     assert (work / 'report.html').stat().st_size > 50_000
@@ -35,7 +45,21 @@ def test_results(quick):
 
 def test_progress_has_an_eta(quick):
     assert 'eta' in quick[1] and 'left' in quick[1]
-    assert '[1/6] pictures' in quick[1] and '[5/6] eval' in quick[1]
+    assert '[1/10] pictures' in quick[1] and '[9/10] segmentation' in quick[1]
+
+
+def test_each_task_takes_the_whole_encoder(quick):
+    """The line that says so, in the log of every training that starts from a checkpoint."""
+    logs = quick[0] / 'logs'
+    for name in ('finetune_milan', 'finetune_mae', 'detection_milan', 'segmentation_milan'):
+        assert 'encoder tensors (100 %) came from' in (logs / f'{name}.log').read_text(), name
+    assert 'starts from random weights' in (logs / 'detection_scratch.log').read_text()
+
+
+def test_report_shows_the_tasks(quick):
+    page = (quick[0] / 'report.html').read_text()
+    assert page.count('>truth<') == 10 and page.count('>from scratch</li>') == 10
+    assert 'Detection: bbox_mAP' in page
 
 
 def test_held_out_concepts_are_held_out_in_both_styles(quick):
@@ -51,7 +75,7 @@ def test_a_second_call_runs_no_stage_again(quick):
     before = (work / 'milan/epoch_1.pth').stat().st_mtime_ns
     start = time.time()
     out = run_tool('quickstart.py', '--quick', '--work-dir', work)
-    assert out.count('finished before') == 5 and time.time() - start < 120
+    assert out.count('finished before') == 9 and time.time() - start < 120
     assert (work / 'milan/epoch_1.pth').stat().st_mtime_ns == before
 
 
@@ -76,6 +100,10 @@ def test_own_pictures(tmp_path):
     results = json.loads((tmp_path / 'work/results.json').read_text())
     assert results['sizes']['train_pictures'] + results['sizes']['test_pictures'] == 24
     assert 'style_shift' not in results and 'broken.jpg' in out
+    # Photographs without transparency: no scenes can be composed of them, and it is said how else.
+    assert 'detection' not in results and 'segmentation' not in results
+    assert set(results['skipped']) == {'scenes', 'detection', 'segmentation'}
+    assert '--coco JSON IMAGES' in out and '--ade DIR' in out
     page = (tmp_path / 'work/report.html').read_text()
     assert 'Klasse 0' in page and '<b>' not in page.split('ein Bild')[-1][:5]
 
@@ -101,3 +129,35 @@ def test_seeds_are_summarised():
     assert summary['classification']['knn']['milan_std'] == pytest.approx(8**.5)
     assert summary['seeds'] == [0, 1] and summary['seconds']['eval'] == 4
     assert '42.0 ±2.8' in table(summary)
+
+
+def test_tasks_are_read_from_their_runs(tmp_path):
+    for start, points in (('milan', (.1, .25)), ('scratch', (.05, .125))):
+        log = tmp_path / f'detection/{start}/20260101_000000/vis_data/scalars.json'
+        log.parent.mkdir(parents=True)
+        log.write_text(''.join(json.dumps({'coco/bbox_mAP': p, 'step': i}) + '\n'
+                               for i, p in enumerate(points)))
+    found = collect_task('detection', tmp_path)
+    assert found == dict(milan=dict(bbox_mAP=25.0, segm_mAP=0.0),
+                         scratch=dict(bbox_mAP=12.5, segm_mAP=0.0))
+    lines = task_table(dict(detection=found))
+    assert [line.split() for line in lines if 'bbox_mAP' in line] == [
+        ['detection,', 'bbox_mAP', '25.0', '-', '12.5']]
+    assert task_sentence(dict(detection=found)) == (
+        "From MILAN's encoder: detection 25.0 % bbox_mAP, 12.5 points more than from scratch.")
+    behind = dict(detection=dict(milan=dict(bbox_mAP=1.), scratch=dict(bbox_mAP=3.)))
+    assert '2.0 points fewer than from scratch' in task_sentence(behind)
+    assert collect_task('segmentation', tmp_path) == {}
+
+
+def test_tasks_over_seeds():
+    def one(seed, value):
+        row = dict(milan=1., mae=1., random=2., teacher=3.)
+        return dict(classification=dict(knn=row, linear=row), seconds=dict(eval=2.), seeds=[seed],
+                    finetune=dict(milan=dict(top1=value)))
+
+    summary = summarise_seeds([one(0, 10.), one(1, 14.)])
+    assert summary['finetune']['milan'] == dict(top1=12., top1_std=pytest.approx(8**.5))
+    first = one(0, 10.)
+    second = {k: v for k, v in one(1, 0.).items() if k != 'finetune'}
+    assert summarise_seeds([first, second])['finetune'] == first['finetune']

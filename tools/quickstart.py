@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The whole method on a CPU in minutes: pictures, a CLIP teacher, MILAN and MAE, the comparison.
+"""The whole chain on a CPU in minutes: pictures, a CLIP teacher, MILAN and MAE, the comparison of
+their features; then finetuning, Mask R-CNN and UperNet, from MILAN and from scratch.
 
 Without --pictures on drawings that come with the project; what was held out is what is measured.
 Results: WORK/results.json and WORK/report.html, one page that works offline.
@@ -10,7 +11,7 @@ from pathlib import Path
 
 from milan_mm.engine.cli import run_tool
 from milan_mm.quickstart.results import table
-from milan_mm.quickstart.stages import STAGES, run_quickstart
+from milan_mm.quickstart.stages import STAGES, Settings, run_quickstart
 
 
 def parse_args() -> argparse.Namespace:
@@ -23,7 +24,13 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument('--seeds', type=int, default=1, metavar='N',
                         help='repeat N times and give mean and standard deviation')
     parser.add_argument('--quick', action='store_true',
-                        help='everything in under two minutes: a smoke test, no evidence')
+                        help='everything in a few minutes: a smoke test, no evidence')
+    parser.add_argument('--full', action='store_true', help='MAE in detection and segmentation '
+                        'too, and with --seeds every task each time')
+    parser.add_argument('--coco', nargs=2, metavar=('JSON', 'IMAGES'), help='your own pictures '
+                        'with boxes and masks, for the detection')
+    parser.add_argument('--ade', metavar='DIR', help='your own pictures with label maps in '
+                        "ADE20K's folders, for the segmentation")
     parser.add_argument('--stage', nargs='+', choices=STAGES, metavar='STAGE',
                         help=f'only some of: {" ".join(STAGES)}')
     parser.add_argument('--force', action='store_true', help='start over')
@@ -33,7 +40,9 @@ def parse_args() -> argparse.Namespace:
 def main() -> None:
     args = parse_args()
     work = Path(args.work_dir)
-    result = run_quickstart(work, args.pictures, args.quick, args.seeds, args.force, args.stage,
+    asked = Settings(work, args.pictures, args.quick, full=args.full,
+                     coco=tuple(args.coco) if args.coco else None, ade=args.ade)
+    result = run_quickstart(asked, args.seeds, args.force, args.stage,
                             log=lambda line: print(line, flush=True))
     if result:
         print(table(result))

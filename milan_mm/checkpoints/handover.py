@@ -46,6 +46,7 @@ def load_encoder(backbone: nn.Module, student: Student) -> str:
     if problem:
         raise MilanError(f'{student.source} does not fit the encoder: {problem}.'
                          + _advice(own, student))
+    _check_heads(backbone, student)
     _check_activation(backbone, student)
     backbone.load_state_dict({**own, **given}, strict=True)
     needed = len(own) - len(new)
@@ -148,6 +149,18 @@ def _advice(own: Dict[str, Tensor], student: Student) -> str:
     sizes = ', '.join(f'{k} {v}' for k, v in student.spec.arch.items())
     return (f' The file\'s: {sizes}, patch {student.spec.patch_size}. Was it trained with another '
             'architecture or patch size?')
+
+
+def _check_heads(backbone: nn.Module, student: Student) -> None:
+    """Heads have no weights of their own: another number loads, and computes something else."""
+    theirs, ours = student.spec.arch['num_heads'], backbone.arch_settings['num_heads']
+    if theirs == ours:
+        return
+    if student.described is not None:
+        raise MilanError(f'{student.source} was trained with {theirs} heads and this encoder has '
+                         f'{ours}: set model.backbone.arch.num_heads={theirs}')
+    print_log(f'{student.source} does not say how many heads it was trained with; this encoder has '
+              f'{ours}, {theirs} would be usual for its width', logger='current', level=30)
 
 
 def _check_activation(backbone: nn.Module, student: Student) -> None:

@@ -68,6 +68,9 @@ def read_checkpoint(path: Union[str, Path], trust: bool = False) -> Dict[str, An
             return load_file(str(path))
         if is_torchscript(path):
             return read_torchscript_state(path)
+        with open(path, 'rb') as file:
+            if file.read(2)[:1] not in (b'P', b'\x80'):  # of a zip archive, of a pickle
+                raise ValueError('it is neither a zip archive nor a pickle')
         with torch.serialization.safe_globals(_SAFE):
             loaded = torch.load(path, map_location='cpu', weights_only=not trust)
     except pickle.UnpicklingError as error:

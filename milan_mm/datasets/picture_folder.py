@@ -2,7 +2,7 @@
 """A folder of pictures, with or without classes."""
 import os
 from pathlib import Path
-from typing import Any, Callable, List, Optional, Sequence, Union
+from typing import Any, Callable, List, Optional, Sequence, Set, Tuple, Union
 
 from mmengine.dataset import BaseDataset
 
@@ -26,23 +26,28 @@ class PictureFolder(BaseDataset):
 
     Args:
         data_root: the folder.
+        data_prefix: ``img_path`` is a part of the path below ``data_root``, such as 'train'.
         pipeline: transforms, the first of them :class:`LoadPicture`.
         with_label: whether the first level of sub-folders are classes, as in ImageNet. Each
-            sample then has ``gt_label``, and ``metainfo['classes']`` the names.
+            sample then has ``gt_label``, and ``metainfo['classes']`` the names; names given in
+            ``metainfo`` fix the order of labels.
+        classes_from: a part of the path below ``data_root`` whose classes number the labels, such
+            as 'train' for a test set that may lack some of them; None for its own.
         test_mode: an unreadable picture gives None instead of another picture.
         **kwargs: as of ``BaseDataset``.
 
     Raises:
-        MilanError: if the folder is missing or holds no picture.
+        MilanError: if the folder is missing, holds no picture, or a class not among those given.
     """
 
     def __init__(self,
                  data_root: Union[str, Path],
                  pipeline: Sequence[Union[dict, Callable]] = (),
                  with_label: bool = False,
+                 classes_from: Optional[str] = None,
                  test_mode: bool = False,
                  **kwargs: Any) -> None:
-        self.with_label = with_label
+        self.with_label, self.classes_from = with_label, classes_from
         super().__init__(
             ann_file='',
             data_root=str(data_root),
@@ -51,7 +56,7 @@ class PictureFolder(BaseDataset):
             **kwargs)
 
     def load_data_list(self) -> List[dict]:
-        root = Path(self.data_root).expanduser()
+        root = Path(self.data_prefix['img_path'] or self.data_root).expanduser()
         paths = find_pictures(root)
         if not self.with_label:
             return [dict(img_path=path) for path in paths]
@@ -60,10 +65,24 @@ class PictureFolder(BaseDataset):
         if loose:
             raise MilanError(f'{root} holds pictures outside any class folder, such as '
                              f'{loose[0]}; expected {root}/<class>/<picture>')
-        classes = sorted({p[0] for p in parts})
-        self._metainfo['classes'] = tuple(classes)
+        classes = self._metainfo['classes'] = self.read_classes({p[0] for p in parts}, root)
         labels = {name: i for i, name in enumerate(classes)}
         return [dict(img_path=path, gt_label=labels[p[0]]) for path, p in zip(paths, parts)]
+
+    def read_classes(self, own: Set[str], root: Path) -> Tuple[str, ...]:
+        """Names in the order of labels; ``own`` are those of the pictures found below ``root``."""
+        classes, source = self._metainfo.get('classes'), 'given'
+        if not classes and self.classes_from is None:
+            return tuple(sorted(own))
+        if not classes:
+            source = Path(self.data_root).expanduser() / self.classes_from
+            classes = class_names(source)
+        strange = sorted(own.difference(classes))
+        if strange:
+            raise MilanError(f'{root} has the class {strange[0]}, which is not among the '
+                             f'{len(classes)} classes of the training set ({source}): '
+                             f'{", ".join(classes[:5])}, …. Rename or remove its folder')
+        return tuple(classes)
 
     def __getitem__(self, idx: Union[int, SampleIndex]) -> Optional[dict]:
         if not self._fully_initialized:
@@ -96,6 +115,29 @@ class PictureFolder(BaseDataset):
         data['sample_key'] = sample_key(idx.seed, idx.epoch, int(idx), 'mask')
         with seeded_globals(sample_key(idx.seed, idx.epoch, int(idx), 'augment')):
             return self.pipeline(data)
+
+
+def class_names(root: Path) -> Tuple[str, ...]:
+    """Names of the folders directly below ``root`` that hold pictures, sorted.
+
+    Raises:
+        MilanError: if there is none.
+    """
+    if not root.is_dir():
+        raise MilanError(f'no such folder: {root}, whose folders name the classes; expected '
+                         f'{root}/<class>/<picture>')
+    names = [entry.name for entry in root.iterdir()
+             if entry.is_dir() and not entry.name.startswith('.') and _holds_pictures(entry)]
+    if not names:
+        raise MilanError(f'{root} has no folder with pictures; expected {root}/<class>/<picture>')
+    return tuple(sorted(names))
+
+
+def _holds_pictures(folder: Path) -> bool:
+    try:
+        return bool(find_pictures(folder, at_least_one=True))
+    except MilanError:
+        return False
 
 
 def find_pictures(root: Path, at_least_one: bool = False) -> List[str]:

@@ -8,7 +8,7 @@ from mmengine.config import Config
 from ..datasets import find_pictures
 from ..errors import MilanError
 
-_LOADERS = ('train_dataloader', 'val_dataloader', 'test_dataloader')
+LOADERS = ('train_dataloader', 'val_dataloader', 'test_dataloader')
 _EVALUATORS = ('val_evaluator', 'test_evaluator')
 
 
@@ -25,11 +25,11 @@ def move_data(cfg: Config, root: str) -> None:
     """
     old = cfg.get('data_root')
     if old is None:
-        for name in _LOADERS:
+        for name in LOADERS:
             if cfg.get(name):
                 cfg[name].dataset.data_root = root
         return
-    for name in ('data_root', *_LOADERS, *_EVALUATORS):
+    for name in ('data_root', *LOADERS, *_EVALUATORS):
         if cfg.get(name) is not None:
             cfg[name] = _moved(cfg[name], str(old).rstrip('/'), str(root).rstrip('/'))
 
@@ -42,10 +42,11 @@ def check_data(cfg: Config, loaders: Tuple[str, ...] = ('train_dataloader', 'val
         MilanError: naming the first that is not there.
     """
     for name in loaders:
-        for dataset in _datasets((cfg.get(name) or {}).get('dataset')):
+        for dataset in datasets_of((cfg.get(name) or {}).get('dataset')):
             root = Path(dataset.get('data_root') or '').expanduser()
             if dataset.get('type', '').endswith('PictureFolder'):
-                find_pictures(root, at_least_one=True)
+                prefix = (dataset.get('data_prefix') or {}).get('img_path', '')
+                find_pictures(root / prefix, at_least_one=True)
                 continue
             prefixes = dataset.get('data_prefix') or {}
             prefixes = prefixes if isinstance(prefixes, dict) else dict(img_path=prefixes)
@@ -69,7 +70,7 @@ def _moved(value: Any, old: str, new: str) -> Any:
     return value
 
 
-def _datasets(dataset: Any) -> Iterator[dict]:
+def datasets_of(dataset: Any) -> Iterator[dict]:
     """A data set's config, or those it wraps (repeated, concatenated)."""
     if not isinstance(dataset, dict):
         return
@@ -77,4 +78,4 @@ def _datasets(dataset: Any) -> Iterator[dict]:
     if inner is None:
         yield dataset
     for part in inner if isinstance(inner, (list, tuple)) else [inner]:
-        yield from _datasets(part)
+        yield from datasets_of(part)

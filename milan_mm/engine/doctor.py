@@ -194,22 +194,23 @@ def check_mmcv_ops() -> Iterator[Check]:
     name, purpose = 'mmcv ops', DOWNSTREAM
     if 'mmcv' not in sys.modules:
         return  # said above
-    if importlib.util.find_spec('mmcv._ext') is not None:
+    try:
+        stand_ins = importlib.import_module('milan_mm.compat.mmcv_ops').stand_ins()
+    except Exception:  # a milan_mm that does not import: said elsewhere
+        stand_ins = ()
+    if stand_ins:
+        yield Check(name, OK, f'not compiled; torchvision stands in for: {", ".join(stand_ins)}')
+    elif importlib.util.find_spec('mmcv._ext') is None:
+        yield Check(name, WARN, f'not compiled; {purpose}', 'an mmcv with compiled ops, built for '
+                    'this torch; pretraining, finetuning and evaluation do without')
+    else:
         try:
             ops = [op for op in dir(importlib.import_module('mmcv._ext')) if op[0] != '_']
             yield Check(name, OK, f'compiled: {len(ops)} functions')
         except Exception as error:
             yield Check(name, WARN, f'compiled, and do not load ({purpose}): {_say(error)}',
-                        'mmcv was built for another torch: rebuild it, or use mmcv-lite, which '
-                        'has none')
-        return
-    try:
-        stand_ins = importlib.import_module('milan_mm.compat.mmcv_ops').stand_ins()
-    except Exception:  # a milan_mm without them, or one that does not import: said elsewhere
-        yield Check(name, WARN, f'not compiled; {purpose}', 'an mmcv with compiled ops, built for '
-                    'this torch; pretraining, finetuning and evaluation do without')
-    else:
-        yield Check(name, OK, f'not compiled; stood in for: {", ".join(sorted(stand_ins))}')
+                        'mmcv was built for another torch: rebuild it, or use mmcv-lite, whose '
+                        'missing ops milan_mm stands in for')
 
 
 def check_plugin() -> Iterator[Check]:

@@ -10,6 +10,7 @@ from mmengine.dist import all_gather_object, get_world_size, is_main_process
 from mmengine.hooks import Hook
 from mmengine.model import is_model_wrapper
 
+from ..datasets.loading import noted_unreadable
 from ..errors import MilanError
 from ..registry import HOOKS
 
@@ -61,8 +62,8 @@ def peak_memory_mb() -> float:
 class UnreadablePicturesHook(Hook):
     """Counts and names pictures that could not be decoded, and ends a run that has too many.
 
-    :class:`PictureFolder` replaces such a picture and notes its path. The names go to
-    ``unreadable_pictures.txt`` in the work folder. One picture never ends a run.
+    :class:`PictureFolder` and :class:`LoadImage` have such a picture replaced and note its path.
+    The names go to ``unreadable_pictures.txt`` in the work folder. One picture never ends a run.
 
     Args:
         max_share: share of the dataset, in 0..1, above which the run stops.
@@ -73,6 +74,7 @@ class UnreadablePicturesHook(Hook):
         self.max_share, self.interval = max_share, interval
         self.named: Dict[str, None] = {}
         self.new: List[str] = []
+        self.evaluated: Dict[str, None] = {}
 
     def after_train_iter(self,
                          runner: Any,
@@ -87,9 +89,24 @@ class UnreadablePicturesHook(Hook):
                 runner.train_dataloader, batch_idx):
             self.report(runner)
 
+    def after_val_iter(self,
+                       runner: Any,
+                       batch_idx: int,
+                       data_batch: Optional[dict] = None,
+                       outputs: Optional[Sequence[Any]] = None) -> None:
+        """An evaluation goes on too, and says which picture it counts another one for."""
+        for sample in (data_batch or {}).get('data_samples') or []:
+            for path in sample.metainfo.get('unreadable', ()):
+                if path not in self.evaluated:
+                    self.evaluated[path] = None
+                    runner.logger.warning(f'{path} cannot be decoded; the evaluation counts '
+                                          'another picture in its place')
+
+    after_test_iter = after_val_iter
+
     def report(self, runner: Any) -> None:
-        new = dict.fromkeys(p for paths in all_gather_object(self.new) for p in paths
-                            if p not in self.named)
+        new = dict.fromkeys(p for paths in all_gather_object(self.new + noted_unreadable())
+                            for p in paths if p not in self.named)
         self.new = []
         if not new:
             return

@@ -15,11 +15,14 @@ from mmengine.runner import Runner
 
 from ..compat.gloo_launch import init_gloo_where_no_cuda
 from ..compat.safe_load import install_safe_loading
+from ..compat.sync_bn import replace_sync_bn
+from ..datasets.loading import keep_notes
 from ..errors import MilanError
 from .batch import apply_plan, plan_batch
 from .cli import add_runner_options
 from .data_paths import check_data, move_data
 from .hooks import check_batches
+from .own_data import fill_num_classes
 from .schedule import set_length
 
 
@@ -52,8 +55,11 @@ def train(args: argparse.Namespace) -> None:
     os.environ.setdefault('LOCAL_RANK', str(args.local_rank))
     cfg = merge_arguments(read_config(args.config), args)
     check_data(cfg)
+    fill_num_classes(cfg)
+    keep_notes(cfg.work_dir)
     install_safe_loading(args.trust_checkpoint)
     init_gloo_where_no_cuda(cfg)
+    replace_sync_bn(cfg)
     words = apply_plan(cfg, plan_batch(cfg, world_size(args.launcher)))
     runner = RUNNERS.build(cfg) if 'runner_type' in cfg else Runner.from_cfg(cfg)
     print_log(words, logger='current')
@@ -77,12 +83,22 @@ def read_config(path: Union[str, Path]) -> Config:
                          f'{error}') from error
 
 
+def merge_options(cfg: Config, options: Optional[dict]) -> None:
+    """``--cfg-options``; one that does not fit the config is a MilanError."""
+    if not options:
+        return
+    try:
+        cfg.merge_from_dict(options)
+    except Exception as error:
+        raise MilanError(f'--cfg-options {" ".join(options)} does not fit the config: '
+                         f'{type(error).__name__}: {error}') from error
+
+
 def merge_arguments(cfg: Config, args: argparse.Namespace) -> Config:
     """Puts the command line's choices into the config."""
     cfg.launcher = args.launcher
     cfg.work_dir = args.work_dir or cfg.get('work_dir') or f'work_dirs/{Path(args.config).stem}'
-    if args.cfg_options:
-        cfg.merge_from_dict(args.cfg_options)
+    merge_options(cfg, args.cfg_options)
     if args.data_root:
         move_data(cfg, args.data_root)
     if args.epochs is not None or args.iters is not None:

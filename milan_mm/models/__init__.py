@@ -6,10 +6,13 @@ from .masking import RandomMaskGenerator, SemanticMaskGenerator
 from .milan import MILAN
 from .prompting_decoder import PromptingDecoder
 from .reconstruction_head import CosineReconstructionLoss, MSEReconstructionLoss, ReconstructionHead
+from .simple_feature_pyramid import SimpleFeaturePyramid
 from .targets import CLIPTargetGenerator, PixelTargetGenerator, TargetGenerator
+from .vit_det import WindowedVisionTransformer
 
 __all__ = [
     'MILAN', 'MaskedVisionTransformer', 'PromptingDecoder', 'MAEDecoder', 'RandomMaskGenerator',
     'SemanticMaskGenerator', 'ReconstructionHead', 'CosineReconstructionLoss',
-    'MSEReconstructionLoss', 'TargetGenerator', 'CLIPTargetGenerator', 'PixelTargetGenerator'
+    'MSEReconstructionLoss', 'TargetGenerator', 'CLIPTargetGenerator', 'PixelTargetGenerator',
+    'WindowedVisionTransformer', 'SimpleFeaturePyramid'
 ]

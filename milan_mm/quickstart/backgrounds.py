@@ -135,16 +135,27 @@ def paste(cutout: Image.Image,
           rng: np.random.Generator,
           scale: tuple[float, float] = (0.55, 0.9),
           degrees: float = 15.0) -> Image.Image:
-    """Pastes a cut-out on a background at a random place, size and angle.
+    """Pastes a cut-out on a background (S, S, 3) uint8; for the rest see :func:`place`."""
+    placed = place(cutout, background.shape[0], rng, scale, degrees)
+    picture = Image.fromarray(background)
+    picture.paste(placed, (0, 0), placed)
+    return picture
+
+
+def place(cutout: Image.Image, size: int, rng: np.random.Generator,
+          scale: tuple[float, float], degrees: float = 15.0) -> Image.Image:
+    """Puts a cut-out on an invisible square, at a random place, size and angle.
 
     Args:
         cutout: RGBA picture of any size.
-        background: (S, S, 3) uint8.
+        size: side S of the square in pixels.
         rng: source of place, size and angle.
         scale: range of the cut-out's longer side, as a share of S.
         degrees: largest rotation to either side.
+
+    Returns:
+        RGBA picture, S x S.
     """
-    size = background.shape[0]
     box = cutout.getchannel('A').getbbox()
     cutout = cutout.crop(box) if box else cutout
     # How many pixels of the result a pixel of the cut-out becomes.
@@ -158,8 +169,5 @@ def paste(cutout: Image.Image,
     cos, sin = np.cos(angle) / zoom, np.sin(angle) / zoom
     matrix = (cos, sin, middle[0] - cos * x - sin * y, -sin, cos, middle[1] + sin * x - cos * y)
     # Alpha is multiplied in first ('RGBa'): colours of invisible pixels must not bleed in.
-    placed = cutout.convert('RGBa').transform((size, size), Image.Transform.AFFINE, matrix,
-                                              Image.Resampling.BILINEAR).convert('RGBA')
-    picture = Image.fromarray(background)
-    picture.paste(placed, (0, 0), placed)
-    return picture
+    return cutout.convert('RGBa').transform((size, size), Image.Transform.AFFINE, matrix,
+                                            Image.Resampling.BILINEAR).convert('RGBA')

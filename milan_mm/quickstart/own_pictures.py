@@ -54,20 +54,12 @@ def make_own_pictures(source: Path, out: Path, size: int, variants: int, seed: i
     Raises:
         PicturesError: if there are too few classes with enough readable pictures.
     """
-    paths, left_out = _choose(source, seed)
-    pictures = _read(paths, source, size, left_out, log)
-    counts = Counter(picture.label for picture in pictures)
-    classes = {label for label, count in counts.items() if count >= MIN_PICTURES}
-    if len(classes) < MIN_CLASSES:
-        raise PicturesError(_too_few(source, counts, left_out))
-    left_out['classes_with_too_few_pictures'] = sorted(set(counts) - classes)
+    parts, left_out = read_own_pictures(source, size, seed, log)
     _report(left_out, log)
-    pictures = [picture for picture in pictures if picture.label in classes]
-    parts = _split(pictures, seed)
     if len(parts['test']) < 50:
         log(f'only {len(parts["test"])} pictures are held out: differences of less than '
             f'{200 / len(parts["test"]):.0f} points mean nothing; more pictures would help')
-    cutouts = sum(picture.cutout for picture in pictures)
+    cutouts = sum(picture.cutout for pictures in parts.values() for picture in pictures)
     variants = max(1, min(variants, _WANTED_RENDERS // max(1, cutouts)))
     written = _write(parts, out, size, dict(train=variants, test=min(variants, TEST_VARIANTS)),
                      seed, log)
@@ -84,6 +76,27 @@ def make_own_pictures(source: Path, out: Path, size: int, variants: int, seed: i
         source=str(source),
         split={part: sorted(p.label + '/' + p.file_name for p in parts[part]) for part in parts},
         left_out=left_out)
+
+
+def read_own_pictures(
+        source: Path, size: int, seed: int,
+        log: Callable[[str], None]) -> tuple[dict[str, list[Picture]], dict[str, list]]:
+    """Reads the pictures, made small, and splits them; equal arguments give equal splits.
+
+    Returns:
+        The pictures for training and those held out, by 'train' and 'test', and what was left out.
+
+    Raises:
+        PicturesError: if there are too few classes with enough readable pictures.
+    """
+    paths, left_out = _choose(source, seed)
+    pictures = _read(paths, source, size, left_out, log)
+    counts = Counter(picture.label for picture in pictures)
+    classes = {label for label, count in counts.items() if count >= MIN_PICTURES}
+    if len(classes) < MIN_CLASSES:
+        raise PicturesError(_too_few(source, counts, left_out))
+    left_out['classes_with_too_few_pictures'] = sorted(set(counts) - classes)
+    return _split([picture for picture in pictures if picture.label in classes], seed), left_out
 
 
 def _choose(source: Path, seed: int) -> tuple[list[Path], dict[str, list]]:

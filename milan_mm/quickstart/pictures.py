@@ -9,14 +9,17 @@
 
 A demo picture is named ``<style>__<concept>__<number>.png``, its caption lies beside it.
 """
+import contextlib
+import functools
 import io
 import json
 import shutil
 import zipfile
 import zlib
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 from PIL import Image
@@ -61,59 +64,111 @@ def make_pictures(out: str | Path,
         MilanError: if ``out`` holds something else than an earlier data folder.
     """
     out = Path(out)
+    with whole_folder(out) as part:
+        if pictures is None:
+            meta = make_demo_pictures(part, size, variants, seed, log)
+        else:
+            from .own_pictures import make_own_pictures
+            meta = make_own_pictures(Path(pictures), part, size, variants, seed, log)
+        write_meta(part, meta)
+    log(f'pictures: {meta["sizes"]["train_pictures"]} for training, '
+        f'{meta["sizes"]["test_pictures"]} held out, {len(meta["classes"])} classes, in {out}')
+    return meta
+
+
+@contextlib.contextmanager
+def whole_folder(out: Path) -> Iterator[Path]:
+    """Gives a folder to fill, which takes the place of ``out`` once it is complete.
+
+    Raises:
+        MilanError: if ``out`` holds something else than what was made here before.
+    """
     if out.exists() and any(out.iterdir()) and not (out / _MARK).is_file():
         raise MilanError(f'{out} exists and was not made by the quickstart (no {_MARK} in it); '
                          'move it away or give another folder')
     part = out.with_name(out.name + '.part')
     shutil.rmtree(part, ignore_errors=True)
     part.mkdir(parents=True)
-    if pictures is None:
-        meta = make_demo_pictures(part, size, variants, seed, log)
-    else:
-        from .own_pictures import make_own_pictures
-        meta = make_own_pictures(Path(pictures), part, size, variants, seed, log)
-    text = json.dumps(meta, indent=1, ensure_ascii=False)
-    (part / _MARK).write_text(text, encoding='utf-8')
+    try:
+        yield part
+    except BaseException:
+        shutil.rmtree(part, ignore_errors=True)
+        raise
     if out.exists():
         shutil.rmtree(out)
     part.rename(out)
-    log(f'pictures: {meta["sizes"]["train_pictures"]} for training, '
-        f'{meta["sizes"]["test_pictures"]} held out, {len(meta["classes"])} classes, in {out}')
-    return meta
+
+
+def write_meta(folder: Path, meta: dict) -> None:
+    """Writes ``meta.json``, by which a folder is known as the quickstart's."""
+    text = json.dumps(meta, indent=1, ensure_ascii=False)
+    (folder / _MARK).write_text(text, encoding='utf-8')
 
 
 def make_demo_pictures(out: Path, size: int, variants: int, seed: int,
                        log: Callable[[str], None], archive: Path = DEMO_ARCHIVE) -> dict:
     """Renders the drawings of the archive, in both styles, on textured backgrounds."""
-    index, sheets = _read_archive(archive)
-    concepts, without_class = read_concepts(index['emoji'])
-    parts = dict(zip(('train', 'test'), split_concepts(concepts, HELD_OUT, _MOST_CONCEPTS, seed)))
+    demo = read_demo(seed, archive)
+    parts = demo.parts
     numbers = dict(train=variants, test=TEST_VARIANTS)
-    drawings = [(part, style, concept, number) for part in parts for style in sheets
+    drawings = [(part, style, concept, number) for part in parts for style in demo.styles
                 for concept in parts[part] for number in range(numbers[part])]
     pools = make_pools(seed)
     progress = Progress('pictures', len(drawings), log)
     for part, style, concept, number in drawings:
-        cutout = _cut_out(sheets[style], concept.cell, index['cell_size'], index['columns'])
+        cutout = demo.cut_out(style, concept)
         name = f'{style}__{concept.file_name}__{number}'
         picture = render(cutout, pools[part], size, seed, name)
         save_picture(out / part / concept.label / f'{name}.png', picture, demo_caption(concept))
         progress.step()
     sizes = {f'{part}_concepts': len(parts[part]) for part in parts}
     sizes.update(Counter(f'{drawing[0]}_pictures' for drawing in drawings))
-    used = sum(map(len, parts.values()))
     return dict(
         kind='demo',
-        styles=list(sheets),
+        styles=list(demo.styles),
         **class_counts(Counter((part, c.label) for part, _, c, _ in drawings)),
         sizes=sizes,
         image_size=size,
         seed=seed,
         split={part: sorted(c.name for c in parts[part]) for part in parts},
-        left_out=dict(
-            over_the_limit_of_a_class=len(concepts) - used,
-            subcategories_without_class=without_class),
+        left_out=demo.left_out,
         class_members={label: list(subs) for label, subs in CLASSES.items()})
+
+
+class Demo(NamedTuple):
+    """The demo archive.
+
+    Attributes:
+        parts: the concepts for training and those held out, by 'train' and 'test'.
+        styles: each draws every concept.
+        cut_out: gives the drawing of (style, concept), RGBA.
+        left_out: what is in no part, and why.
+    """
+    parts: dict[str, list[Concept]]
+    styles: tuple[str, ...]
+    cut_out: Callable[[str, Concept], Image.Image]
+    left_out: dict
+
+
+def read_demo(seed: int, archive: Path = DEMO_ARCHIVE) -> Demo:
+    """Reads the archive and splits its concepts; equal seeds give equal splits.
+
+    Raises:
+        PicturesError: if there is no archive.
+    """
+    index, sheets = _read_archive(archive)
+    concepts, without_class = read_concepts(index['emoji'])
+    parts = dict(zip(('train', 'test'), split_concepts(concepts, HELD_OUT, _MOST_CONCEPTS, seed)))
+
+    def cut_out(style: str, concept: Concept) -> Image.Image:
+        side = index['cell_size']
+        y, x = divmod(concept.cell, index['columns'])
+        return sheets[style].crop((x * side, y * side, (x + 1) * side, (y + 1) * side))
+
+    left_out = dict(
+        over_the_limit_of_a_class=len(concepts) - sum(map(len, parts.values())),
+        subcategories_without_class=without_class)
+    return Demo(parts, tuple(sheets), cut_out, left_out)
 
 
 def demo_caption(concept: Concept) -> str:
@@ -122,6 +177,7 @@ def demo_caption(concept: Concept) -> str:
     return f'a drawing of {article} {concept.name}'
 
 
+@functools.lru_cache(maxsize=1)
 def make_pools(seed: int) -> dict[str, Backgrounds]:
     """Backgrounds of training and of held-out pictures: no texture is common to both."""
     return dict(train=Backgrounds([seed, 0], 256), test=Backgrounds([seed, 1], 128))
@@ -176,11 +232,6 @@ def _read_archive(archive: Path) -> tuple[dict, dict[str, Image.Image]]:
             with Image.open(io.BytesIO(content.read(f'{style}.webp'))) as sheet:
                 sheets[style] = sheet.convert('RGBA')
     return index, sheets
-
-
-def _cut_out(sheet: Image.Image, cell: int, side: int, columns: int) -> Image.Image:
-    y, x = divmod(cell, columns)
-    return sheet.crop((x * side, y * side, (x + 1) * side, (y + 1) * side))
 
 
 def describe_names(names: list[str], most: int = 5) -> str:

@@ -17,6 +17,7 @@ from ..errors import MilanError
 from ..evaluation.curves import Run, read_run
 from ..visualization.charts import Bars, Curves, Series, axis_end, bar_chart, curve_chart
 from .report_pictures import choose_pictures, last_checkpoint, make_gallery, retrieval_rows
+from .report_tasks import skipped_words, task_charts, task_curves, task_galleries, task_sentence
 from .verdict import KINDS, judge, shift_sentence
 
 _ROOT = Path(__file__).resolve().parents[2]
@@ -46,6 +47,7 @@ def write_report(work: Path) -> Path:
     pictures = choose_pictures(work / 'data/test', _GALLERY)
     gallery, gallery_note = _or_reason(lambda: make_gallery(work, pictures))
     rows, rows_note = _or_reason(lambda: retrieval_rows(work, pictures[:_QUERIES]))
+    tasks, tasks_note = _or_reason(lambda: task_galleries(work))
     page = render(
         verdict=judge(results),
         results=results,
@@ -57,7 +59,11 @@ def write_report(work: Path) -> Path:
         gallery_note=gallery_note,
         retrieval=rows,
         retrieval_note=rows_note,
-        curves=training_curves(work),
+        task_charts=task_charts(results),
+        task_sentence=task_sentence(results),
+        task_galleries=tasks or [],
+        task_notes=skipped_words(results) + ([tasks_note] if tasks_note else []),
+        curves=training_curves(work) + task_curves(work),
         teacher=_read_json(work / 'teacher/log.json', None).get('recipe', {}),
         commands=next_steps(work, meta))
     out = work / 'report.html'

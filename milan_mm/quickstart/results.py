@@ -4,24 +4,27 @@ import importlib.metadata
 import json
 import platform
 import statistics
-from typing import Any, Dict, List
+from typing import Any, Dict, List, Optional
 
 from .. import __version__
+from .tasks import TASKS, collect_task, task_table
 
 _ENCODERS = ('milan', 'mae', 'random', 'teacher')
 _PACKAGES = ('torch', 'torchvision', 'open_clip_torch', 'timm', 'numpy', 'pillow', 'onedl-mmengine',
              'onedl-mmpretrain', 'onedl-mmcv', 'mmengine', 'mmpretrain', 'mmcv-lite', 'mmcv')
 
 
-def collect_results(settings: Any, seconds: Dict[str, float]) -> dict:
+def collect_results(settings: Any, seconds: Dict[str, float],
+                    skipped: Optional[Dict[str, str]] = None) -> dict:
     """Reads ``eval/*.json`` and ``data/meta.json`` of one repetition.
 
     Args:
         settings: of the repetition, a ``stages.Settings``.
         seconds: of each stage.
+        skipped: stage -> why it could not be done.
 
     Returns:
-        What ``results.json`` holds. Accuracies are top-1, in percent.
+        What ``results.json`` holds. Accuracies are top-1; all measures are in percent.
     """
     work = settings.work
     measured = {name: json.loads((work / f'eval/{name}.json').read_text()) for name in _ENCODERS}
@@ -44,29 +47,44 @@ def collect_results(settings: Any, seconds: Dict[str, float]) -> dict:
             kind: {name: measured[name]['shift'][kind] for name in _ENCODERS}
             for kind in ('knn', 'linear')
         }
+    for name in TASKS:
+        measured = collect_task(name, work)
+        if measured:
+            result[name] = measured
+    if skipped:
+        result['skipped'] = skipped
     return result
 
 
 def summarise_seeds(results: List[dict]) -> dict:
     """Means over repetitions, with ``<name>_std`` (sample standard deviation) beside each."""
     summary = dict(results[0], seeds=[r['seeds'][0] for r in results], each_seed=[
-        {block: r[block] for block in ('classification', 'style_shift', 'seconds') if block in r}
+        {block: r[block] for block in ('classification', 'style_shift', 'seconds', *TASKS)
+         if block in r}
         for r in results])
     for block in ('classification', 'style_shift'):
         if block not in results[0]:
             continue
         summary[block] = {}
         for kind in ('knn', 'linear'):
-            row = summary[block][kind] = {}
-            for name in _ENCODERS:
-                values = [r[block][kind][name] for r in results]
-                row[name] = statistics.mean(values)
-                row[f'{name}_std'] = statistics.stdev(values)
+            summary[block][kind] = _spread([r[block][kind] for r in results])
+    for name in TASKS:  # without --full only the first repetition has them: no spread then
+        if all(name in r for r in results):
+            summary[name] = {start: _spread([r[name][start] for r in results])
+                             for start in results[0][name]}
     summary['seconds'] = {
-        stage: round(sum(r['seconds'][stage] for r in results), 1)
+        stage: round(sum(r['seconds'].get(stage, 0) for r in results), 1)
         for stage in results[0]['seconds']
     }
     return summary
+
+
+def _spread(rows: List[Dict[str, float]]) -> Dict[str, float]:
+    found: Dict[str, float] = {}
+    for name in rows[0]:
+        values = [row[name] for row in rows]
+        found[name], found[f'{name}_std'] = statistics.mean(values), statistics.stdev(values)
+    return found
 
 
 def versions() -> Dict[str, str]:
@@ -93,4 +111,4 @@ def table(result: dict) -> str:
             cells = [f'{row[n]:.1f}' + (f' ±{row[n + "_std"]:.1f}' if f'{n}_std' in row else '')
                      for n in reversed(_ENCODERS)]
             lines.append(f'{label:24}' + ''.join(f'{cell:>14}' for cell in cells))
-    return '\n'.join(lines)
+    return '\n'.join(lines + task_table(result))

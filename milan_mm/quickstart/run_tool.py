@@ -5,15 +5,32 @@ import os
 import re
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any, Callable, Optional
+from typing import Any, Callable, NamedTuple, Optional, Sequence
 
 from ..errors import MilanError
 
 ROOT = Path(__file__).resolve().parents[2]
-_TRAINING = re.compile(r'Epoch\(train\)\s+\[(\d+)\]\[\s*(\d+)/(\d+)\].*?eta: (\S+).*?loss: (\S+)')
+_TRAINING = re.compile(r'(?:Epoch\(train\)\s+\[(\d+)\]|Iter\(train\)\s+)\[\s*(\d+)/(\d+)\]'
+                       r'.*?eta: (\S+).*? loss: (\S+)')
 _SHOWN = re.compile(r'batch: |WARNING - \d+ of \d+ pictures|tensors \(100 %\)')
 _HEAD = re.compile(r'^\S+ \S+ - mmengine - (INFO|WARNING) - ')
+
+
+class Job(NamedTuple):
+    """A tool to run.
+
+    Attributes:
+        name: of its log.
+        tool: file in ``tools/``.
+        arguments: of its command line.
+        title: what people are told it is; nothing if empty.
+    """
+    name: str
+    tool: str
+    arguments: Sequence[Any]
+    title: str = ''
 
 
 class ToolRunner:
@@ -26,6 +43,26 @@ class ToolRunner:
 
     def __init__(self, work: Path, log: Callable[[str], None]) -> None:
         self.logs, self.log = work / 'logs', log
+
+    def run_all(self, jobs: Sequence[Job], parallel: int = 1) -> None:
+        """Runs several tools; in parallel only where it is not their speed that counts.
+
+        Raises:
+            MilanError: if one fails; those that run beside it are waited for.
+        """
+
+        def one(job: Job) -> None:
+            if job.title:
+                self.log(f'    {job.title}')
+            self.run(job.name, job.tool, *job.arguments)
+
+        if parallel == 1:
+            for job in jobs:
+                one(job)
+            return
+        with ThreadPoolExecutor(parallel) as pool:
+            for done in [pool.submit(one, job) for job in jobs]:
+                done.result()
 
     def run(self, name: str, tool: str, *arguments: Any) -> None:
         """Runs ``tools/TOOL`` with the arguments.
@@ -69,5 +106,6 @@ def readable(line: str, tool: str) -> Optional[str]:
         epoch, batch, batches, eta, loss = found.groups()
         measures = re.findall(r'(?:cos|mse)_\w+: \S+|importance_seen: \S+|pictures_per_s: \S+',
                               line)
-        return f'epoch {epoch} [{batch}/{batches}]  eta {eta}  loss {loss}  {"  ".join(measures)}'
+        epoch = f'epoch {epoch} ' if epoch else ''
+        return f'{epoch}[{batch}/{batches}]  eta {eta}  loss {loss}  {"  ".join(measures)}'
     return _HEAD.sub('', line) if _SHOWN.search(line) else None

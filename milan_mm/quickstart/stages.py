@@ -1,24 +1,28 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The quickstart: five stages, each a public tool, each done once.
+"""The quickstart: stages, each a public tool, each done once.
 
-pictures -> teacher -> MILAN and MAE -> evaluation -> report
+pictures -> teacher -> MILAN and MAE -> evaluation -> finetuning, detection, segmentation -> report
 """
 import hashlib
 import json
 import shutil
 import time
 from pathlib import Path
-from typing import Callable, Dict, List, NamedTuple, Optional
+from typing import Callable, Dict, List, NamedTuple, Optional, Tuple
 
 from ..checkpoints.io import write_atomically
 from ..errors import MilanError
 from .pictures import make_pictures
 from .report import write_report
 from .results import collect_results, summarise_seeds
-from .run_tool import ToolRunner
+from .run_tool import Job, ToolRunner
+from .scenes import NoScenes, make_all_scenes
+from .tasks import STARTS, TASKS, last_checkpoint, run_task
 
-STAGES = ('pictures', 'teacher', 'milan', 'mae', 'eval', 'report')
+STAGES = ('pictures', 'teacher', 'milan', 'mae', 'eval', 'finetune', 'scenes', 'detection',
+          'segmentation', 'report')
 ENCODERS = ('random', 'mae', 'milan', 'teacher')
+LATER = ('finetune', 'scenes', 'detection', 'segmentation')  # once, or with --full for each seed
 
 
 class Plan(NamedTuple):
@@ -29,14 +33,16 @@ class Plan(NamedTuple):
         teacher_steps: optimizer steps of CLIP.
         student_steps: optimizer steps of MILAN, and of MAE.
         batch_size: of the students.
+        scenes: composed for training, and for the test.
     """
     variants: int = 4
     teacher_steps: int = 650
     student_steps: int = 700
     batch_size: int = 64
+    scenes: Tuple[int, int] = (1600, 320)
 
 
-QUICK = Plan(variants=1, teacher_steps=12, student_steps=12)
+QUICK = Plan(variants=1, teacher_steps=12, student_steps=12, scenes=(16, 8))
 
 
 class Settings(NamedTuple):
@@ -47,25 +53,29 @@ class Settings(NamedTuple):
         pictures: own pictures, or None for the demo's drawings.
         quick: a smoke test of everything instead of an experiment.
         seed: of this repetition.
+        full: MAE in detection and segmentation too, and every task with every seed.
+        coco: own pictures with boxes and masks, (annotation file, folder of pictures).
+        ade: own pictures with label maps, in ADE20K's folders.
     """
     work: Path
     pictures: Optional[str] = None
     quick: bool = False
     seed: int = 0
+    full: bool = False
+    coco: Optional[Tuple[str, str]] = None
+    ade: Optional[str] = None
 
     @property
     def plan(self) -> Plan:
         return QUICK if self.quick else Plan()
 
 
-def run_quickstart(work: Path, pictures: Optional[str], quick: bool, seeds: int, force: bool,
-                   stages: Optional[List[str]], log: Callable[[str], None] = print) -> dict:
+def run_quickstart(asked: Settings, seeds: int, force: bool, stages: Optional[List[str]],
+                   log: Callable[[str], None] = print) -> dict:
     """Runs the stages for every seed, then writes ``results.json`` and ``report.html``.
 
     Args:
-        work: the folder that everything goes into; finished stages in it are not run again.
-        pictures: a folder of own pictures, or None.
-        quick: a smoke test.
+        asked: what is wanted; finished stages in its folder are not run again.
         seeds: repetitions; of each, held-out pictures, teacher, weights and masks are others.
         force: start over.
         stages: only these; None for all.
@@ -82,18 +92,18 @@ def run_quickstart(work: Path, pictures: Optional[str], quick: bool, seeds: int,
     unknown = sorted(set(stages or ()) - set(STAGES))
     if unknown:
         raise MilanError(f'unknown stages {unknown}; known are {list(STAGES)}')
-    results = []
+    results, work = [], asked.work
     for seed in range(seeds):
-        folder = work if seed == 0 else work / 'seeds' / str(seed)
-        settings = Settings(folder, pictures, quick, seed)
+        settings = asked if seed == 0 else asked._replace(work=work / 'seeds' / str(seed),
+                                                          seed=seed)
         if seeds > 1:
-            log(f'=== seed {seed} ({seed + 1} of {seeds}), in {folder}')
+            log(f'=== seed {seed} ({seed + 1} of {seeds}), in {settings.work}')
         run = Run(settings, log)
         if force:
             run.forget()
-        run.stages(stages or STAGES)
+        run.stages([s for s in stages or STAGES if s not in LATER or seed == 0 or asked.full])
         if 'eval' in run.done():
-            results.append(collect_results(settings, run.seconds()))
+            results.append(collect_results(settings, run.seconds(), run.skipped()))
     if len(results) < seeds:
         return {}
     result = results[0] if seeds == 1 else summarise_seeds(results)
@@ -124,7 +134,12 @@ class Run:
                 continue
             self.log(f'[{number + 1}/{len(STAGES)}] {name}')
             start = time.time()
-            getattr(self, name)()
+            try:
+                getattr(self, name)()
+            except NoScenes as reason:
+                self.log(f'      skipped: {reason}')
+                self._finish(name, time.time() - start, str(reason))
+                continue
             self._finish(name, time.time() - start)
 
     def pictures(self) -> None:
@@ -169,10 +184,39 @@ class Run:
             mae=[last_checkpoint(self.work / 'mae')],
             milan=[milan],
             teacher=[self.work / 'teacher', '--teacher'])
-        for name in ENCODERS:
-            self.tools.run('eval', 'eval_features.py', *subjects[name], '--data',
-                           self.work / 'data', '--crop-ratio', 1, '--workers', 0, '--out',
-                           self.work / f'eval/{name}.json', *shift)
+        self.tools.run_all([
+            Job(f'eval_{name}', 'eval_features.py', [
+                *subjects[name], '--data', self.work / 'data', '--crop-ratio', 1, '--workers', 0,
+                '--out', self.work / f'eval/{name}.json', *shift]) for name in ENCODERS
+        ], parallel=2 if self.settings.quick else 1)
+
+    def finetune(self) -> None:
+        self._task('finetune')
+
+    def scenes(self) -> None:
+        s = self.settings
+        make_all_scenes(self.work / 'scenes', s.pictures, s.coco, s.ade, *s.plan.scenes,
+                        seed=s.seed, log=self.log)
+
+    def detection(self) -> None:
+        self._task('detection')
+
+    def segmentation(self) -> None:
+        self._task('segmentation')
+
+    def _task(self, name: str) -> None:
+        task = TASKS[name]
+        if not (self.work / task.data).is_dir():
+            raise NoScenes(self.skipped().get('scenes') or
+                           f'{self.work / task.data} is missing: run the stage "scenes" first')
+        starts = STARTS if self.settings.full else task.starts
+        run_task(name, self.work, self.tools,
+                 {s: None if s == 'scratch' else last_checkpoint(self.work / s)
+                  for s in starts}, self.settings.seed, self.settings.quick)
+
+    def skipped(self) -> Dict[str, str]:
+        """Stages that could not be done with these pictures, and why."""
+        return {name: note['skipped'] for name, note in self._read().items() if 'skipped' in note}
 
     def done(self) -> List[str]:
         """Finished stages, as long as no earlier one was finished with other settings."""
@@ -189,12 +233,14 @@ class Run:
     def forget(self) -> None:
         self.state_file.unlink(missing_ok=True)
 
-    def _finish(self, name: str, seconds: float) -> None:
+    def _finish(self, name: str, seconds: float, skipped: str = '') -> None:
         # What follows a stage that was done anew must be done anew as well.
         order = STAGES.index(name)
         kept = {k: v for k, v in self._read().items()
                 if STAGES.index(k) < order and v['key'] == self._key()}
         kept[name] = dict(key=self._key(), seconds=round(seconds, 1))
+        if skipped:
+            kept[name]['skipped'] = skipped
         write_atomically(self.state_file, lambda path: path.write_text(json.dumps(kept, indent=1)))
 
     def _read(self) -> dict:
@@ -206,7 +252,8 @@ class Run:
     def _key(self) -> str:
         s = self.settings
         source = str(Path(s.pictures).resolve()) if s.pictures else 'demo'
-        return hashlib.sha256(repr((source, s.plan, s.seed)).encode()).hexdigest()[:16]
+        asked = (source, s.plan, s.seed, s.full, s.coco, s.ade)
+        return hashlib.sha256(repr(asked).encode()).hexdigest()[:16]
 
 
 def read_meta(work: Path) -> dict:
@@ -219,16 +266,3 @@ def read_meta(work: Path) -> dict:
     if not path.is_file():
         raise MilanError(f'{path} is missing: run the stage "pictures" first (--stage pictures)')
     return json.loads(path.read_text(encoding='utf-8'))
-
-
-def last_checkpoint(run: Path) -> Path:
-    """The last ``epoch_N.pth`` of a run.
-
-    Raises:
-        MilanError: if there is none.
-    """
-    found = sorted(run.glob('epoch_*.pth'), key=lambda p: int(p.stem.split('_')[1]))
-    if not found:
-        raise MilanError(f'no checkpoint in {run}: run the stage "{run.name}" first '
-                         f'(--stage {run.name})')
-    return found[-1]

@@ -1,0 +1,66 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Pictures as mmdet's and mmseg's pipelines want them; one that cannot be decoded ends no run."""
+import os
+from pathlib import Path
+from typing import List, Optional, Union
+
+import numpy as np
+from mmcv.transforms import BaseTransform
+
+from ..registry import TRANSFORMS
+from .decoding import UnreadablePicture, composite, open_picture
+
+_NOTES = 'MILAN_MM_UNREADABLE_NOTES'  # of the environment, so that workers of any kind inherit it
+
+
+@TRANSFORMS.register_module()
+class LoadImage(BaseTransform):
+    """Reads ``img_path`` into ``img``, (H, W, 3) uint8 in BGR, upright, as mmcv's loader does.
+
+    In training a picture that cannot be decoded is noted, and mmengine's dataset takes another one
+    instead; :class:`UnreadablePicturesHook` counts and names them.
+
+    Args:
+        skip_unreadable: False for evaluation: such a picture is an error that names it.
+    """
+
+    def __init__(self, skip_unreadable: bool = True) -> None:
+        self.skip_unreadable = skip_unreadable
+
+    def transform(self, results: dict) -> Optional[dict]:
+        try:
+            picture = composite(open_picture(results['img_path']))
+        except UnreadablePicture:
+            if not self.skip_unreadable:
+                raise
+            note_unreadable(results['img_path'])
+            return None
+        results['img'] = np.ascontiguousarray(np.asarray(picture)[:, :, ::-1])
+        results['img_shape'] = results['ori_shape'] = results['img'].shape[:2]
+        return results
+
+
+def keep_notes(work_dir: Union[str, Path]) -> None:
+    """Before any worker starts: where unreadable pictures are noted, afresh."""
+    path = Path(work_dir) / '.unreadable_notes'
+    if os.environ.get('RANK', '0') == '0':
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.unlink(missing_ok=True)
+    os.environ[_NOTES] = str(path)
+
+
+def note_unreadable(path: str) -> None:
+    """Appends a path; a short line is written whole, whichever process writes beside."""
+    notes = os.environ.get(_NOTES)
+    if notes:
+        with open(notes, 'a', encoding='utf-8', errors='surrogateescape') as file:
+            file.write(f'{path}\n')
+
+
+def noted_unreadable() -> List[str]:
+    """The paths noted so far, by any process."""
+    notes = os.environ.get(_NOTES)
+    if not notes or not os.path.exists(notes):
+        return []
+    with open(notes, encoding='utf-8', errors='surrogateescape') as file:
+        return list(dict.fromkeys(file.read().splitlines()))

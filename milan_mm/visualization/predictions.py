@@ -1,0 +1,189 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Predictions drawn on pictures, with Pillow alone; small pictures are enlarged to be readable."""
+import colorsys
+import functools
+import math
+from pathlib import Path
+from typing import NamedTuple, Optional, Sequence, Tuple
+
+import matplotlib
+import numpy as np
+from PIL import Image, ImageChops, ImageDraw, ImageFilter, ImageFont
+
+Colour = Tuple[int, int, int]
+
+_LEAST_SIDE = 448  # pixels of the longer side of a drawing
+_READABLE = 900  # from here on, text grows with the picture
+_PANEL = 300  # width of bars and legends, in units of the text
+_PAPER, _INK, _FAINT = (255, 255, 255), (30, 30, 30), (225, 228, 232)
+_BAR = (52, 112, 186)
+# DejaVu Sans comes with matplotlib; Pillow's own font lacks most letters.
+_FONT = Path(matplotlib.get_data_path()) / 'fonts/ttf/DejaVuSans.ttf'
+
+
+class Instance(NamedTuple):
+    """One detected object.
+
+    Attributes:
+        box: left, top, right, bottom in pixels of the picture.
+        name: of its class.
+        score: in 0..1, or None for the truth.
+        colour: of its class.
+        mask: (H, W) bool, or None where the detector gives no masks.
+    """
+    box: Tuple[float, float, float, float]
+    name: str
+    score: Optional[float]
+    colour: Colour
+    mask: Optional[np.ndarray] = None
+
+
+def class_colours(number: int) -> Tuple[Colour, ...]:
+    """So many colours that neighbours in the list are far apart."""
+    colours = []
+    for i in range(number):
+        saturation, value = (0.85, 0.6)[i // 7 % 2], (0.9, 0.7)[i // 14 % 2]
+        red, green, blue = colorsys.hsv_to_rgb(i * 0.618034 % 1, saturation, value)
+        colours.append((round(255 * red), round(255 * green), round(255 * blue)))
+    return tuple(colours)
+
+
+def draw_classification(image: Image.Image,
+                        rows: Sequence[Tuple[str, float]]) -> Image.Image:
+    """The picture, and beside it a bar for each class.
+
+    Args:
+        image: RGB.
+        rows: names and scores in 0..1, best first.
+    """
+    image, _ = _enlarged(image)
+    unit = _unit(image)
+    canvas, draw, left, right = _with_panel(image, 20 + 46 * len(rows))
+    font = _font(14 * unit)
+    for i, (name, score) in enumerate(rows):
+        top = (14 + 46 * i) * unit
+        percent = f'{100 * score:.1f} %'
+        draw.text((right, top), percent, _INK, font, anchor='ra')
+        room = right - left - font.getlength(percent) - 10 * unit
+        draw.text((left, top), _fitted(name, font, room), _INK, font)
+        bar = (left, top + 21 * unit, right, top + 31 * unit)
+        draw.rectangle(bar, _FAINT)
+        draw.rectangle((*bar[:2], left + (right - left) * score, bar[3]), _BAR)
+    return canvas
+
+
+def draw_detection(image: Image.Image, instances: Sequence[Instance]) -> Image.Image:
+    """The picture with masks, boxes, names and scores, the surest on top.
+
+    Args:
+        image: RGB.
+        instances: in any order.
+    """
+    canvas, scale = _enlarged(image)
+    instances = sorted(instances, key=lambda instance: instance.score or 0)
+    for instance in instances:
+        if instance.mask is not None:
+            mask = Image.fromarray(instance.mask.astype(np.uint8) * 255).resize(canvas.size, 0)
+            tint = Image.new('RGB', canvas.size, instance.colour)
+            canvas.paste(tint, mask=mask.point(lambda value: value * 45 // 100))
+            inner = mask.filter(ImageFilter.MinFilter(5))
+            canvas.paste(tint, mask=ImageChops.subtract(mask, inner))
+    draw = ImageDraw.Draw(canvas)
+    font = _font(max(13, canvas.width // 55))
+    for instance in instances:
+        box = [scale * side for side in instance.box]
+        draw.rectangle(box, outline=instance.colour, width=max(2, canvas.width // 350))
+    for instance in instances:
+        text = instance.name + ('' if instance.score is None else f' {instance.score:.2f}')
+        _label(draw, canvas.size, [scale * side for side in instance.box[:2]], text,
+               instance.colour, font)
+    return canvas
+
+
+def draw_segmentation(image: Image.Image,
+                      labels: np.ndarray,
+                      rows: Sequence[Tuple[int, str, float, Colour]]) -> Image.Image:
+    """The picture under its classes' colours, and a legend.
+
+    Args:
+        image: RGB.
+        labels: (H, W) class of each pixel.
+        rows: label, name, share of the pixels in 0..1 and colour of each class that occurs, the
+            largest first.
+    """
+    image, factor = _enlarged(image)
+    pixels = np.array(image)
+    labels = labels.repeat(factor, 0).repeat(factor, 1)
+    for label, _, _, colour in rows:
+        where = labels == label
+        pixels[where] = (0.45 * pixels[where] + 0.55 * np.array(colour)).astype(np.uint8)
+    picture = Image.fromarray(pixels)
+    unit = _unit(picture)
+    font = _font(14 * unit)
+    room = max((picture.height // unit - 20) // 26, 8)
+    shown = rows if len(rows) <= room else rows[:room - 1]
+    canvas, draw, left, right = _with_panel(picture, 20 + 26 * min(len(rows), room))
+    for i, (_, name, share, colour) in enumerate(shown):
+        top = (14 + 26 * i) * unit
+        percent = f'{100 * share:.1f} %'
+        draw.rectangle((left, top, left + 18 * unit, top + 18 * unit), colour, outline=_INK)
+        draw.text((right, top), percent, _INK, font, anchor='ra')
+        width = right - left - 38 * unit - font.getlength(percent)
+        draw.text((left + 28 * unit, top), _fitted(name, font, width), _INK, font)
+    if len(shown) < len(rows):
+        draw.text((left, (14 + 26 * len(shown)) * unit), f'and {len(rows) - len(shown)} more', _INK,
+                  font)
+    return canvas
+
+
+@functools.lru_cache(maxsize=None)
+def _font(size: int) -> ImageFont.FreeTypeFont:
+    return ImageFont.truetype(str(_FONT), size)
+
+
+def _enlarged(image: Image.Image) -> Tuple[Image.Image, int]:
+    """A copy, by a whole factor larger where it is small, and the factor."""
+    factor = max(1, math.ceil(_LEAST_SIDE / max(image.size)))
+    if factor == 1:
+        return image.copy(), 1
+    return image.resize((factor * image.width, factor * image.height),
+                        Image.Resampling.BICUBIC), factor
+
+
+def _unit(image: Image.Image) -> int:
+    """By how much text and panels are larger on a large picture."""
+    return max(1, round(max(image.size) / _READABLE))
+
+
+def _with_panel(image: Image.Image,
+                least: int) -> Tuple[Image.Image, ImageDraw.ImageDraw, int, int]:
+    """The picture on paper with room for text at its right, and that room's left and right."""
+    unit = _unit(image)
+    canvas = Image.new(
+        'RGB', (image.width + _PANEL * unit, max(image.height, least * unit)), _PAPER)
+    canvas.paste(image)
+    return (canvas, ImageDraw.Draw(canvas), image.width + 16 * unit,
+            canvas.width - 16 * unit)
+
+
+def _fitted(text: str, font: ImageFont.FreeTypeFont, width: float) -> str:
+    """The text in one line, cut with an ellipsis where it is longer than ``width`` pixels."""
+    text = ' '.join(text.split())
+    if font.getlength(text) <= width:
+        return text
+    while text and font.getlength(text + '…') > width:
+        text = text[:-1]
+    return text.rstrip() + '…'
+
+
+def _label(draw: ImageDraw.ImageDraw, size: Tuple[int, int], corner: Sequence[float], text: str,
+           colour: Colour, font: ImageFont.FreeTypeFont) -> None:
+    """Text on its colour, above a box's corner or inside it, never outside the picture."""
+    text = _fitted(text, font, size[0] - 6)
+    width, height = font.getlength(text) + 6, font.size + 5
+    left = min(max(corner[0], 0), size[0] - width)
+    top = corner[1] - height if corner[1] >= height else max(corner[1], 0)
+    top = min(top, size[1] - height)
+    draw.rectangle((left, top, left + width, top + height), colour)
+    light = 0.3 * colour[0] + 0.59 * colour[1] + 0.11 * colour[2]
+    draw.text((left + 3, top + 1), text, _INK if light > 140 else _PAPER, font)
