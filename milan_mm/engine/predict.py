@@ -15,7 +15,7 @@ from ..checkpoints import write_atomically
 from ..datasets import UnreadablePicture, composite, find_pictures, open_picture
 from ..errors import MilanError
 from ..evaluation.cli import check_device
-from ..quickstart.progress import Progress
+from ..progress import Progress
 from ..visualization import predictions as drawing
 from .inference import Trained, load_trained
 from .train import merge_options, read_config

@@ -13,6 +13,7 @@ from PIL import Image
 from ..datasets.decoding import UnreadablePicture, composite, open_picture
 from ..datasets.picture_folder import find_pictures
 from ..errors import MilanError
+from ..progress import Progress
 from .captions import caption_of
 from .pictures import (
     HELD_OUT,
@@ -24,7 +25,6 @@ from .pictures import (
     render,
     save_picture,
 )
-from .progress import Progress
 
 MIN_CLASSES = 2
 MIN_PICTURES = 4

@@ -10,8 +10,8 @@ from PIL import Image
 
 from ..datasets import find_pictures
 from ..errors import MilanError
+from ..progress import Progress
 from .pictures import HELD_OUT, describe_names
-from .progress import Progress
 from .scene_files import BACKGROUND, PARTS, write_classes, write_coco
 
 MIN_PICTURES = 8

@@ -25,9 +25,9 @@ import numpy as np
 from PIL import Image
 
 from ..errors import MilanError
+from ..progress import Progress
 from .backgrounds import Backgrounds, paste
 from .demo_concepts import CLASSES, Concept, read_concepts, split_concepts
-from .progress import Progress
 
 DEMO_ARCHIVE = Path(__file__).resolve().parents[2] / 'demo' / 'emoji.zip'
 HELD_OUT = 0.25

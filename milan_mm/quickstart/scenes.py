@@ -15,11 +15,11 @@ import numpy as np
 from PIL import Image
 
 from ..errors import MilanError
+from ..progress import Progress
 from .backgrounds import Backgrounds, place
 from .own_pictures import read_own_pictures
 from .own_scenes import own_ade, own_coco
 from .pictures import make_pools, read_demo, whole_folder, write_meta
-from .progress import Progress
 from .scene_files import BACKGROUND, PARTS, Scene, SceneWriter
 
 MIN_CUTOUTS = dict(train=3, test=1)
