@@ -5,7 +5,6 @@ import re
 import pytest
 import torch
 import torch.nn.functional as F
-from conftest import run_tool
 from helpers_eval import logged
 from mmcv.cnn import build_norm_layer
 from mmengine.registry import MODELS
@@ -13,7 +12,7 @@ from mmpretrain.models.utils import MultiheadAttention
 from torch import nn
 
 from milan_mm import MaskedVisionTransformer, MilanError
-from milan_mm.engine.measure_memory import TableAttention, measure, table_bytes
+from milan_mm.engine import measure_memory as tool
 from milan_mm.models import SimpleFeaturePyramid, WindowedVisionTransformer
 from milan_mm.models.window_attention import WindowAttention
 
@@ -98,7 +97,7 @@ def test_attention_equals_the_written_out(window, grid):
 
 
 def test_tables_of_the_memory_tool_are_the_same_attention():
-    fast, slow = attention(None), attention(None, kind=TableAttention)
+    fast, slow = attention(None), attention(None, kind=tool.TableAttention)
     x = torch.randn(2, 8, 8, 32, dtype=torch.double)
     for a, b in zip(results(fast, fast, x), results(slow, slow, x)):
         torch.testing.assert_close(a, b, rtol=1e-9, atol=1e-10)
@@ -245,7 +244,7 @@ def test_drop_path():
 
 def kept_for_backward(model, x):
     """Sizes of the tensors that a forward pass keeps, and gradients of all parameters."""
-    sizes, own = {}, {p.data_ptr() for p in model.parameters()}
+    sizes, own = {}, {t.data_ptr() for t in (x, *model.parameters())}
 
     def pack(t):
         if t.data_ptr() not in own:
@@ -271,7 +270,7 @@ def test_memory_grows_with_the_tokens_not_with_their_square():
     torch.testing.assert_close(same, out)
     for a, b in zip(again, gradients):
         torch.testing.assert_close(a, b)
-    model.layers[3].attn.__class__ = TableAttention
+    model.layers[3].attn.__class__ = tool.TableAttention
     model.with_cp = False
     assert max(kept_for_backward(model, x)[0]) >= 2 * 1024 * 1024
 
@@ -336,12 +335,13 @@ def test_pyramid():
     assert all(m.bias is None for m in neck.modules() if isinstance(m, nn.Conv2d))
 
 
-def test_memory_tool():
-    out = run_tool('measure_memory.py', '--arch', 'vit-s', '--size', '64', '--variants', 'windowed',
-                   timeout=120)
+def test_memory_tool(capsys):
+    arguments = tool.measure_parser('').parse_args
+    tool.measure_all(arguments(['--arch', 'vit-s', '--size', '64', '--variants', 'windowed']))
+    out = capsys.readouterr().out
     peak = re.search(r'\| windows of 14 .* \| ([\d.]+) GB \| \d+ \|', out)
     assert .3 < float(peak[1]) < 3 and 'threads, torch' in out
-    assert table_bytes('vit-b', 1024, 1) == 12 * 12 * 4096**2 * 4
-    assert measure('plain', 'vit-s', 32, 1)['peak_mb'] > 200
-    out = run_tool('measure_memory.py', '--size', '100', code=2)
-    assert 'multiple of 16. Set img_size to 96 or 112' in out
+    assert tool.table_bytes('vit-b', 1024, 1) == 12 * 12 * 4096**2 * 4
+    assert tool.measure('plain', 'vit-s', 32, 1)['peak_mb'] > 200
+    with pytest.raises(MilanError, match='multiple of 16. Set img_size to 96 or 112'):
+        tool.measure_all(arguments(['--size', '100']))

@@ -5,8 +5,8 @@
 # num_classes None: the categories are read from the training file at the start. The learning rate
 # follows the batch; --epochs N for another length. Files of other names:
 #   --cfg-options train_dataloader.dataset.ann_file=train/_annotations.coco.json
-# and the same for val_dataloader, test_dataloader, and with DIR before it val_evaluator.ann_file and
-# test_evaluator.ann_file.
+# and the same for val_dataloader, test_dataloader, and with DIR before it val_evaluator.ann_file
+# and test_evaluator.ann_file.
 _base_ = './vitb_coco_lsj1024_100e.py'
 data_root = 'data/own_coco'
 effective_batch = 16

@@ -1,5 +1,5 @@
-# A short training, to compare checkpoints by: 12 epochs, the learning rate falling after 8 and 11 as
-# in Mask R-CNN's usual short schedule ("1x"). All else is that of vitb_coco_lsj1024_100e.py.
+# A short training, to compare checkpoints by: 12 epochs, the learning rate falling after 8 and 11
+# as in Mask R-CNN's usual short schedule ("1x"). All else is that of vitb_coco_lsj1024_100e.py.
 _base_ = './vitb_coco_lsj1024_100e.py'
 accumulated = 2
 warmup = 250

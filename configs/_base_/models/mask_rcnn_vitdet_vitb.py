@@ -1,6 +1,6 @@
-# Mask R-CNN on a plain ViT-B/16 as ViTDet (arXiv 2203.16527) has it: windows of 14 x 14 patches and
-# four global blocks, relative positions, a pyramid from the last map; LayerNorm in pyramid and heads.
-# Numbers are those of the authors' published configuration (detectron2, projects/ViTDet).
+# Mask R-CNN on a plain ViT-B/16 as ViTDet (arXiv 2203.16527) has it: windows of 14 x 14 patches
+# and four global blocks, relative positions, a pyramid from the last map; LayerNorm in pyramid and
+# heads. Numbers are those of the authors' published configuration (detectron2, projects/ViTDet).
 norm_cfg = dict(type='milan_mm.LN2d', eps=1e-6)
 model = dict(
     type='mmdet.MaskRCNN',
