@@ -173,6 +173,32 @@ def test_bad_input_is_one_line_and_exit_2(arguments, words, picture_folder, tmp_
     assert len(error) == 1 and words in error[0] and 'Traceback' not in out
 
 
+class Poison:
+    """Makes a file when it is unpickled."""
+
+    def __init__(self, mark):
+        self.mark = str(mark)
+
+    def __reduce__(self):
+        return open, (self.mark, 'w')
+
+
+@pytest.mark.parametrize('route', [
+    ['--init-from', 'FILE', '--cfg-options'], ['--resume', 'FILE', '--cfg-options'],
+    ['--cfg-options', 'load_from=FILE'],
+    ['--cfg-options', 'model.target_generator.pretrained=FILE',
+     'model.target_generator.quickgelu=True']])
+def test_a_poisoned_file_runs_nothing_on_any_route(route, picture_folder, tmp_path):
+    torch.save(dict(state_dict={}, meta=Poison(tmp_path / 'was_run')), tmp_path / 'x.pth')
+    config = 'milan' if 'quickgelu' in route[-1] else 'mae'
+    more = [word.replace('FILE', str(tmp_path / 'x.pth')) for word in route]
+    out = run_tool('train.py', f'configs/quickstart/{config}.py', '--data-root', picture_folder,
+                   '--work-dir', tmp_path / 'run', *more, 'train_dataloader.batch_size=12', code=2)
+    error = [line for line in out.splitlines() if 'error:' in line]
+    assert len(error) == 1 and 'is refused' in error[0] and '--trust-checkpoint' in error[0]
+    assert 'Traceback' not in out and not (tmp_path / 'was_run').exists()
+
+
 @pytest.mark.parametrize('tool', sorted(
     p.name for p in (ROOT / 'tools').iterdir()
     if p.suffix in ('.py', '.sh') and p.name not in ('env_state.py', 'quickstart.sh')))

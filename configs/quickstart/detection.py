@@ -1,11 +1,11 @@
-# Mask R-CNN at quickstart scale: the encoder of configs/_base_/quickstart.py in windows of 8 x 8
-# patches with two global blocks, a simple feature pyramid, small heads; scenes of 128 px composed
-# of the quickstart's cut-outs. From MILAN with --init-from CHECKPOINT, from scratch without.
+# Mask R-CNN at quickstart scale: the encoder of configs/_base_/quickstart.py in windows of 4 x 4
+# patches with two global blocks, a simple feature pyramid, small heads; scenes of 64 px composed of
+# the quickstart's cut-outs. From MILAN with --init-from CHECKPOINT, from scratch without.
 _base_ = ['../_base_/default_runtime_downstream.py']
 default_scope = 'mmdet'
 data_root = 'work_dirs/quickstart/scenes/coco'
-size = (128, 128)
-effective_batch = 8
+size = (64, 64)
+effective_batch = 16
 max_epochs = 2
 channels = 64
 
@@ -17,13 +17,13 @@ model = dict(
         std=[58.395, 57.12, 57.375],
         bgr_to_rgb=True,
         pad_mask=True,
-        pad_size_divisor=32),
+        pad_size_divisor=16),
     backbone=dict(
         type='milan_mm.WindowedVisionTransformer',
         arch=dict(embed_dims=128, num_layers=6, num_heads=4, feedforward_channels=512),
         img_size=size,
         patch_size=8,
-        window_size=8,
+        window_size=4,
         global_indices=(2, 5),
         init_cfg=dict(type='milan_mm.PretrainedViT', checkpoint=None)),
     neck=dict(
@@ -31,13 +31,13 @@ model = dict(
         in_channels=128,
         out_channels=channels,
         scales=(2, 1, 0.5),  # strides 4, 8, 16
-        num_extra=1),  # and 32
+        num_extra=0),
     rpn_head=dict(
         type='RPNHead',
         in_channels=channels,
         feat_channels=channels,
         anchor_generator=dict(
-            type='AnchorGenerator', scales=[4], ratios=[0.5, 1.0, 2.0], strides=[4, 8, 16, 32]),
+            type='AnchorGenerator', scales=[4], ratios=[0.5, 1.0, 2.0], strides=[4, 8, 16]),
         bbox_coder=dict(
             type='DeltaXYWHBBoxCoder', target_means=[0.] * 4, target_stds=[1.] * 4),
         loss_cls=dict(type='CrossEntropyLoss', use_sigmoid=True),
@@ -49,7 +49,7 @@ model = dict(
             roi_layer=dict(type='RoIAlign', output_size=7, sampling_ratio=2),
             out_channels=channels,
             featmap_strides=[4, 8, 16],
-            finest_scale=16),
+            finest_scale=12),
         bbox_head=dict(
             type='Shared2FCBBoxHead',
             in_channels=channels,
@@ -65,7 +65,7 @@ model = dict(
             roi_layer=dict(type='RoIAlign', output_size=14, sampling_ratio=2),
             out_channels=channels,
             featmap_strides=[4, 8, 16],
-            finest_scale=16),
+            finest_scale=12),
         mask_head=dict(
             type='FCNMaskHead',
             num_convs=2,
@@ -82,17 +82,17 @@ model = dict(
             pos_weight=-1,
             debug=False),
         rpn_proposal=dict(
-            nms_pre=200, max_per_img=100, nms=dict(type='nms', iou_threshold=0.7), min_bbox_size=0),
+            nms_pre=100, max_per_img=50, nms=dict(type='nms', iou_threshold=0.7), min_bbox_size=0),
         rcnn=dict(
             assigner=dict(type='MaxIoUAssigner', pos_iou_thr=0.5, neg_iou_thr=0.5, min_pos_iou=0.5),
-            sampler=dict(type='RandomSampler', num=64, pos_fraction=0.25,
+            sampler=dict(type='RandomSampler', num=32, pos_fraction=0.25,
                          add_gt_as_proposals=True),
             mask_size=28,
             pos_weight=-1,
             debug=False)),
     test_cfg=dict(
         rpn=dict(
-            nms_pre=200, max_per_img=100, nms=dict(type='nms', iou_threshold=0.7), min_bbox_size=0),
+            nms_pre=100, max_per_img=50, nms=dict(type='nms', iou_threshold=0.7), min_bbox_size=0),
         rcnn=dict(
             score_thr=0.05, nms=dict(type='nms', iou_threshold=0.5), max_per_img=20,
             mask_thr_binary=0.5)))
@@ -111,7 +111,7 @@ test_pipeline = [
          meta_keys=('img_id', 'img_path', 'ori_shape', 'img_shape', 'scale_factor')),
 ]
 train_dataloader = dict(
-    batch_size=8,
+    batch_size=16,
     num_workers=1,
     persistent_workers=True,
     sampler=dict(type='DefaultSampler', shuffle=True),

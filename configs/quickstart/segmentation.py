@@ -3,9 +3,9 @@
 _base_ = ['../_base_/default_runtime_downstream.py']
 default_scope = 'mmseg'
 data_root = 'work_dirs/quickstart/scenes/ade'
-size = (128, 128)
-effective_batch = 8
-max_iters = 400
+size = (64, 64)
+effective_batch = 32
+max_iters = 500
 channels = 64
 norm_cfg = dict(type='SyncBN', requires_grad=True)
 
@@ -71,7 +71,7 @@ test_pipeline = [
     dict(type='PackSegInputs'),
 ]
 train_dataloader = dict(
-    batch_size=8,
+    batch_size=32,
     num_workers=1,
     persistent_workers=True,
     sampler=dict(type='InfiniteSampler', shuffle=True),
@@ -80,7 +80,7 @@ train_dataloader = dict(
         data_prefix=dict(img_path='images/training', seg_map_path='annotations/training'),
         pipeline=train_pipeline))
 val_dataloader = dict(
-    batch_size=8,
+    batch_size=32,
     num_workers=1,
     persistent_workers=True,
     sampler=dict(type='DefaultSampler', shuffle=False),
@@ -94,9 +94,10 @@ test_evaluator = val_evaluator
 
 optim_wrapper = dict(
     type='OptimWrapper',
-    optimizer=dict(type='AdamW', lr=1e-3, betas=(0.9, 0.999), weight_decay=0.05),
+    optimizer=dict(type='AdamW', lr=2e-3, betas=(0.9, 0.999), weight_decay=0.05),
     constructor='milan_mm.LayerDecayOptimWrapperConstructor',
-    paramwise_cfg=dict(layer_decay_rate=0.8),
+    paramwise_cfg=dict(
+        layer_decay_rate=0.8, custom_keys={'backbone': dict(lr_mult=0.4)}),
     clip_grad=dict(max_norm=1.0))
 auto_scale_lr = dict(base_batch_size=effective_batch)
 param_scheduler = [

@@ -7,7 +7,7 @@ torchvision's kernels (the same formulas, on CPU and CUDA), Soft-NMS by torch, a
 is an error when it is called. A compiled mmcv is never touched.
 
 RoIAlign's gradient is an operator that torchvision has no public name for
-(``torch.ops.torchvision._roi_align_backward``, the same arguments from 0.8 to 0.29).
+(``torch.ops.torchvision._roi_align_backward``; tried with 0.20 and 0.29).
 """
 import importlib
 import importlib.util

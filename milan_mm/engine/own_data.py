@@ -4,7 +4,9 @@ import json
 from pathlib import Path
 from typing import Any, Iterator, List, Tuple
 
+import numpy as np
 from mmengine.config import Config
+from PIL import Image
 
 from ..errors import MilanError
 from .data_paths import LOADERS, datasets_of
@@ -23,7 +25,7 @@ def fill_num_classes(cfg: Config) -> Tuple[str, ...]:
         The classes; empty if nothing was open.
 
     Raises:
-        MilanError: if they cannot be read.
+        MilanError: if they cannot be read, or a COCO file of another set lists others.
     """
     places = list(_open_places((cfg.get('model'), cfg.get('data_preprocessor'))))
     if not places:
@@ -36,7 +38,67 @@ def fill_num_classes(cfg: Config) -> Tuple[str, ...]:
         part['num_classes'] = len(classes)
     for dataset in sets:
         dataset['metainfo'] = dict(dataset.get('metainfo') or {}, classes=classes)
+    for path in _coco_files(cfg, sets):
+        check_categories(path, classes)
+    for dataset in sets:
+        check_label_maps(dataset, classes)
     return classes
+
+
+def check_categories(path: Path, classes: Tuple[str, ...]) -> None:
+    """Compares the categories of a COCO file with the classes of the training set.
+
+    mmdet numbers labels as a file lists its categories, each file on its own: with another order
+    an evaluation would compare one class with another, and say nothing.
+
+    Args:
+        path: of a JSON file.
+        classes: in the order of labels; categories that are not among them are left aside.
+
+    Raises:
+        MilanError: if one is missing or stands in another place.
+    """
+    names = tuple(name for name in _categories(path) if name in classes)
+    if names == classes:
+        return
+    missing = [name for name in classes if name not in names]
+    what = (f'lacks the category {missing[0]}' if missing else
+            f'lists its categories in another order: {_start_of(names)}')
+    raise MilanError(
+        f'{path} {what}. The training set has {_start_of(classes)}, and labels are numbered by the '
+        'order in a file. Write the same list "categories" into all files of a data set; the '
+        'numbers (ids) may stay')
+
+
+def check_label_maps(dataset: dict, classes: Tuple[str, ...], look_at: int = 50) -> None:
+    """Looks at some label maps of a segmentation set for values that no class has.
+
+    In training such a value is an index error on a CPU and a dead device on CUDA.
+
+    Args:
+        dataset: config of the set; others than of label maps are passed over.
+        classes: value i is class i; 255 is ignored.
+        look_at: number of maps, evenly over the folder.
+
+    Raises:
+        MilanError: naming the first map with such a value.
+    """
+    prefix = dataset.get('data_prefix')
+    folder = prefix.get('seg_map_path') if isinstance(prefix, dict) else None
+    if not folder:
+        return
+    root = Path(dataset.get('data_root') or '').expanduser()
+    maps = sorted((root / folder).rglob(f'*{dataset.get("seg_map_suffix", ".png")}'))
+    shift = 1 if dataset.get('reduce_zero_label') else 0
+    for path in maps[::max(1, len(maps) // look_at)]:
+        with Image.open(path) as file:
+            values = np.unique(np.asarray(file))
+        strange = [int(v) for v in values if v != 255 and v >= len(classes) + shift]
+        if strange:
+            raise MilanError(
+                f'{path} has the value {strange[0]}, but there are {len(classes)} classes '
+                f'({_start_of(classes)}), values {shift} to {len(classes) - 1 + shift}; 255 is for '
+                'pixels to be ignored. Mend the map or name the class in classes.txt')
 
 
 def read_classes(dataset: dict) -> Tuple[str, ...]:
@@ -48,6 +110,9 @@ def read_classes(dataset: dict) -> Tuple[str, ...]:
     kind = dataset.get('type', '').rpartition('.')[2]
     root = Path(dataset.get('data_root') or '').expanduser()
     given = (dataset.get('metainfo') or {}).get('classes')
+    if isinstance(given, str):
+        raise MilanError(f'metainfo.classes is the text {given!r}; expected a list of names, such '
+                         "as metainfo=dict(classes=('cat', 'dog'))")
     if given:
         return tuple(given)
     if kind == 'PictureFolder':
@@ -75,7 +140,7 @@ def _sub_folders(folder: Path) -> List[str]:
 def _categories(path: Path) -> List[str]:
     try:
         content = json.loads(path.read_text(encoding='utf-8'))
-        return [c['name'] for c in sorted(content['categories'], key=lambda c: c['id'])]
+        return [c['name'] for c in content['categories']]  # mmdet's labels are in this order
     except OSError as error:
         raise MilanError(f'no such annotation file: {path}. Give another place with --data-root '
                          'DIR, or other names with --cfg-options') from error
@@ -84,11 +149,30 @@ def _categories(path: Path) -> List[str]:
                          'with images, annotations and categories') from error
 
 
+def _coco_files(cfg: Config, sets: List[dict]) -> List[Path]:
+    """The annotation files there are, of data sets and of the metrics."""
+    metrics = [metric for name in ('val_evaluator', 'test_evaluator')
+               for metric in _as_list(cfg.get(name)) if isinstance(metric, dict)]
+    files = [part for part in (*sets, *metrics)
+             if 'Coco' in part.get('type', '') and part.get('ann_file')]
+    paths = [Path(part.get('data_root') or '').expanduser() / part['ann_file'] for part in files]
+    return [path for path in dict.fromkeys(paths) if path.is_file()]
+
+
+def _as_list(value: Any) -> List[Any]:
+    return list(value) if isinstance(value, (list, tuple)) else [value]
+
+
+def _start_of(names: Tuple[str, ...]) -> str:
+    return ', '.join(names[:5]) + (', …' if len(names) > 5 else '')
+
+
 def _lines(path: Path) -> List[str]:
     if not path.is_file():
         raise MilanError(f'{path} is missing: write one class a line, in the order of the label '
                          'maps\' values from 0')
-    return [line.strip() for line in path.read_text(encoding='utf-8').splitlines() if line.strip()]
+    # A blank line between two names keeps its number; those at the end are nobody's.
+    return [line.strip() for line in path.read_text(encoding='utf-8').rstrip().splitlines()]
 
 
 def _open_places(value: Any) -> Iterator[dict]:

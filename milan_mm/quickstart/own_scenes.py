@@ -130,6 +130,12 @@ def _read_json(source: Path) -> dict:
 
 def _annotations_of(content: dict, source: Path) -> dict[Any, list[dict]]:
     """The annotations of each image id, each of them checked."""
+    for part, keys in (('images', ('id', 'file_name')), ('categories', ('id', 'name')),
+                       ('annotations', ('image_id', 'category_id'))):
+        for entry in content[part]:
+            if not isinstance(entry, dict) or any(key not in entry for key in keys):
+                raise MilanError(f'--coco: an entry of "{part}" in {source} is '
+                                 f'{str(entry)[:80]}; expected one with {", ".join(keys)}')
     images = {image['id'] for image in content['images']}
     categories = {category['id'] for category in content['categories']}
     found: dict[Any, list[dict]] = {}
@@ -140,7 +146,8 @@ def _annotations_of(content: dict, source: Path) -> dict[Any, list[dict]]:
             problem = f'is of image {a.get("image_id")}, which is not listed'
         elif a.get('category_id') not in categories:
             problem = f'is of category {a.get("category_id")}, which is not listed'
-        elif not (isinstance(box, list) and len(box) == 4 and min(box[2:]) >= 0):
+        elif not (isinstance(box, list) and len(box) == 4
+                  and all(isinstance(v, (int, float)) for v in box) and min(box[2:]) >= 0):
             problem = f'has the box {box}; expected [left, top, width, height] in pixels'
         elif not mask:
             problem = ('has no segmentation: Mask R-CNN learns masks too; expected polygons or '

@@ -26,9 +26,9 @@ MIN_CUTOUTS = dict(train=3, test=1)
 """Cut-outs a class must have."""
 _MOST_CLASSES = 254
 _PICTURE_SIZE = 64  # of the quickstart's pictures: equal arguments give an equal split
-_OBJECTS = (2, 5)
-_SCALE = (0.25, 0.56)  # longer side of an object, as a share of the scene's
-_VISIBLE = 0.6  # share of an object that later ones must leave visible
+OBJECTS = (1, 4)
+SCALE = (0.35, 0.7)  # longer side of an object, as a share of the scene's
+VISIBLE = 0.6  # share of an object that later ones must leave visible
 _TRIES = 6  # places tried for an object
 _NEEDED = ('boxes and masks of your own pictures (--coco JSON IMAGES) for the detection, label '
            'maps (--ade DIR) for the segmentation')
@@ -48,7 +48,7 @@ def make_all_scenes(out: str | Path,
                     ade: Optional[str],
                     train: int,
                     test: int,
-                    size: int = 128,
+                    size: int = 64,
                     seed: int = 0,
                     log: Callable[[str], None] = print) -> dict:
     """Makes the folder of scenes: the user's own annotated pictures, and what they gave none for
@@ -100,7 +100,7 @@ def make_scenes(out: Path,
                 pictures: Optional[str],
                 train: int,
                 test: int,
-                size: int = 128,
+                size: int = 64,
                 seed: int = 0,
                 log: Callable[[str], None] = print,
                 kinds: Sequence[str] = ('coco', 'ade')) -> dict:
@@ -143,7 +143,7 @@ def make_scenes(out: Path,
 
 def compose(cutouts: list[list[Image.Image]], pool: Backgrounds, size: int,
             rng: np.random.Generator) -> Scene:
-    """One scene of two to five objects, fewer where there is no room for all to be seen.
+    """One scene of one to four objects, fewer where there is no room for all to be seen.
 
     Args:
         cutouts: RGBA pictures of each class.
@@ -154,18 +154,18 @@ def compose(cutouts: list[list[Image.Image]], pool: Backgrounds, size: int,
     picture = Image.fromarray(pool.crop(rng, size))
     owner = np.zeros((size, size), np.uint8)
     whole, labels = [0], []  # pixels of each object, were it alone
-    for _ in range(rng.integers(_OBJECTS[0], _OBJECTS[1] + 1)):
+    for _ in range(rng.integers(OBJECTS[0], OBJECTS[1] + 1)):
         label = int(rng.integers(len(cutouts)))
         cutout = cutouts[label][rng.integers(len(cutouts[label]))]
         if rng.random() < 0.5:
             cutout = cutout.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
         for _ in range(_TRIES):
-            placed = place(cutout, size, rng, _SCALE)
+            placed = place(cutout, size, rng, SCALE)
             covered = np.asarray(placed.getchannel('A')) >= 128
             changed = np.where(covered, len(whole), owner)
             pixels = [*whole, covered.sum()]
             seen = np.bincount(changed.ravel(), minlength=len(pixels))
-            if all(seen[k] >= max(1, _VISIBLE * pixels[k]) for k in range(1, len(pixels))):
+            if all(seen[k] >= max(1, VISIBLE * pixels[k]) for k in range(1, len(pixels))):
                 picture.paste(placed, (0, 0), placed)
                 owner, whole = changed.astype(np.uint8), pixels
                 labels.append(label)

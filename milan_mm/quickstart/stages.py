@@ -39,10 +39,10 @@ class Plan(NamedTuple):
     teacher_steps: int = 650
     student_steps: int = 700
     batch_size: int = 64
-    scenes: Tuple[int, int] = (1600, 320)
+    scenes: Tuple[int, int] = (4000, 400)
 
 
-QUICK = Plan(variants=1, teacher_steps=12, student_steps=12, scenes=(16, 8))
+QUICK = Plan(variants=1, teacher_steps=12, student_steps=12, scenes=(32, 8))
 
 
 class Settings(NamedTuple):
@@ -207,12 +207,20 @@ class Run:
     def _task(self, name: str) -> None:
         task = TASKS[name]
         if not (self.work / task.data).is_dir():
-            raise NoScenes(self.skipped().get('scenes') or
-                           f'{self.work / task.data} is missing: run the stage "scenes" first')
+            raise NoScenes(self._why_no_scenes(Path(task.data).name))
         starts = STARTS if self.settings.full else task.starts
         run_task(name, self.work, self.tools,
                  {s: None if s == 'scratch' else last_checkpoint(self.work / s)
                   for s in starts}, self.settings.seed, self.settings.quick)
+
+    def _why_no_scenes(self, kind: str) -> str:
+        if 'scenes' in self.skipped():
+            return self.skipped()['scenes']
+        made = self.work / 'scenes/meta.json'
+        if made.is_file():
+            return json.loads(made.read_text(encoding='utf-8'))['skipped'][kind]
+        raise MilanError(f'{self.work / "scenes"} is missing: run the stage "scenes" first '
+                         '(--stage scenes)')
 
     def skipped(self) -> Dict[str, str]:
         """Stages that could not be done with these pictures, and why."""
