@@ -5,7 +5,7 @@ default_scope = 'mmseg'
 data_root = 'work_dirs/quickstart/scenes/ade'
 size = (64, 64)
 effective_batch = 32
-max_iters = 500
+max_iters = 400
 channels = 64
 norm_cfg = dict(type='SyncBN', requires_grad=True)
 

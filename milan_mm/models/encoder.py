@@ -55,16 +55,12 @@ class MaskedVisionTransformer(StartsPretrained, VisionTransformer):
                  out_type: str = 'raw',
                  positions: str = 'fixed',
                  **kwargs: Any) -> None:
-        if isinstance(arch, str):
-            if arch not in ARCHITECTURES:
-                raise MilanError(f'unknown architecture {arch!r}; known are '
-                                 f'{sorted(ARCHITECTURES)}, or give a dict of widths and depths')
-            arch = ARCHITECTURES[arch]
+        arch = look_up(arch)
         check_tiling(img_size, patch_size)
         if positions not in ('fixed', 'learned'):
             raise MilanError(f"positions must be 'fixed' or 'learned', got {positions!r}")
         super().__init__(
-            arch=dict(arch),
+            arch=arch,
             img_size=img_size,
             patch_size=patch_size,
             out_type=out_type,
@@ -116,6 +112,20 @@ class MaskedVisionTransformer(StartsPretrained, VisionTransformer):
         for layer in self.layers:
             tokens = layer(tokens)
         return self.ln1(tokens)
+
+
+def look_up(arch: Union[str, dict]) -> dict:
+    """Widths and depth of an architecture given by name, or as they are.
+
+    Raises:
+        MilanError: if there is none of that name.
+    """
+    if isinstance(arch, str):
+        if arch not in ARCHITECTURES:
+            raise MilanError(f'unknown architecture {arch!r}; known are {sorted(ARCHITECTURES)}, '
+                             'or give a dict of widths and depths')
+        arch = ARCHITECTURES[arch]
+    return dict(arch)
 
 
 def check_tiling(img_size: Union[int, Tuple[int, int]], patch_size: int) -> None:

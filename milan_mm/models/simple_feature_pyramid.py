@@ -7,6 +7,7 @@ from mmcv.cnn import build_norm_layer
 from mmengine.model import BaseModule
 from torch import Tensor, nn
 
+from ..errors import MilanError
 from ..registry import MODELS
 
 
@@ -80,4 +81,4 @@ def _resample(scale: float, channels: int, norm_cfg: dict) -> Tuple[list, int]:
         return [], channels
     if scale == 0.5:
         return [nn.MaxPool2d(2, stride=2)], channels
-    raise ValueError(f'scale {scale!r} of a pyramid must be 4, 2, 1 or 0.5')
+    raise MilanError(f'the scales of a pyramid are 4, 2, 1 or 0.5, got {scale!r}')

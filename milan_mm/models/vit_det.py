@@ -12,7 +12,7 @@ from ..compat.drop_path import make_drop_path_traceable
 from ..compat.ffn_forward import make_ffn_traceable
 from ..errors import MilanError
 from ..registry import MODELS
-from .encoder import ARCHITECTURES, check_tiling, init_transformer
+from .encoder import check_tiling, init_transformer, look_up
 from .positions import sincos_positions
 from .starts_pretrained import StartsPretrained
 from .window_attention import WindowAttention
@@ -65,14 +65,10 @@ class WindowedVisionTransformer(StartsPretrained, VisionTransformer):
                  final_norm: bool = False,
                  with_cp: bool = False,
                  **kwargs: Any) -> None:
-        if isinstance(arch, str):
-            if arch not in ARCHITECTURES:
-                raise MilanError(f'unknown architecture {arch!r}; known are '
-                                 f'{sorted(ARCHITECTURES)}, or give a dict of widths and depths')
-            arch = ARCHITECTURES[arch]
+        arch = look_up(arch)
         check_tiling(img_size, patch_size)
         super().__init__(
-            arch=dict(arch),
+            arch=arch,
             img_size=img_size,
             patch_size=patch_size,
             drop_path_rate=drop_path_rate,

@@ -26,8 +26,10 @@ MIN_CUTOUTS = dict(train=3, test=1)
 """Cut-outs a class must have."""
 _MOST_CLASSES = 254
 _PICTURE_SIZE = 64  # of the quickstart's pictures: equal arguments give an equal split
-OBJECTS = (1, 4)
-SCALE = (0.35, 0.7)  # longer side of an object, as a share of the scene's
+OBJECTS = (1, 3)
+# Longer side of an object, as a share of the scene's: objects as large as those the encoder was
+# pretrained on. At half the size MILAN's start was no better than a random one.
+SCALE = (0.45, 0.85)
 VISIBLE = 0.6  # share of an object that later ones must leave visible
 _TRIES = 6  # places tried for an object
 _NEEDED = ('boxes and masks of your own pictures (--coco JSON IMAGES) for the detection, label '
@@ -143,7 +145,7 @@ def make_scenes(out: Path,
 
 def compose(cutouts: list[list[Image.Image]], pool: Backgrounds, size: int,
             rng: np.random.Generator) -> Scene:
-    """One scene of one to four objects, fewer where there is no room for all to be seen.
+    """One scene of one to three objects, fewer where there is no room for all to be seen.
 
     Args:
         cutouts: RGBA pictures of each class.

@@ -68,8 +68,8 @@ def run_task(name: str, work: Path, tools: ToolRunner, starts: Dict[str, Optiona
         if quick:
             arguments += [task.length, 4 if task.length == '--iters' else 1]
         arguments += ['--cfg-options', f'randomness.seed={seed}', *(_QUICK if quick else ())]
-        jobs.append(Job(f'{name}_{start}', 'train.py', arguments, f'{task.title}, from {start}'))
-    tools.run_all(jobs, parallel=2 if quick else 1)
+        jobs.append(Job(f'{name}_{start}', 'train.py', arguments, f'from {start}'))
+    tools.run_all(jobs, parallel=len(jobs))
 
 
 def collect_task(name: str, work: Path) -> Dict[str, Dict[str, float]]:
