@@ -153,6 +153,25 @@ def test_hugging_faces_vit_and_dinov2(tmp_path, images):
                                    atol=1e-5)
 
 
+def test_dinov2_with_registers_is_refused(tmp_path):
+    vit = timm.models.VisionTransformer(
+        img_size=32, patch_size=8, embed_dim=64, depth=1, num_heads=2, num_classes=0, reg_tokens=4,
+        no_embed_class=True, init_values=1)
+    torch.save(vit.state_dict(), tmp_path / 'reg.pth')
+    with pytest.raises(MilanError, match='register tokens.*variant of that model without'):
+        read_student(tmp_path / 'reg.pth')
+
+
+def test_another_number_of_heads_is_an_error_where_it_is_known(source, tmp_path):
+    """Heads have no tensors of their own: any number loads, and computes something else."""
+    with pytest.raises(MilanError, match='trained with 2 heads and this encoder has 4'):
+        take_over(source, arch=dict(ARCH, num_heads=4))
+    convert(source, tmp_path / 't.pth', 'timm')
+    with logged() as messages:
+        take_over(tmp_path / 't.pth', arch=dict(ARCH, num_heads=4))
+    assert any('does not say how many heads' in m for m in messages)
+
+
 QUICK = dict(act_cfg=dict(type='mmpretrain.QuickGELU'))
 
 
@@ -238,6 +257,10 @@ def test_what_a_target_cannot_hold_is_named(source, tmp_path):
     vit = timm.models.VisionTransformer(img_size=32, patch_size=8, embed_dim=64, depth=2,
                                         num_heads=2, mlp_ratio=1.5, num_classes=0, init_values=1)
     vit.load_state_dict(torch.load(tmp_path / 'scaled_timm.pth', weights_only=True), strict=True)
+    convert(tmp_path / 'scaled_timm.pth', tmp_path / 'back.pth', 'milan_mm')
+    first, back = (torch.load(tmp_path / name, weights_only=True)['state_dict']
+                   for name in ('scaled.pth', 'back.pth'))
+    assert same(first, back)
     for target, to, words in (('x.txt', 'timm', 'must end in'), ('x.pth', 'hf', 'is a folder'),
                               ('epoch_1.pth', 'timm', 'is the source itself')):
         with pytest.raises(MilanError, match=words):
