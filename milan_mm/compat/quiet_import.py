@@ -3,7 +3,8 @@
 
 onedl-mmpretrain 1.3.6 logs "Line NMS is not compiled" to stdout, onedl-mmcv 2.3.6 warns of
 ``MultiScaleDeformableAttention``. Pretraining needs neither; tools/doctor.py tells which ops are
-there. onedl-mmpretrain prints "Could not import OneDL" where a commercial package is missing.
+there. The onedl packages print "Could not import OneDL" where a commercial package is missing, and
+mmseg's cross-entropy warns of its own default when it is built.
 """
 import contextlib
 import io
@@ -25,6 +26,7 @@ def quiet_import() -> Iterator[None]:
             part.setLevel(logging.ERROR)
         with warnings.catch_warnings(), contextlib.redirect_stdout(printed):
             warnings.filterwarnings('ignore', message='Fail to import ``MultiScaleDeformable')
+            warnings.filterwarnings('ignore', message='Default ``avg_non_ignore``')
             yield
     finally:
         for line in printed.getvalue().splitlines():

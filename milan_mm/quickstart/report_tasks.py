@@ -6,6 +6,7 @@ from typing import Dict, List, NamedTuple, Optional, Sequence, Tuple
 import numpy as np
 from PIL import Image
 
+from ..compat.quiet_import import quiet_import
 from ..datasets.decoding import composite, open_picture
 from ..engine.inference import Trained, load_trained
 from ..engine.train import read_config
@@ -97,7 +98,8 @@ def _models(work: Path, name: str) -> Dict[str, Trained]:
             checkpoint = last_checkpoint(work / name / start)
         except MilanError:
             continue
-        models[start] = load_trained(cfg, checkpoint)
+        with quiet_import():  # of mmdet and mmseg
+            models[start] = load_trained(cfg, checkpoint)
     return models
 
 
