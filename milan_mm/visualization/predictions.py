@@ -114,7 +114,9 @@ def draw_segmentation(image: Image.Image,
     image, factor = _enlarged(image)
     pixels = np.array(image)
     labels = labels.repeat(factor, 0).repeat(factor, 1)
-    for label, _, _, colour in rows:
+    for label, name, _, colour in rows:
+        if name == 'background':  # is left as it is, so that the rest stands out
+            continue
         where = labels == label
         pixels[where] = (0.45 * pixels[where] + 0.55 * np.array(colour)).astype(np.uint8)
     picture = Image.fromarray(pixels)
