@@ -28,7 +28,8 @@ _MOST_CLASSES = 254
 _PICTURE_SIZE = 64  # of the quickstart's pictures: equal arguments give an equal split
 OBJECTS = (1, 3)
 # Longer side of an object, as a share of the scene's: objects as large as those the encoder was
-# pretrained on. At half the size MILAN's start was no better than a random one.
+# pretrained on. From .35 to .7, and up to four in a scene, MILAN's start was no better than a
+# random one.
 SCALE = (0.45, 0.85)
 VISIBLE = 0.6  # share of an object that later ones must leave visible
 _TRIES = 6  # places tried for an object
