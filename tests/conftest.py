@@ -87,3 +87,9 @@ def run_tool(tool, *arguments, code=0, timeout=300, env=None):
              'OMP_NUM_THREADS': '1', **(env or {})})
     assert done.returncode == code, f'{tool} exited with {done.returncode}:\n{done.stdout[-3000:]}'
     return done.stdout
+
+
+def pytest_collection_modifyitems(items):
+    """The longest files first, so that no worker is left alone with one at the end."""
+    slow = ('test_quickstart.py', 'test_train.py')
+    items.sort(key=lambda item: slow.index(item.path.name) if item.path.name in slow else len(slow))
