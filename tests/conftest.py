@@ -4,12 +4,14 @@ import json
 import os
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import numpy as np
 import open_clip
 import pytest
 import torch
+from mmengine.registry import DefaultScope
 from PIL import Image
 from safetensors.torch import save_file
 
@@ -25,6 +27,14 @@ TINY_CLIP = dict(
     vision_cfg=dict(image_size=32, layers=3, width=64, head_width=32, patch_size=8),
     text_cfg=dict(context_length=16, vocab_size=64, width=32, heads=2, layers=1))
 TINY_VIT = dict(embed_dims=48, num_layers=2, num_heads=4, feedforward_channels=96)
+
+
+@pytest.fixture(autouse=True)
+def default_scope():
+    """A test that looked names up in mmdet or mmseg leaves that to no other test."""
+    current = DefaultScope.get_current_instance()
+    if current is not None and current.scope_name != 'mmpretrain':
+        DefaultScope.get_instance(f'tests {time.time_ns()}', scope_name='mmpretrain')
 
 
 @pytest.fixture
