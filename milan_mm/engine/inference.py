@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from ..checkpoints import read_checkpoint, state_of
 from ..checkpoints.student import mismatch
 from ..errors import MilanError
+from .own_data import open_places
 
 # Told by the base class, so that neither mmdet nor mmseg is imported unless a config asks for it.
 _TASKS = {
@@ -181,18 +182,12 @@ def _classes_of_config(cfg: Config) -> Tuple[str, ...]:
 
 def _fill_num_classes(part: Any, number: int) -> None:
     """Configs for one's own data leave the number open: the checkpoint knows it."""
-    if isinstance(part, dict):
-        if 'num_classes' in part and part['num_classes'] is None:
-            if not number:
-                raise MilanError('the config leaves num_classes open, and the checkpoint does not '
-                                 'name its classes; set it with --cfg-options (for a classifier '
-                                 'model.head.num_classes=N)')
-            part['num_classes'] = number
-        for value in part.values():
-            _fill_num_classes(value, number)
-    elif isinstance(part, (list, tuple)):
-        for value in part:
-            _fill_num_classes(value, number)
+    for place in open_places(part):
+        if not number:
+            raise MilanError('the config leaves num_classes open, and the checkpoint does not '
+                             'name its classes; set it with --cfg-options (for a classifier '
+                             'model.head.num_classes=N)')
+        place['num_classes'] = number
 
 
 def _readable(classes: Tuple[str, ...]) -> Tuple[str, ...]:

@@ -27,7 +27,7 @@ def fill_num_classes(cfg: Config) -> Tuple[str, ...]:
     Raises:
         MilanError: if they cannot be read, or a COCO file of another set lists others.
     """
-    places = list(_open_places((cfg.get('model'), cfg.get('data_preprocessor'))))
+    places = list(open_places((cfg.get('model'), cfg.get('data_preprocessor'))))
     if not places:
         return ()
     sets = [d for name in LOADERS for d in datasets_of((cfg.get(name) or {}).get('dataset'))]
@@ -175,7 +175,7 @@ def _lines(path: Path) -> List[str]:
     return [line.strip() for line in path.read_text(encoding='utf-8').rstrip().splitlines()]
 
 
-def _open_places(value: Any) -> Iterator[dict]:
+def open_places(value: Any) -> Iterator[dict]:
     """Every part that says ``num_classes=None``."""
     if isinstance(value, dict):
         if 'num_classes' in value and value['num_classes'] is None:
@@ -183,4 +183,4 @@ def _open_places(value: Any) -> Iterator[dict]:
         value = tuple(value.values())
     if isinstance(value, (list, tuple)):
         for item in value:
-            yield from _open_places(item)
+            yield from open_places(item)
