@@ -9,10 +9,13 @@ import torch
 from milan_mm import keyed_random
 from milan_mm.errors import MilanError
 from milan_mm.models.masking import (
+    BlockwiseMaskGenerator,
+    LeastImportantMaskGenerator,
     RandomMaskGenerator,
     SemanticMaskGenerator,
     draw_visible,
     num_visible,
+    order_by_blocks,
 )
 
 # 1 % quantile of the chi-square distribution from above, by degrees of freedom
@@ -33,7 +36,8 @@ def test_number_of_visible_patches_is_truncated(patches, ratio, visible):
     assert num_visible(patches, ratio) == visible
 
 
-@pytest.mark.parametrize('generator', [SemanticMaskGenerator, RandomMaskGenerator])
+@pytest.mark.parametrize('generator', [SemanticMaskGenerator, RandomMaskGenerator,
+                                       LeastImportantMaskGenerator])
 def test_visible_and_masked_partition_the_patches(generator):
     masks = generator(0.75)(torch.rand(32, 196), keys(32))
     assert masks.visible.shape == (32, 49) and masks.masked.shape == (32, 147)
@@ -124,3 +128,76 @@ def test_bad_ratio(ratio):
 def test_ratio_that_leaves_nothing_visible():
     with pytest.raises(MilanError, match='0 of 4'):
         RandomMaskGenerator(0.9)(torch.ones(1, 4), keys(1))
+
+
+def test_temperature_draws_by_a_power_of_importance():
+    """Chi-square over the first draw: p_i = w_i^(1/t) / sum, and 1 is the paper's, bit by bit."""
+    weights = torch.tensor([.3, .2, .15, .1, .1, .08, .05, .02])
+    draws = 20000
+    for temperature in (.5, 2.):
+        masks = SemanticMaskGenerator(0.75, temperature)(weights.expand(draws, -1), keys(draws))
+        power = weights**(1 / temperature)
+        counts = torch.bincount(masks.visible[:, 0], minlength=8).tolist()
+        assert chi_square(counts, (draws * power / power.sum()).tolist()) < CHI2_99[7]
+    importance = torch.rand(8, 64)
+    assert torch.equal(SemanticMaskGenerator(0.75, 1.)(importance, keys(8)).visible,
+                       SemanticMaskGenerator(0.75)(importance, keys(8)).visible)
+    with pytest.raises(MilanError, match='temperature must be above 0'):
+        SemanticMaskGenerator(temperature=0)
+
+
+def test_a_low_temperature_shows_the_most_important_patches():
+    importance = torch.rand(16, 64) * 1e-6  # far below 1: no power may run out of float32
+    masks = SemanticMaskGenerator(0.75, 1e-3)(importance, keys(16))
+    assert torch.equal(masks.visible.sort(dim=1).values,
+                       importance.topk(16, dim=1).indices.sort(dim=1).values)
+
+
+def test_least_important_is_drawn_by_the_inverse():
+    weights = torch.tensor([.3, .2, .15, .1, .1, .08, .05, .02])
+    draws = 20000
+    masks = LeastImportantMaskGenerator(0.75)(weights.expand(draws, -1), keys(draws))
+    inverse = 1 / weights
+    counts = torch.bincount(masks.visible[:, 0], minlength=8).tolist()
+    assert chi_square(counts, (draws * inverse / inverse.sum()).tolist()) < CHI2_99[7]
+
+
+def blockwise(ratio=0.75, grid=(14, 14), pictures=64):
+    generator = BlockwiseMaskGenerator(ratio)
+    generator.match_student(grid)
+    return generator(torch.ones(pictures, grid[0] * grid[1]), keys(pictures))
+
+
+@pytest.mark.parametrize('ratio, grid', [(.75, (14, 14)), (.4, (14, 14)), (.6, (6, 10)),
+                                         (.9, (8, 8))])
+def test_blocks_mask_exactly_the_ratio(ratio, grid):
+    masks = blockwise(ratio, grid)
+    patches = grid[0] * grid[1]
+    assert masks.visible.shape == (64, num_visible(patches, ratio))
+    together = torch.cat([masks.visible, masks.masked], dim=1)
+    assert torch.equal(together.sort(dim=1).values, torch.arange(patches).expand(64, -1))
+
+
+def test_first_rectangle_that_covers_a_patch():
+    """Two rectangles by hand on a 4 x 4 grid: 2 x 2 at the top left, then 2 x 2 in the middle."""
+    # area 4 of 16; aspect 1; places 0 and 1 of the 3 possible ones
+    draws = torch.tensor([[[.5, .5, .1, .1], [.5, .5, .5, .5]]])
+    number = order_by_blocks(draws, (4, 4), .25, .25).view(4, 4)
+    assert number.tolist() == [[0, 0, 2, 2], [0, 0, 1, 2], [2, 1, 1, 2], [2, 2, 2, 2]]
+
+
+def test_blocks_are_blocks():
+    """Neighbours share their fate far oftener than under random masking of the same ratio."""
+    def share_of_equal_neighbours(masks):
+        seen = torch.zeros(64, 196).scatter(1, masks.visible, 1.).view(64, 14, 14)
+        return (seen[:, :, 1:] == seen[:, :, :-1]).float().mean().item()
+
+    random = RandomMaskGenerator(.5)(torch.ones(64, 196), keys(64))
+    assert abs(share_of_equal_neighbours(random) - .5) < .02
+    assert share_of_equal_neighbours(blockwise(.5)) > .85
+
+
+@pytest.mark.parametrize('shares', [(0, .4), (.5, .4), (.1, 1.5)])
+def test_bad_block_sizes(shares):
+    with pytest.raises(MilanError, match='0 < least <= most <= 1'):
+        BlockwiseMaskGenerator(.75, *shares)

@@ -77,8 +77,8 @@ class _RecordedMasks(nn.Module):
         super().__init__()
         self.masks = masks
 
-    def num_visible(self, num_patches: int) -> int:
-        return self.masks.visible.shape[1]
+    def match_student(self, grid_size: Tuple[int, int]) -> None:
+        """The recorded masks fit the recorded grid."""
 
     def forward(self, importance: Tensor, keys: Any = None) -> MaskIds:
         return self.masks

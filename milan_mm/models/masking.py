@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Which patches are seen: pure functions over indices, and the registered generators."""
-from typing import Optional
+import math
+from typing import Optional, Tuple
 
 import torch
 from torch import Tensor, nn
@@ -10,13 +11,16 @@ from ..errors import MilanError
 from ..registry import MODELS
 from ..structures import MaskIds
 
+_BLOCK_ASPECT = 1 / 0.3  # rectangles are up to so many times as high as wide, or as wide as high
+
 
 def num_visible(num_patches: int, mask_ratio: float) -> int:
     """V = int(N (1 - ratio)); ``int`` rounds towards zero, as the published code does."""
     return int(num_patches * (1 - mask_ratio))
 
 
-def draw_visible(weights: Tensor, noise: Tensor, visible: int) -> MaskIds:
+def draw_visible(weights: Tensor, noise: Tensor, visible: int,
+                 temperature: float = 1.0) -> MaskIds:
     """Draws patches without replacement, each next one in proportion to its weight.
 
     Equal in distribution to the paper's multinomial draws (Sec. 3.2): the ``visible`` largest of
@@ -26,13 +30,45 @@ def draw_visible(weights: Tensor, noise: Tensor, visible: int) -> MaskIds:
         weights: (B, N), not negative.
         noise: (B, N) uniform in (0, 1).
         visible: V.
+        temperature: draws in proportion to ``weights ** (1 / temperature)``. It scales the noise
+            instead of the weights, whose powers would leave float32.
 
     Returns:
         The ids, visible ones in the order drawn.
     """
     gumbel = -torch.log(-torch.log(noise.float()))
-    order = torch.argsort(torch.log(weights.float()) + gumbel, dim=1, descending=True)
+    order = torch.argsort(
+        torch.log(weights.float()) + temperature * gumbel, dim=1, descending=True)
     return MaskIds(order[:, :visible], order[:, visible:])
+
+
+def order_by_blocks(draws: Tensor, grid_size: Tuple[int, int], least: float,
+                    most: float) -> Tensor:
+    """Numbers patches by the first of a sequence of random rectangles that covers them.
+
+    Args:
+        draws: (B, K, 4) uniform in (0, 1): area, aspect, row and column of K rectangles.
+        grid_size: rows and columns of patches.
+        least: area of the smallest rectangle as a share of the grid.
+        most: of the largest.
+
+    Returns:
+        (B, N) the rectangle's number, K for a patch that none covers.
+    """
+    rows, columns = grid_size
+    area = (least + (most - least) * draws[..., 0]) * rows * columns
+    aspect = torch.exp((draws[..., 1] * 2 - 1) * math.log(_BLOCK_ASPECT))
+    height = (area * aspect).sqrt().round().clamp(1, rows)
+    width = (area / aspect).sqrt().round().clamp(1, columns)
+    top = (draws[..., 2] * (rows - height + 1)).floor()
+    left = (draws[..., 3] * (columns - width + 1)).floor()
+    row = torch.arange(rows, device=draws.device)
+    column = torch.arange(columns, device=draws.device)
+    in_rows = (row >= top[..., None]) & (row < (top + height)[..., None])
+    in_columns = (column >= left[..., None]) & (column < (left + width)[..., None])
+    covered = (in_rows[..., :, None] & in_columns[..., None, :]).flatten(2)
+    number = torch.arange(draws.shape[1], device=draws.device)[:, None]
+    return torch.where(covered, number, draws.shape[1]).amin(dim=1)
 
 
 class _MaskGenerator(nn.Module):
@@ -40,6 +76,8 @@ class _MaskGenerator(nn.Module):
 
     #: whether the importance handed in must really have been measured
     needs_importance = False
+    #: uniform numbers a picture's mask takes besides one a patch
+    extra_draws = 0
 
     def __init__(self, mask_ratio: float = 0.75) -> None:
         super().__init__()
@@ -61,8 +99,20 @@ class _MaskGenerator(nn.Module):
                              'change it or use smaller patches')
         return visible
 
+    def match_student(self, grid_size: Tuple[int, int]) -> None:
+        """Prepares for the student's grid of patches; called once, before training.
+
+        Raises:
+            MilanError: if the ratio leaves nothing visible, or nothing masked, of such a grid.
+        """
+        self.num_visible(grid_size[0] * grid_size[1])
+
     def weights(self, importance: Tensor) -> Tensor:
         raise NotImplementedError
+
+    def draw(self, importance: Tensor, noise: Tensor, visible: int) -> MaskIds:
+        """Masks from (B, N + extra_draws) uniform numbers in (0, 1)."""
+        return draw_visible(self.weights(importance), noise, visible)
 
     def forward(self, importance: Tensor, keys: Optional[Tensor] = None) -> MaskIds:
         """Draws the masks of a batch.
@@ -75,8 +125,8 @@ class _MaskGenerator(nn.Module):
         batch, patches = importance.shape
         if keys is None:
             keys = torch.randint(2**63 - 1, (batch, ), device=importance.device)
-        noise = keyed_random.uniform(keys, patches)
-        return draw_visible(self.weights(importance), noise, self.num_visible(patches))
+        noise = keyed_random.uniform(keys, patches + self.extra_draws)
+        return self.draw(importance, noise, self.num_visible(patches))
 
 
 @MODELS.register_module()
@@ -85,11 +135,43 @@ class SemanticMaskGenerator(_MaskGenerator):
 
     Args:
         mask_ratio: share of patches that are masked.
+        temperature: patches are drawn in proportion to ``importance ** (1 / temperature)``. 1 is
+            the paper's; below it the choice keeps closer to the most important patches, towards
+            infinity it becomes random.
+
+    Raises:
+        MilanError: if the temperature is not above 0.
+    """
+    needs_importance = True
+
+    def __init__(self, mask_ratio: float = 0.75, temperature: float = 1.0) -> None:
+        super().__init__(mask_ratio)
+        if not temperature > 0:
+            raise MilanError(f'temperature must be above 0, got {temperature}: 1 is the paper\'s, '
+                             'and LeastImportantMaskGenerator shows the least important patches')
+        self.temperature = temperature
+
+    def weights(self, importance: Tensor) -> Tensor:
+        return importance
+
+    def draw(self, importance: Tensor, noise: Tensor, visible: int) -> MaskIds:
+        return draw_visible(importance, noise, visible, self.temperature)
+
+
+@MODELS.register_module()
+class LeastImportantMaskGenerator(_MaskGenerator):
+    """Unimportant patches are likelier to be seen: a control for :class:`SemanticMaskGenerator`.
+
+    Drawn in proportion to ``1 / importance``, so that only the direction differs. Not of the
+    paper.
+
+    Args:
+        mask_ratio: share of patches that are masked.
     """
     needs_importance = True
 
     def weights(self, importance: Tensor) -> Tensor:
-        return importance
+        return 1 / importance.float().clamp(min=1e-30)
 
 
 @MODELS.register_module()
@@ -102,3 +184,43 @@ class RandomMaskGenerator(_MaskGenerator):
 
     def weights(self, importance: Tensor) -> Tensor:
         return torch.ones_like(importance)
+
+
+@MODELS.register_module()
+class BlockwiseMaskGenerator(_MaskGenerator):
+    """Whole rectangles are masked, until as many patches are as the ratio says.
+
+    In the manner of BEiT (arXiv 2106.08254, Sec. 2.3): rectangles of random size, aspect and
+    place. The last one is masked in part, at random, so that the count is exact.
+
+    Args:
+        mask_ratio: share of patches that are masked.
+        least: area of the smallest rectangle as a share of the grid; BEiT's is 16 of 196.
+        most: of the largest.
+
+    Raises:
+        MilanError: if the shares are not 0 < least <= most <= 1.
+    """
+    blocks = 32
+    extra_draws = 4 * blocks
+
+    def __init__(self, mask_ratio: float = 0.75, least: float = 16 / 196,
+                 most: float = 0.4) -> None:
+        super().__init__(mask_ratio)
+        if not 0 < least <= most <= 1:
+            raise MilanError('least and most are shares of the grid, 0 < least <= most <= 1; got '
+                             f'{least} and {most}')
+        self.least, self.most = least, most
+
+    def match_student(self, grid_size: Tuple[int, int]) -> None:
+        super().match_student(grid_size)
+        self.grid_size = tuple(grid_size)
+
+    def draw(self, importance: Tensor, noise: Tensor, visible: int) -> MaskIds:
+        noise, draws = noise.split([importance.shape[1], self.extra_draws], dim=1)
+        number = order_by_blocks(
+            draws.unflatten(1, (self.blocks, 4)), self.grid_size, self.least, self.most)
+        # Masked first: patches of early rectangles, at random within one.
+        order = torch.argsort(number + noise, dim=1)
+        masked = importance.shape[1] - visible
+        return MaskIds(order[:, masked:], order[:, :masked])

@@ -128,7 +128,7 @@ class MILAN(BaseSelfSupervisor):
                 f'{type(second or teacher).__name__} measures none. Use RandomMaskGenerator, or '
                 "name a CLIP teacher as the model's importance_generator")
         grid = self.backbone.grid_size
-        self.mask_generator.num_visible(grid[0] * grid[1])
+        self.mask_generator.match_student(grid)
         pixels = self.data_preprocessor
         normalised = getattr(pixels, '_enable_normalize', False)
         for generator in filter(None, (teacher, second)):

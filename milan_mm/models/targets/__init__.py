@@ -2,6 +2,12 @@
 """Target generators: one file a teacher."""
 from .base import TargetGenerator
 from .clip import CLIPTargetGenerator
+from .concat import ConcatTargetGenerator
+from .ema import EMATargetGenerator, EMATeacherHook
+from .encoder import EncoderTargetGenerator
 from .pixels import PixelTargetGenerator
+from .timm_vit import TimmTargetGenerator
 
-__all__ = ['TargetGenerator', 'CLIPTargetGenerator', 'PixelTargetGenerator']
+__all__ = ['TargetGenerator', 'CLIPTargetGenerator', 'ConcatTargetGenerator',
+           'EMATargetGenerator', 'EMATeacherHook', 'EncoderTargetGenerator',
+           'PixelTargetGenerator', 'TimmTargetGenerator']

@@ -13,12 +13,13 @@ from torch import Tensor, nn
 
 from ...checkpoints.io import first_line, read_checkpoint, state_of
 from ...errors import MilanError
-from .clip_towers import ClipTower, wrap_tower
+from .clip_towers import wrap_tower
 from .hf_clip import is_hf_clip_folder, read_hf_clip_folder
+from .tower import Tower
 
 
 def load_clip_tower(model: Optional[str], pretrained: Optional[str],
-                    quickgelu: Optional[bool] = None) -> ClipTower:
+                    quickgelu: Optional[bool] = None) -> Tower:
     """Loads the image tower of a CLIP model; the text tower is dropped.
 
     The arguments are those of :class:`milan_mm.CLIPTargetGenerator`.
@@ -44,7 +45,7 @@ def load_clip_tower(model: Optional[str], pretrained: Optional[str],
 
 def tower_from_state(state: Dict[str, Tensor], quickgelu: bool, *, name: str,
                      num_heads: Optional[int] = None,
-                     image_size: Optional[Sequence[int]] = None) -> ClipTower:
+                     image_size: Optional[Sequence[int]] = None) -> Tower:
     """A CLS tower whose architecture is read off its weights.
 
     Args:
@@ -85,7 +86,7 @@ def tower_from_state(state: Dict[str, Tensor], quickgelu: bool, *, name: str,
     return wrap_tower(visual, name)
 
 
-def _random_tower(model: Optional[str], quickgelu: Optional[bool]) -> ClipTower:
+def _random_tower(model: Optional[str], quickgelu: Optional[bool]) -> Tower:
     if model is None:
         raise MilanError('a CLIP teacher needs model (an open_clip name) or pretrained (a file or '
                          'folder), and got neither')
@@ -97,7 +98,7 @@ def _random_tower(model: Optional[str], quickgelu: Optional[bool]) -> ClipTower:
     return wrap_tower(open_clip.create_model(model).visual, model)
 
 
-def _from_tag(model: str, tag: str, quickgelu: Optional[bool]) -> ClipTower:
+def _from_tag(model: str, tag: str, quickgelu: Optional[bool]) -> Tower:
     _check_known(model)
     tags = open_clip.list_pretrained_tags_by_model(model)
     if tag.lower() not in [t.lower() for t in tags]:
@@ -121,7 +122,7 @@ def _from_tag(model: str, tag: str, quickgelu: Optional[bool]) -> ClipTower:
     return wrap_tower(clip.visual, f'{model} ({tag})')
 
 
-def _from_folder(folder: Path, quickgelu: Optional[bool]) -> ClipTower:
+def _from_folder(folder: Path, quickgelu: Optional[bool]) -> Tower:
     if is_hf_clip_folder(folder):
         hf = read_hf_clip_folder(folder)
         _check_quickgelu(quickgelu, hf.quickgelu, f'config.json of {folder}')
@@ -138,19 +139,33 @@ def _from_folder(folder: Path, quickgelu: Optional[bool]) -> ClipTower:
     try:
         config = json.loads(description.read_text())
         model_cfg = dict(config['model_cfg'])
-        clip = open_clip.CLIP(**{k: v for k, v in model_cfg.items() if k != 'custom_text'})
+        visual = build_visual(model_cfg)
     except (KeyError, TypeError, ValueError) as error:
         raise MilanError(f'{description} does not describe a model that open_clip can build '
                          f'({type(error).__name__}: {first_line(error)})') from error
     _check_quickgelu(quickgelu, bool(model_cfg.get('quick_gelu')), str(description))
-    _load_visual(clip.visual, state_of(read_checkpoint(weights[0])), str(weights[0]))
-    tower = wrap_tower(clip.visual, str(folder))
+    _load_visual(visual, state_of(read_checkpoint(weights[0])), str(weights[0]))
+    tower = wrap_tower(visual, str(folder))
     pixels = config.get('preprocess_cfg') or {}
-    tower.mean, tower.std = pixels.get('mean') or tower.mean, pixels.get('std') or tower.std
+    tower.mean, tower.std = (tuple(pixels.get(name) or getattr(tower, name))
+                             for name in ('mean', 'std'))
     return tower
 
 
-def _from_file(path: Path, model: Optional[str], quickgelu: Optional[bool]) -> ClipTower:
+def build_visual(model_cfg: dict) -> nn.Module:
+    """The image tower that ``open_clip`` builds for a model's description.
+
+    The text tower, which may be of any library, is replaced by the smallest there is, and dropped.
+    """
+    vision = dict(model_cfg['vision_cfg'])
+    if vision.get('timm_model_name'):
+        vision['timm_model_pretrained'] = False  # the weights are at hand
+    text = dict(context_length=1, vocab_size=1, width=8, heads=1, layers=1)
+    return open_clip.CLIP(embed_dim=model_cfg['embed_dim'], vision_cfg=vision, text_cfg=text,
+                          quick_gelu=bool(model_cfg.get('quick_gelu'))).visual
+
+
+def _from_file(path: Path, model: Optional[str], quickgelu: Optional[bool]) -> Tower:
     if (path.parent / 'open_clip_config.json').is_file() and path.stem.startswith('open_clip'):
         return _from_folder(path.parent, quickgelu)
     state = state_of(read_checkpoint(path))

@@ -1,0 +1,138 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A frozen ViT as teacher: what all such teachers share, whoever's modules do the computing."""
+import math
+from typing import Optional, Sequence, Tuple
+
+import torch
+from mmengine.logging import print_log
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from ...errors import MilanError
+from ...structures import TeacherOutput
+from .base import TargetGenerator
+
+_AMP = {None: None, 'bf16': torch.bfloat16, 'fp16': torch.float16, 'fp32': torch.float32}
+
+
+class Tower(nn.Module):
+    """What a teacher must know of its ViT.
+
+    Attributes:
+        dim: T.
+        patch_size: side of a patch in pixels.
+        grid_size: rows and columns of patches the positions are for.
+        mean, std: of the pixels the tower was trained on, in 0..1.
+    """
+    dim: int
+    patch_size: int
+    grid_size: Tuple[int, int]
+    mean: Sequence[float]
+    std: Sequence[float]
+
+    def input_size(self, grid_size: Tuple[int, int]) -> Tuple[int, int]:
+        """Height and width in pixels of a picture that has this grid."""
+        return grid_size[0] * self.patch_size, grid_size[1] * self.patch_size
+
+    def set_grid(self, grid_size: Tuple[int, int]) -> None:
+        """Interpolates the positions for another grid."""
+        raise NotImplementedError
+
+    def forward(self, images: Tensor) -> Tuple[Tensor, Tensor]:
+        """images (B, 3, H, W) give features (B, 1 + N, T), CLS first, and importance (B, N)."""
+        raise NotImplementedError
+
+
+class TowerTargetGenerator(TargetGenerator):
+    """Base of the teachers that are a ViT: grid, pixels, precision.
+
+    Args:
+        tower: the ViT, its weights loaded.
+        normalize: 'student' feeds the pixels as the student gets them; 'own' re-normalises them
+            with the tower's own mean and standard deviation.
+        amp: 'bf16', 'fp16' or 'fp32' to run the teacher in that precision whatever the student
+            runs in; None follows the student.
+
+    Raises:
+        MilanError: for other values.
+    """
+    measures_importance = True
+
+    def __init__(self, tower: Tower, normalize: str = 'student',
+                 amp: Optional[str] = None) -> None:
+        super().__init__()
+        check_options(normalize, amp)
+        self.normalize = normalize
+        self.amp = _AMP[amp]
+        self.register_buffer('scale', torch.ones(3, 1, 1), persistent=False)
+        self.register_buffer('shift', torch.zeros(3, 1, 1), persistent=False)
+        self.tower = tower
+        self.dim = tower.dim
+        self.grid_size = tower.grid_size
+        self.freeze()
+
+    def match_student(self, grid_size: Tuple[int, int], pixel_mean: Optional[Sequence[float]],
+                      pixel_std: Optional[Sequence[float]]) -> None:
+        """Makes the tower's token grid the student's, and its input the student's pixels.
+
+        A tower of another patch size or position grid is fed a resized picture, and its
+        positions are interpolated where its grid was another.
+        """
+        super().match_student(grid_size, pixel_mean, pixel_std)
+        if self.grid_size != self.tower.grid_size:
+            print_log(
+                f'Teacher: position grid {self.tower.grid_size} interpolated to the student\'s '
+                f'{self.grid_size}; pictures are fed at {self.tower.input_size(self.grid_size)}',
+                logger='current')
+        self.tower.set_grid(self.grid_size)
+        self.freeze()
+        if self.normalize != 'student':
+            self._match_pixels(pixel_mean, pixel_std)
+
+    def _match_pixels(self, pixel_mean: Optional[Sequence[float]],
+                      pixel_std: Optional[Sequence[float]]) -> None:
+        if pixel_mean is None or pixel_std is None:
+            raise MilanError(f"normalize='{self.normalize}' must know the data preprocessor's "
+                             'mean and std, and it has none; set them, or use '
+                             "normalize='student'")
+        as_buffer = lambda values: torch.tensor(values, dtype=torch.float32).view(3, 1, 1)  # noqa: E731, E501
+        mean, std = as_buffer(pixel_mean) / 255, as_buffer(pixel_std) / 255
+        tower_mean, tower_std = as_buffer(self.tower.mean), as_buffer(self.tower.std)
+        self.scale.copy_(std / tower_std)
+        self.shift.copy_((mean - tower_mean) / tower_std)
+
+    def generate(self, images: Tensor) -> TeacherOutput:
+        if self.normalize != 'student':
+            images = images * self.scale + self.shift
+        size = self.tower.input_size(self.grid_size)
+        if tuple(images.shape[-2:]) != size:
+            images = F.interpolate(
+                images, size, mode='bicubic', align_corners=False, antialias=True)
+        if self.amp is None:
+            return TeacherOutput(*self.tower(images))
+        with torch.autocast(images.device.type, self.amp, enabled=self.amp != torch.float32):
+            return TeacherOutput(*self.tower(images))
+
+
+def check_options(normalize: str, amp: Optional[str],
+                  known: Sequence[str] = ('student', 'own')) -> None:
+    """Raises MilanError for a value that no teacher has."""
+    if normalize not in known:
+        raise MilanError(f'normalize must be {" or ".join(map(repr, known))}, got {normalize!r}')
+    if amp not in _AMP:
+        raise MilanError(f'amp must be one of {list(_AMP)}, got {amp!r}')
+
+
+def cls_importance(query: Tensor, keys: Tensor) -> Tensor:
+    """The attention of one query over all tokens, the only row that is ever needed.
+
+    Args:
+        query: (B or 1, heads, 1, head width).
+        keys: (B, heads, L, head width).
+
+    Returns:
+        (B, L) float32: softmax over the L tokens, averaged over heads.
+    """
+    with torch.autocast(query.device.type, enabled=False):
+        scores = query.float() @ keys.float().transpose(-2, -1) / math.sqrt(query.shape[-1])
+        return scores.softmax(dim=-1).mean(dim=1).squeeze(1)
