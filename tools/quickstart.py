@@ -40,7 +40,7 @@ def parse_args() -> argparse.Namespace:
 def main() -> None:
     args = parse_args()
     work = Path(args.work_dir)
-    asked = Settings(work, args.pictures, args.quick, full=args.full,
+    asked = Settings(work, args.pictures or None, args.quick, full=args.full,
                      coco=tuple(args.coco) if args.coco else None, ade=args.ade)
     result = run_quickstart(asked, args.seeds, args.force, args.stage,
                             log=lambda line: print(line, flush=True))

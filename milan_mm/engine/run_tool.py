@@ -7,7 +7,7 @@ import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any, Callable, NamedTuple, Optional, Sequence
+from typing import Any, Callable, Dict, NamedTuple, Optional, Sequence, Set
 
 from ..errors import MilanError
 
@@ -37,12 +37,16 @@ class ToolRunner:
     """Starts tools, keeps their whole output in ``WORK/logs``, shows a line now and then.
 
     Args:
-        work: the quickstart's folder.
+        work: the folder of the whole.
         log: receives what people should see.
+        keep_open: file descriptors that the tools inherit, such as that of a lock.
     """
 
-    def __init__(self, work: Path, log: Callable[[str], None]) -> None:
-        self.logs, self.log = work / 'logs', log
+    def __init__(self, work: Path, log: Callable[[str], None],
+                 keep_open: Sequence[int] = ()) -> None:
+        self.logs, self.log, self.keep_open = work / 'logs', log, tuple(keep_open)
+        self.running: Set[subprocess.Popen] = set()
+        self.stopped = False
 
     def run_all(self, jobs: Sequence[Job], parallel: int = 1) -> None:
         """Runs several tools, some of them at the same time.
@@ -71,52 +75,81 @@ class ToolRunner:
                 done.result()
 
     def run(self, name: str, tool: str, *arguments: Any, title: str = '',
-            threads: Optional[int] = None) -> None:
-        """Runs ``tools/TOOL`` with the arguments.
+            threads: Optional[int] = None, environment: Optional[Dict[str, str]] = None,
+            log: Optional[Callable[[str], None]] = None) -> None:
+        """Runs a tool with the arguments.
 
         Args:
             name: of the log.
-            tool: file in ``tools/``.
+            tool: file in ``tools/``, or the path of another script.
             arguments: of its command line.
             title: what each line that is shown begins with.
             threads: for it to use; None for as many as this process may.
+            environment: variables it gets besides.
+            log: receives what people should see, instead of the runner's.
 
         Raises:
             MilanError: if it fails, with the last it said.
         """
         self.logs.mkdir(parents=True, exist_ok=True)
         record = self.logs / f'{name}.log'
-        command = [sys.executable, '-u', str(ROOT / 'tools' / tool), *map(str, arguments)]
+        start = ['bash'] if tool.endswith('.sh') else [sys.executable, '-u']
+        command = [*start, str(find_tool(tool)), *map(str, arguments)]
         command = [str(ROOT / a) if a.startswith('configs/') else a for a in command]
         path = os.pathsep.join(filter(None, [str(ROOT), os.environ.get('PYTHONPATH')]))
-        environment = {**os.environ, 'PYTHONPATH': path}
+        environment = {**os.environ, 'PYTHONPATH': path, 'PYTHON': sys.executable,
+                       **(environment or {})}
         if threads is not None:
             environment['OMP_NUM_THREADS'] = str(threads)
         title = f'{title}: ' if title else ''
         last = collections.deque(maxlen=8)
         with open(record, 'a', encoding='utf-8') as file, subprocess.Popen(
                 command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
-                errors='replace', env=environment) as process:
+                errors='replace', env=environment, pass_fds=self.keep_open) as process:
+            self.running.add(process)
             try:
+                if self.stopped:
+                    process.terminate()
                 for line in process.stdout:
                     file.write(line)
                     if line.strip():
                         last.append(line.rstrip())
                     shown = readable(line, tool)
                     if shown:
-                        self.log(f'      {title}{shown}')
+                        (log or self.log)(f'      {title}{shown}')
             except BaseException:
                 process.terminate()
                 raise
+            finally:
+                self.running.discard(process)
         if process.returncode:
-            raise MilanError(f'tools/{tool} ended with exit code {process.returncode}; the whole '
+            raise MilanError(f'{find_tool(tool).name} ended with exit code {process.returncode}; the whole '
                              f'output is in {record}. It last said:\n' + '\n'.join(last))
+
+    def stop(self) -> None:
+        """Ends what runs; for the thread that started the runs of others and is interrupted."""
+        self.stopped = True
+        for process in list(self.running):
+            process.terminate()
+
+
+def find_tool(tool: str) -> Path:
+    """A tool of the project by its file's name, or any other script by its path.
+
+    Raises:
+        MilanError: if there is none.
+    """
+    for path in (ROOT / 'tools' / tool, Path(tool).expanduser()):
+        if path.is_file():
+            return path
+    raise MilanError(f'no such tool: {tool}. Give the name of a file in tools/, or the path of a '
+                     'script of your own (.py or .sh)')
 
 
 def readable(line: str, tool: str) -> Optional[str]:
     """What of a tool's line people should see; None for what belongs in the log alone."""
     line = line.rstrip()
-    if tool != 'train.py':
+    if tool not in ('train.py', 'dist_train.sh'):
         noise = 'Warning' in line or 'warn' in line or _HEAD.match(line) or 'CUDA' in line
         return None if noise else line.split('\r')[-1]
     found = _TRAINING.search(line)

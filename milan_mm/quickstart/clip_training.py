@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 import torch
 from open_clip import CLIP, SimpleTokenizer
-from open_clip.loss import ClipLoss
+from open_clip.loss import ClipLoss, SigLipLoss
 from PIL import Image
 from safetensors.torch import save_file
 from torch import Tensor
@@ -36,9 +36,14 @@ IMAGENET_STD = (0.229, 0.224, 0.225)
 _IN_MEMORY_BYTES = 2 << 30
 _CHUNK = 64
 _MAX_LOGIT_SCALE = float(np.log(100))  # as of CLIP, Sec. 2.5
+# SigLIP, Sec. 3.2: at first nearly every pair is taken for a wrong one, as nearly every one is.
+_SIGMOID_START = dict(init_logit_scale=float(np.log(10)), init_logit_bias=-10)
 
 
-def _option(default: int | float, text: str) -> Any:
+LOSSES = ('softmax', 'sigmoid')
+
+
+def _option(default: int | float | str, text: str) -> Any:
     return field(default=default, metadata=dict(help=text))
 
 
@@ -63,10 +68,12 @@ class ClipRecipe:
     text_layers: int = _option(2, 'of the text tower')
     embed_dim: int = _option(128, 'size of the common space')
     context_length: int = _option(16, 'tokens of a caption; what is longer is cut')
+    loss: str = _option('softmax', 'softmax over the batch as of CLIP, or sigmoid of each pair as '
+                        'of SigLIP (arXiv 2303.15343)')
 
     @classmethod
-    def describe(cls) -> dict[str, tuple[int | float, str]]:
-        """Default and meaning of every number."""
+    def describe(cls) -> dict[str, tuple[int | float | str, str]]:
+        """Default and meaning of every entry."""
         return {f.name: (f.default, f.metadata['help']) for f in fields(cls)}
 
     def model_cfg(self, patch_dropout: float = 0.0) -> dict:
@@ -86,7 +93,8 @@ class ClipRecipe:
                 vocab_size=49408,
                 width=self.text_width,
                 heads=max(1, self.text_width // 32),
-                layers=self.text_layers))
+                layers=self.text_layers),
+            **(_SIGMOID_START if self.loss == 'sigmoid' else {}))
 
     def check(self) -> None:
         """Raises MilanError where the numbers do not go together."""
@@ -97,6 +105,8 @@ class ClipRecipe:
             if getattr(self, name) % 32:
                 raise MilanError(f'{name} must be a multiple of 32 (the width of a head), '
                                  f'got {getattr(self, name)}')
+        if self.loss not in LOSSES:
+            raise MilanError(f'loss must be one of {LOSSES}, got {self.loss!r}')
         if self.steps < 1 or self.batch_size < 2:
             raise MilanError('at least 1 step of 2 pairs is needed, got '
                              f'steps={self.steps}, batch_size={self.batch_size}')
@@ -254,7 +264,8 @@ def train_clip(pairs: PicturePairs, recipe: ClipRecipe,
         raise MilanError(f'{pairs.root} holds {len(pairs)} readable picture, at least 2 are needed')
     tokens = SimpleTokenizer(context_length=recipe.context_length)(pairs.captions)
     model = CLIP(**recipe.model_cfg(recipe.patch_dropout)).train()
-    optimizer, loss_function = make_optimizer(model, recipe), ClipLoss()
+    optimizer = make_optimizer(model, recipe)
+    loss_function = SigLipLoss() if recipe.loss == 'sigmoid' else ClipLoss()
     log(f'CLIP: {len(pairs)} pairs, {len(set(pairs.captions))} different captions, '
         f'{recipe.steps} steps of {min(recipe.batch_size, len(pairs))}')
     curve: list[dict] = []
@@ -270,7 +281,8 @@ def train_clip(pairs: PicturePairs, recipe: ClipRecipe,
         for group in optimizer.param_groups:
             group['lr'] = learning_rate(recipe, step)
         image_features, text_features = encode(model, images, tokens[index])
-        loss = loss_function(image_features, text_features, model.logit_scale.exp())
+        bias = () if model.logit_bias is None else (model.logit_bias, )
+        loss = loss_function(image_features, text_features, model.logit_scale.exp(), *bias)
         optimizer.zero_grad(set_to_none=True)
         loss.backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)

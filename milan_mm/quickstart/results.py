@@ -1,17 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
 """The quickstart's figures, brought together."""
-import importlib.metadata
 import json
-import platform
 import statistics
 from typing import Any, Dict, List, Optional
 
-from .. import __version__
+from ..provenance import versions
 from .tasks import TASKS, collect_task, task_table
 
 _ENCODERS = ('milan', 'mae', 'random', 'teacher')
-_PACKAGES = ('torch', 'torchvision', 'open_clip_torch', 'timm', 'numpy', 'pillow', 'onedl-mmengine',
-             'onedl-mmpretrain', 'onedl-mmcv', 'mmengine', 'mmpretrain', 'mmcv-lite', 'mmcv')
 
 
 def collect_results(settings: Any, seconds: Dict[str, float],
@@ -84,17 +80,6 @@ def _spread(rows: List[Dict[str, float]]) -> Dict[str, float]:
     for name in rows[0]:
         values = [row[name] for row in rows]
         found[name], found[f'{name}_std'] = statistics.mean(values), statistics.stdev(values)
-    return found
-
-
-def versions() -> Dict[str, str]:
-    """What the figures were made with."""
-    found = dict(milan_mm=__version__, python=platform.python_version())
-    for package in _PACKAGES:
-        try:
-            found[package] = importlib.metadata.version(package)
-        except importlib.metadata.PackageNotFoundError:
-            continue
     return found
 
 

@@ -11,11 +11,11 @@ from pathlib import Path
 from typing import Callable, Dict, List, NamedTuple, Optional, Tuple
 
 from ..checkpoints.io import write_atomically
+from ..engine.run_tool import Job, ToolRunner
 from ..errors import MilanError
 from .pictures import make_pictures
 from .report import write_report
 from .results import collect_results, summarise_seeds
-from .run_tool import Job, ToolRunner
 from .scenes import NoScenes, make_all_scenes
 from .tasks import STARTS, TASKS, last_checkpoint, run_task
 

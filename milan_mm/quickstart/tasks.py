@@ -4,9 +4,9 @@ import shutil
 from pathlib import Path
 from typing import Any, Dict, List, NamedTuple, Optional, Sequence, Tuple
 
+from ..engine.run_tool import Job, ToolRunner
 from ..errors import MilanError
 from ..evaluation.curves import read_run
-from .run_tool import Job, ToolRunner
 
 STARTS = ('milan', 'mae', 'scratch')
 _QUICK = tuple(f'{loader}.{key}={value}' for loader in ('train_dataloader', 'val_dataloader')

@@ -1,0 +1,45 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The small CLIP, trained with either loss, is a folder of open_clip and a teacher."""
+import math
+
+import open_clip
+import pytest
+import torch
+from helpers_eval import run_tool_here
+
+from milan_mm.models import CLIPTargetGenerator
+
+SMALL = ('--steps', 3, '--batch-size', 16, '--width', 32, '--layers', 2, '--text-width', 32,
+         '--text-layers', 1, '--embed-dim', 24, '--image-size', 32)
+
+
+@pytest.mark.parametrize('loss', ['softmax', 'sigmoid'])
+def test_a_trained_clip_is_a_teacher(loss, picture_folder, tmp_path, capfd):
+    done = run_tool_here(capfd, 'train_clip', '--data', picture_folder, '--out', tmp_path / 'clip',
+                         '--loss', loss, *SMALL)
+    assert done.returncode == 0, done.stderr
+    model = open_clip.create_model(f'local-dir:{tmp_path / "clip"}')
+    assert (model.logit_bias is not None) == (loss == 'sigmoid')
+    if loss == 'sigmoid':  # both are trained, from where SigLIP starts them
+        assert abs(model.logit_scale.item() - math.log(10)) < .1 and -11 < model.logit_bias < -9
+    teacher = CLIPTargetGenerator(pretrained=str(tmp_path / 'clip'))
+    teacher.match_student((4, 4), None, None)
+    images = torch.randn(2, 3, 32, 32)
+    features = teacher(images).features
+    assert features.shape == (2, 17, 24)
+    torch.testing.assert_close(features[:, 0], model.eval().encode_image(images).detach())
+
+
+def test_losses_differ_and_others_are_refused(picture_folder, tmp_path, capfd):
+    first = {}
+    for loss in ('softmax', 'sigmoid'):
+        done = run_tool_here(capfd, 'train_clip', '--data', picture_folder, '--out',
+                             tmp_path / loss, '--loss', loss, *SMALL)
+        line = next(line for line in done.stdout.splitlines() if 'CLIP step 1/3' in line)
+        first[loss] = float(line.split('loss ')[1].split()[0])
+    # Softmax over 16 captions cannot be better than ln 16 before training; the sigmoid's loss is a
+    # sum over a picture's 16 pairs, of which the right one costs about 10, less 10 cos.
+    assert math.log(16) < first['softmax'] < 7 and 7 < first['sigmoid'] < 13
+    done = run_tool_here(capfd, 'train_clip', '--data', picture_folder, '--out', tmp_path / 'x',
+                         '--loss', 'hinge')
+    assert done.returncode == 2 and "loss must be one of ('softmax', 'sigmoid')" in done.stderr
