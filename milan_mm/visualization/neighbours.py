@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """The pictures that an encoder takes for the most similar to a given one."""
 from pathlib import Path
-from typing import List, NamedTuple, Sequence, Union
+from typing import List, NamedTuple, Optional, Sequence, Union
 
 import numpy as np
 import torch
@@ -25,7 +25,8 @@ def nearest_pictures(extractor: Extractor,
                      queries: Sequence[Path],
                      k: int = 6,
                      most: int = 800,
-                     seed: int = 0) -> List[List[Neighbour]]:
+                     seed: int = 0,
+                     name: Optional[str] = None) -> List[List[Neighbour]]:
     """The k most similar pictures of a folder for each query, by the CLS token.
 
     Args:
@@ -35,12 +36,13 @@ def nearest_pictures(extractor: Extractor,
         k: how many.
         most: so many pictures of the gallery are looked at; drawn by ``seed`` if there are more.
         seed: of that draw. Equal seeds give every encoder the same gallery.
+        name: for the progress on the terminal; None shows none.
     """
     folder = picture_folder(extractor, gallery, with_label=False)
     rng = np.random.default_rng(sample_key(seed, 0, 0, 'gallery'))
     folder.get_subset_(sorted(rng.permutation(len(folder))[:most].tolist()))
     with evaluation_mode(extractor):
-        known = collect_features(extractor, folder, ('cls', ), workers=0)
+        known = collect_features(extractor, folder, ('cls', ), workers=0, name=name)
         asked = F.normalize(extractor([str(path) for path in queries]).cls.float().cpu(), dim=1)
     cosines, rows = nearest(asked, known.features['cls'], k, chunk=16384)
     return [[Neighbour(Path(known.paths[row]), cosine) for row, cosine in zip(*pair)]

@@ -1,14 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
 """Predictions drawn on pictures, with Pillow alone; small pictures are enlarged to be readable."""
 import colorsys
-import functools
 import math
-from pathlib import Path
 from typing import NamedTuple, Optional, Sequence, Tuple
 
-import matplotlib
 import numpy as np
 from PIL import Image, ImageChops, ImageDraw, ImageFilter, ImageFont
+
+from .lettering import fitted, font_of
 
 Colour = Tuple[int, int, int]
 
@@ -17,8 +16,6 @@ _READABLE = 900  # from here on, text grows with the picture
 _PANEL = 300  # width of bars and legends, in units of the text
 _PAPER, _INK, _FAINT = (255, 255, 255), (30, 30, 30), (225, 228, 232)
 _BAR = (52, 112, 186)
-# DejaVu Sans comes with matplotlib; Pillow's own font lacks most letters.
-_FONT = Path(matplotlib.get_data_path()) / 'fonts/ttf/DejaVuSans.ttf'
 
 
 class Instance(NamedTuple):
@@ -59,13 +56,13 @@ def draw_classification(image: Image.Image,
     image, _ = _enlarged(image)
     unit = _unit(image)
     canvas, draw, left, right = _with_panel(image, 20 + 46 * len(rows))
-    font = _font(14 * unit)
+    font = font_of(14 * unit)
     for i, (name, score) in enumerate(rows):
         top = (14 + 46 * i) * unit
         percent = f'{100 * score:.1f} %'
         draw.text((right, top), percent, _INK, font, anchor='ra')
         room = right - left - font.getlength(percent) - 10 * unit
-        draw.text((left, top), _fitted(name, font, room), _INK, font)
+        draw.text((left, top), fitted(name, font, room), _INK, font)
         bar = (left, top + 21 * unit, right, top + 31 * unit)
         draw.rectangle(bar, _FAINT)
         draw.rectangle((*bar[:2], left + (right - left) * score, bar[3]), _BAR)
@@ -89,7 +86,7 @@ def draw_detection(image: Image.Image, instances: Sequence[Instance]) -> Image.I
             inner = mask.filter(ImageFilter.MinFilter(5))
             canvas.paste(tint, mask=ImageChops.subtract(mask, inner))
     draw = ImageDraw.Draw(canvas)
-    font = _font(max(13, canvas.width // 55))
+    font = font_of(max(13, canvas.width // 55))
     for instance in instances:
         box = [scale * side for side in instance.box]
         draw.rectangle(box, outline=instance.colour, width=max(2, canvas.width // 350))
@@ -121,7 +118,7 @@ def draw_segmentation(image: Image.Image,
         pixels[where] = (0.45 * pixels[where] + 0.55 * np.array(colour)).astype(np.uint8)
     picture = Image.fromarray(pixels)
     unit = _unit(picture)
-    font = _font(14 * unit)
+    font = font_of(14 * unit)
     room = max((picture.height // unit - 20) // 26, 8)
     shown = rows if len(rows) <= room else rows[:room - 1]
     canvas, draw, left, right = _with_panel(picture, 20 + 26 * min(len(rows), room))
@@ -131,16 +128,11 @@ def draw_segmentation(image: Image.Image,
         draw.rectangle((left, top, left + 18 * unit, top + 18 * unit), colour, outline=_INK)
         draw.text((right, top), percent, _INK, font, anchor='ra')
         width = right - left - 38 * unit - font.getlength(percent)
-        draw.text((left + 28 * unit, top), _fitted(name, font, width), _INK, font)
+        draw.text((left + 28 * unit, top), fitted(name, font, width), _INK, font)
     if len(shown) < len(rows):
         draw.text((left, (14 + 26 * len(shown)) * unit), f'and {len(rows) - len(shown)} more', _INK,
                   font)
     return canvas
-
-
-@functools.lru_cache(maxsize=None)
-def _font(size: int) -> ImageFont.FreeTypeFont:
-    return ImageFont.truetype(str(_FONT), size)
 
 
 def _enlarged(image: Image.Image) -> Tuple[Image.Image, int]:
@@ -168,20 +160,10 @@ def _with_panel(image: Image.Image,
             canvas.width - 16 * unit)
 
 
-def _fitted(text: str, font: ImageFont.FreeTypeFont, width: float) -> str:
-    """The text in one line, cut with an ellipsis where it is longer than ``width`` pixels."""
-    text = ' '.join(text.split())
-    if font.getlength(text) <= width:
-        return text
-    while text and font.getlength(text + '…') > width:
-        text = text[:-1]
-    return text.rstrip() + '…'
-
-
 def _label(draw: ImageDraw.ImageDraw, size: Tuple[int, int], corner: Sequence[float], text: str,
            colour: Colour, font: ImageFont.FreeTypeFont) -> None:
     """Text on its colour, above a box's corner or inside it, never outside the picture."""
-    text = _fitted(text, font, size[0] - 6)
+    text = fitted(text, font, size[0] - 6)
     width, height = font.getlength(text) + 6, font.size + 5
     left = min(max(corner[0], 0), size[0] - width)
     top = corner[1] - height if corner[1] >= height else max(corner[1], 0)

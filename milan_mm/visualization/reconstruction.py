@@ -6,14 +6,10 @@ from typing import NamedTuple, Sequence, Tuple, Union
 import torch
 from torch import Tensor
 
-from ..checkpoints.io import read_checkpoint, state_of
-from ..checkpoints.student import mismatch
 from ..datasets import LoadPicture, PackPicture, ResizeAndCenterCrop
-from ..engine.train import read_config
-from ..errors import MilanError
 from ..keyed_random import sample_key
 from ..models import MILAN
-from ..registry import MODELS
+from .trained import load_run
 
 
 class Look(NamedTuple):
@@ -53,21 +49,7 @@ def load_milan(config: Union[str, Path], checkpoint: Union[str, Path],
     Raises:
         MilanError: if the checkpoint does not hold this model, tensor by tensor.
     """
-    cfg = read_config(config)
-    cfg.model.target_generator.pretrained = str(teacher)
-    if cfg.get('data_preprocessor') is not None:  # as mmengine's Runner does
-        cfg.model.setdefault('data_preprocessor', cfg.data_preprocessor)
-    model = MODELS.build(cfg.model)
-    state = state_of(read_checkpoint(checkpoint))
-    problem = mismatch(model.state_dict(), state)
-    if problem:
-        raise MilanError(f'{checkpoint} does not hold the model of {config}: {problem}. Give the '
-                         'config that it was trained with')
-    model.load_state_dict(state, strict=True)
-    # mmpretrain's backbones do not return themselves from eval(), and so nor does this.
-    model.requires_grad_(False)
-    model.eval()
-    return model
+    return load_run(checkpoint, config, teacher)
 
 
 def load_pixels(paths: Sequence[Union[str, Path]], size: Tuple[int, int]) -> Tensor:

@@ -1,0 +1,70 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Where the CLS token of a ViT gets what it says from: attention rollout."""
+from typing import Any, List, Sequence
+
+import torch
+from torch import Tensor, nn
+
+
+@torch.no_grad()
+def layer_attentions(backbone: nn.Module, images: Tensor) -> List[Tensor]:
+    """The attention of each block, averaged over its heads.
+
+    The blocks compute theirs without writing the map down; here it is formed again from what
+    enters them, and only the mean over heads is kept: L · B · (1 + N)² numbers.
+
+    Args:
+        backbone: a ViT of this package, in eval mode.
+        images: (B, 3, H, W) normalised pixels.
+
+    Returns:
+        (B, 1 + N, 1 + N) for each block, the first one first; every row sums to 1.
+    """
+    maps: List[Tensor] = []
+
+    def note(attention: nn.Module, inputs: Any) -> None:
+        tokens = inputs[0]
+        batch, length, _ = tokens.shape
+        # (B, L, 3 · D) -> query and key (B, heads, L, D / heads)
+        query, key, _ = attention.qkv(tokens).reshape(
+            batch, length, 3, attention.num_heads, attention.head_dims).permute(2, 0, 3, 1, 4)
+        scores = query.float() @ key.float().transpose(-2, -1) * attention.head_dims**-0.5
+        maps.append(scores.softmax(dim=-1).mean(dim=1))
+
+    hooks = [layer.attn.register_forward_pre_hook(note) for layer in backbone.layers]
+    try:
+        backbone(images)
+    finally:
+        for hook in hooks:
+            hook.remove()
+    return maps
+
+
+def rollout(attentions: Sequence[Tensor]) -> Tensor:
+    """How much each token of the input takes part in each token of the output.
+
+    Abnar & Zuidema, "Quantifying attention flow in transformers" (ACL 2020, Sec. 3): the product
+    of the blocks' attentions, half of each being the identity that stands for the residual
+    connection. MLPs, values and what the heads disagree about are left out, so it is a rough
+    picture: where information *can* come from.
+
+    Args:
+        attentions: (B, L, L) of each block, the first one first; rows sum to 1.
+
+    Returns:
+        (B, L, L); rows sum to 1.
+    """
+    identity = torch.eye(attentions[0].shape[-1], device=attentions[0].device)
+    rolled = identity.expand_as(attentions[0])
+    for attention in attentions:
+        rolled = (attention + identity) / 2 @ rolled
+    return rolled
+
+
+def cls_rollout(backbone: nn.Module, images: Tensor) -> Tensor:
+    """(B, N) share of each patch in what CLS says at the end; each row sums to 1.
+
+    What CLS keeps of itself, through the residual connections and its own attention, is left out.
+    """
+    row = rollout(layer_attentions(backbone, images))[:, 0, 1:]
+    return row / row.sum(dim=1, keepdim=True)
