@@ -217,6 +217,16 @@ def test_evaluate(folders, model):
     assert result['shift']['knn'] == pytest.approx(sum(w['knn']['top1'] for w in ways) / 2)
 
 
+def test_both_features_are_what_each_gives_alone(folders, model):
+    how = dict(workers=0, progress=False)
+    both = evaluate(model, folders / 'train', folders / 'val', 'both', **how)
+    alone = {kind: evaluate(model, folders / 'train', folders / 'val', kind, **how)
+             for kind in ('cls', 'pooled')}
+    assert both['knn'] == alone['cls']['knn'] and both['linear'] == alone['cls']['linear']
+    assert both['pooled'] == {kind: alone['pooled'][kind] for kind in ('knn', 'linear')}
+    assert both['feature'] == 'cls' and 'pooled' not in alone['pooled']
+
+
 def test_classes_are_matched_by_name(tmp_path, folders, model):
     """The queries lack the first class, so their own labels are others than the gallery's."""
     write_pictures(tmp_path / 'val', seed=4, classes=('green', 'red'))

@@ -123,8 +123,8 @@ class ToolRunner:
             finally:
                 self.running.discard(process)
         if process.returncode:
-            raise MilanError(f'{find_tool(tool).name} ended with exit code {process.returncode}; the '
-                             f'whole output is in {record}. It last said:\n' + '\n'.join(last))
+            raise MilanError(f'{find_tool(tool).name} ended with exit code {process.returncode}; '
+                             f'the whole output is in {record}. It last said:\n' + '\n'.join(last))
 
     def stop(self) -> None:
         """Ends what runs; for the thread that started the runs of others and is interrupted."""

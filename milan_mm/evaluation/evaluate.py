@@ -14,6 +14,7 @@ from .collapse import collapse_measures
 from .features import FeatureTable, collect_features, evaluation_mode, picture_folder
 from .knn import knn_accuracy
 from .linear_probe import linear_probe
+from .protocols import headline, measure_more, rows
 
 
 class Options(NamedTuple):
@@ -24,8 +25,13 @@ class Options(NamedTuple):
         k, temperature: see :func:`knn_accuracy`.
         probe: the solver, see :func:`linear_probe`.
         probe_options: of the solver.
-        device: where both are computed.
-        seed: of the 'lars' solver.
+        device: where all is computed.
+        seed: of the 'lars' solver, the few-shot draws and partial finetuning.
+        few_shot: labelled pictures a class, such as (1, 2, 5, 10); see :func:`few_shot`.
+        draws: of them.
+        retrieval: 'gallery' or 'leave-one-out' (among the queries); see :func:`retrieval_map`.
+        partial: numbers of last blocks to finetune; see :func:`partial_finetune`.
+        partial_options: of that.
     """
     knn: bool = True
     linear: bool = True
@@ -35,6 +41,11 @@ class Options(NamedTuple):
     probe_options: Dict[str, Any] = {}
     device: str = 'cpu'
     seed: int = 0
+    few_shot: Tuple[int, ...] = ()
+    draws: int = 5
+    retrieval: Optional[str] = None
+    partial: Tuple[int, ...] = ()
+    partial_options: Dict[str, Any] = {}
 
 
 def evaluate(extractor: Extractor,
@@ -53,7 +64,7 @@ def evaluate(extractor: Extractor,
             device to compute on.
         gallery: the folder whose classes are known: k-NN's gallery, the probe's training set.
         queries: the folder to classify; its classes are among the gallery's.
-        feature: 'cls' or 'pooled'.
+        feature: 'cls', 'pooled', or 'both': CLS, and the mean of the patches beside it.
         options: how to measure; None for the defaults.
         shift: two prefixes of file names, such as drawing styles. Also measured is then the
             gallery limited to the one and the queries to the other, both ways, and the mean.
@@ -62,19 +73,22 @@ def evaluate(extractor: Extractor,
 
     Returns:
         Plain data for JSON: ``knn`` and ``linear`` (``top1``, ``top5`` and settings; percent),
-        ``collapse`` of the queries' features, ``shift``, ``chance``, ``sizes``, ``unreadable``.
+        where asked for ``few_shot``, ``retrieval`` and ``partial``,
+        ``collapse`` of the queries' features, ``shift``, ``chance``, ``sizes``, ``unreadable``;
+        of 'both', ``pooled`` holds ``knn`` and ``linear`` of the mean of the patches.
 
     Raises:
         MilanError: if the folders do not fit together or a prefix selects nothing.
     """
     options = options or Options()
-    if feature not in ('cls', 'pooled'):
-        raise MilanError(f"feature must be 'cls' or 'pooled', got {feature!r}")
+    if feature not in ('cls', 'pooled', 'both'):
+        raise MilanError(f"feature must be 'cls', 'pooled' or 'both', got {feature!r}")
+    feature, *others = ('cls', 'pooled') if feature == 'both' else (feature, )
     folders = [picture_folder(extractor, root, with_label=True) for root in (gallery, queries)]
     check_classes(*(folder.metainfo['classes'] for folder in folders), gallery, queries)
     with evaluation_mode(extractor):
         known, asked = (
-            collect_features(extractor, folder, (feature, ), batch_size, workers,
+            collect_features(extractor, folder, (feature, *others), batch_size, workers,
                              name if progress else None)
             for folder, name in zip(folders, ('gallery', 'queries')))
     asked = relabelled(asked, known.classes)
@@ -86,17 +100,19 @@ def evaluate(extractor: Extractor,
         'chance': 100.0 / len(known.classes),
         'sizes': {'gallery': len(known.paths), 'queries': len(asked.paths)},
         'unreadable': known.unreadable + asked.unreadable,
-        **measure(known, asked, feature, options),
+        **measure(known, asked, feature, options, extractor),
         'collapse': collapse_measures(asked.features[feature]) if len(asked.paths) > 1 else None,
     }
+    for other in others:
+        result[other] = measure(known, asked, other, options, extractor)
     if shift is not None:
-        result['shift'] = measure_shift(known, asked, feature, shift, options)
+        result['shift'] = measure_shift(known, asked, feature, shift, options, extractor)
     return result
 
 
-def measure(known: FeatureTable, asked: FeatureTable, feature: str,
-            options: Options) -> Dict[str, Any]:
-    """``knn`` and ``linear`` of two tables that share their labels."""
+def measure(known: FeatureTable, asked: FeatureTable, feature: str, options: Options,
+            extractor: Optional[Extractor] = None) -> Dict[str, Any]:
+    """``knn``, ``linear`` and so on of two tables that share their labels."""
     data = (known.features[feature], known.labels, asked.features[feature], asked.labels,
             len(known.classes))
     result: Dict[str, Any] = {}
@@ -107,17 +123,18 @@ def measure(known: FeatureTable, asked: FeatureTable, feature: str,
     if options.linear:
         result['linear'] = linear_probe(
             *data, options.probe, options.device, options.seed, **options.probe_options)
-    return result
+    return {**result, **measure_more(known, asked, feature, options, extractor)}
 
 
 def measure_shift(known: FeatureTable, asked: FeatureTable, feature: str, prefixes: Sequence[str],
-                  options: Options) -> Dict[str, Any]:
+                  options: Options, extractor: Optional[Extractor] = None) -> Dict[str, Any]:
     """Gallery of one prefix, queries of the other, both ways.
 
     Queries of a class that the limited gallery lacks are left out and counted.
 
     Returns:
-        ``knn`` and ``linear``: mean top-1 of the two ways, in percent; ``directions``: each way.
+        ``knn``, ``linear`` and what else is measured: mean of the two ways, in percent, by the
+        names of :func:`headline`; ``directions``: each way.
     """
     first, second = prefixes
     directions = []
@@ -137,9 +154,9 @@ def measure_shift(known: FeatureTable, asked: FeatureTable, feature: str, prefix
         directions.append({
             'gallery': here, 'queries': there, 'queries_left_out': left_out,
             'sizes': {'gallery': len(gallery.paths), 'queries': len(queries.paths)},
-            **measure(gallery, queries, feature, options)})
-    means = {kind: sum(d[kind]['top1'] for d in directions) / 2
-             for kind in ('knn', 'linear') if kind in directions[0]}
+            **measure(gallery, queries, feature, options, extractor)})
+    figures = [headline(direction) for direction in directions]
+    means = {kind: sum(figure[kind] for figure in figures) / 2 for kind in figures[0]}
     return {**means, 'directions': directions}
 
 
@@ -223,6 +240,12 @@ def summary(result: Dict[str, Any]) -> str:
                          for name, value in how.items()
                          if name not in ('top1', 'top5', 'augmentation'))
         lines.append(f'{row}   ({told})')
+    for kind, title in (('knn', 'k-NN'), ('linear', 'linear probe')):
+        if kind in result.get('pooled', {}):
+            lines.append(f'{title:<14}top-1 {result["pooled"][kind]["top1"]:6.2f} %   (mean of the '
+                         'patches)')
+    lines += rows(result)
+    lines += [f'{line}   (mean of the patches)' for line in rows(result.get('pooled', {}))]
     if result['collapse']:
         lines.append('collapse      ' + ', '.join(
             f'{name} {value:.3g}' for name, value in result['collapse'].items()))

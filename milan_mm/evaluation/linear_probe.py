@@ -6,7 +6,7 @@ solvers of the same classifier: L-BFGS, which finds the minimum whatever the siz
 the paper's LARS schedule, which is made for ImageNet's size and underfits small sets.
 """
 import math
-from typing import Any, Dict, Tuple
+from typing import Any, Dict, Optional, Tuple
 
 import torch
 from mmpretrain.engine.optimizers import LARS
@@ -79,15 +79,18 @@ def batch_norm_statistics(features: Tensor) -> Tuple[Tensor, Tensor]:
 
 
 def fit_lbfgs(train: Tensor, labels: Tensor, num_classes: int, mean: Tensor, scale: Tensor,
-              device: str, max_iter: int = 200) -> Tuple[nn.Linear, Dict[str, Any]]:
+              device: str, max_iter: int = 200,
+              l2: Optional[float] = None) -> Tuple[nn.Linear, Dict[str, Any]]:
     """Minimises cross entropy + l2 / 2 · |weight|^2 over the whole set.
 
     l2 is the one of :data:`L2_GRID` that is best on the last fifth of each class when trained on
-    the rest (of equals, the strongest); then the probe is trained on all.
+    the rest (of equals, the strongest); then the probe is trained on all. One that is given is not
+    chosen.
     """
     fit_rows, held_rows = _hold_out(labels)
-    l2, start = 1e-3, _zero_linear(train.shape[1], num_classes, device)
-    if len(held_rows):
+    chosen, start = l2 is None, _zero_linear(train.shape[1], num_classes, device)
+    l2 = 1e-3 if l2 is None else l2
+    if chosen and len(held_rows):
         best = -1.0
         probe = _zero_linear(train.shape[1], num_classes, device)
         for candidate in L2_GRID:

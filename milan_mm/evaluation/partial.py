@@ -1,0 +1,172 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Partial finetuning: the last n blocks are trained, those before stay (He et al. 2022, Sec. 4.3).
+
+Between a linear probe (0 blocks) and finetuning (all of them): it tells features that are good but
+not linearly so from features that are not.
+"""
+import copy
+import math
+from typing import Any, Dict, Iterator, List, Sequence, Tuple
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torch.utils.data import DataLoader, Dataset
+
+from ..datasets import LoadPicture, PackPicture, ResizeAndCenterCrop
+from ..datasets.sampler import SampleIndex
+from ..datasets.transforms import RandomResizedCropAndFlip
+from ..errors import MilanError
+from ..hub import Extractor, FeatureExtractor
+from ..keyed_random import sample_key, seeded_globals
+from .features import Progress
+
+
+def partial_finetune(extractor: Extractor,
+                     train: Tuple[Sequence[str], Tensor],
+                     test: Tuple[Sequence[str], Tensor],
+                     num_classes: int,
+                     blocks: int,
+                     feature: str = 'cls',
+                     epochs: int = 10,
+                     lr: float = 5e-4,
+                     batch_size: int = 64,
+                     weight_decay: float = 0.05,
+                     scale: Tuple[float, float] = (0.35, 1.0),
+                     workers: int = 2,
+                     seed: int = 0,
+                     progress: bool = True) -> Dict[str, Any]:
+    """Trains a copy of the encoder's last blocks with a linear head; the encoder itself stays.
+
+    AdamW, a tenth of the steps warm-up, cosine to 0; random crops and flips; the head is BatchNorm
+    without affine and a linear map from 0, as in the linear probe. Equal arguments give equal
+    results.
+
+    Args:
+        extractor: of :func:`milan_mm.get_model`, on the device to compute on.
+        train: paths of readable pictures, and their labels (n,).
+        test: the same, to be classified.
+        num_classes: labels are below it.
+        blocks: how many, counted from the end; the final norm is trained with them. All of them
+            includes the patch embedding and the CLS token. 0 trains the head alone.
+        feature: 'cls' or 'pooled', what the head sees.
+        epochs: over the training pictures.
+        lr: the learning rate at a batch of 64; it grows with the batch.
+        batch_size: no more than there are pictures.
+        weight_decay: of matrices; biases and norms have none.
+        scale: area of the random crops, as a share of the picture.
+        workers: processes that decode.
+        seed: of order and augmentation.
+        progress: whether to show it on the terminal.
+
+    Returns:
+        ``top1``, ``top5`` if there are at least 5 classes, in percent; what describes the training.
+
+    Raises:
+        MilanError: if the encoder is not one that can be trained, has fewer blocks, or diverged.
+    """
+    if not isinstance(extractor, FeatureExtractor):
+        raise MilanError('--partial trains an encoder of get_model; a teacher stays frozen')
+    depth = len(extractor.backbone.layers)
+    if not 0 <= blocks <= depth or epochs < 1 or batch_size < 2 or lr <= 0:
+        raise MilanError(f'--partial takes 0 to {depth} blocks of this encoder, at least 1 epoch, '
+                         f'a batch of at least 2 and lr above 0, got {blocks}, {epochs}, '
+                         f'{batch_size} and {lr}')
+    tuned = copy.deepcopy(extractor).eval()
+    head = _head(extractor.dim, num_classes).to(extractor.pixel_mean.device)
+    trained = [*_unfrozen(tuned.backbone, blocks), *head.parameters()]
+    batch_size = min(batch_size, len(train[0]))
+    steps = epochs * (len(train[0]) // batch_size)
+    lr = lr * batch_size / 64
+    optimizer = torch.optim.AdamW([
+        dict(params=[p for p in trained if p.ndim > 1], weight_decay=weight_decay),
+        dict(params=[p for p in trained if p.ndim <= 1], weight_decay=0.0)], lr=lr)
+    data = _Pictures(*train, [LoadPicture(), RandomResizedCropAndFlip(tuned.img_size, scale),
+                              PackPicture()])
+    loader = DataLoader(data, batch_sampler=_batches(len(data), batch_size, epochs, seed),
+                        num_workers=workers, generator=torch.Generator().manual_seed(0))
+    shown = Progress(f'last {blocks} blocks' if progress else None, steps * batch_size)
+    for step, (pixels, labels) in enumerate(loader):
+        for group in optimizer.param_groups:
+            group['lr'] = lr * _schedule(step, steps)
+        with torch.enable_grad():
+            logits = head(getattr(tuned(tuned.normalise(pixels)), feature))
+            loss = F.cross_entropy(logits, labels.to(logits.device))
+        optimizer.zero_grad()
+        loss.backward()
+        nn.utils.clip_grad_norm_(trained, 5.0)
+        optimizer.step()
+        shown.show((step + 1) * batch_size)
+    if not all(torch.isfinite(p).all() for p in trained):
+        raise MilanError(f'partial finetuning of {blocks} blocks diverged; lower --partial-lr')
+    accuracy = _accuracy(tuned, head.eval(), feature, test, batch_size, workers, num_classes)
+    return {**accuracy, 'blocks': blocks, 'of': depth, 'epochs': epochs, 'lr': lr,
+            'batch_size': batch_size, 'parameters': sum(p.numel() for p in trained)}
+
+
+def _head(dim: int, num_classes: int) -> nn.Sequential:
+    linear = nn.utils.skip_init(nn.Linear, dim, num_classes)  # draws nothing
+    nn.init.zeros_(linear.weight)
+    nn.init.zeros_(linear.bias)
+    return nn.Sequential(nn.BatchNorm1d(dim, eps=1e-6, affine=False), linear)
+
+
+def _unfrozen(backbone: nn.Module, blocks: int) -> List[nn.Parameter]:
+    """Parameters of the last blocks and the norm after them, now trainable."""
+    parts: List[nn.Module] = []
+    if blocks:
+        parts = [*backbone.layers[-blocks:], backbone.ln1]
+    found = [p for part in parts for p in part.parameters()]
+    if blocks == len(backbone.layers):
+        found += [*backbone.patch_embed.parameters(), backbone.cls_token]
+    return [p.requires_grad_(True) for p in found]
+
+
+def _schedule(step: int, steps: int) -> float:
+    warmup = max(steps // 10, 1)
+    if step < warmup:
+        return (step + 1) / warmup
+    return 0.5 * (1 + math.cos(math.pi * (step - warmup) / max(steps - warmup, 1)))
+
+
+def _batches(n: int, size: int, epochs: int, seed: int) -> Iterator[List[SampleIndex]]:
+    """All epochs in one row, so that workers start once; a smaller last batch is left out."""
+    for epoch in range(epochs):
+        generator = torch.Generator().manual_seed(sample_key(seed, epoch, 0, 'partial order'))
+        order = torch.randperm(n, generator=generator).tolist()
+        for start in range(0, n - size + 1, size):
+            yield [SampleIndex(i, seed, epoch) for i in order[start:start + size]]
+
+
+class _Pictures(Dataset):
+    """(pixels (3, H, W) uint8, label); what is drawn follows from (seed, epoch, sample)."""
+
+    def __init__(self, paths: Sequence[str], labels: Tensor, steps: Sequence[Any]) -> None:
+        self.paths, self.labels, self.steps = list(paths), labels.tolist(), steps
+
+    def __len__(self) -> int:
+        return len(self.paths)
+
+    def __getitem__(self, index: int) -> Tuple[Tensor, int]:
+        sample: Dict[str, Any] = dict(img_path=self.paths[index])
+        key = sample_key(getattr(index, 'seed', 0), getattr(index, 'epoch', 0), index, 'partial')
+        with seeded_globals(key):
+            for step in self.steps:
+                sample = step(sample)
+        return sample['inputs'], self.labels[index]
+
+
+@torch.no_grad()
+def _accuracy(tuned: FeatureExtractor, head: nn.Module, feature: str,
+              test: Tuple[Sequence[str], Tensor], batch_size: int, workers: int,
+              num_classes: int) -> Dict[str, float]:
+    data = _Pictures(*test, [LoadPicture(), ResizeAndCenterCrop(tuned.img_size, tuned.crop_ratio),
+                             PackPicture()])
+    ranks = min(5, num_classes)
+    correct = torch.zeros(ranks, dtype=torch.long)
+    for pixels, labels in DataLoader(data, batch_size, num_workers=workers,
+                                     generator=torch.Generator().manual_seed(0)):
+        ranked = head(getattr(tuned(tuned.normalise(pixels)), feature)).topk(ranks, dim=1).indices
+        correct += (ranked.cpu() == labels[:, None]).sum(dim=0)
+    percent = (100.0 * correct.cumsum(0).double() / len(data)).tolist()
+    return {'top1': percent[0], **({'top5': percent[4]} if num_classes >= 5 else {})}
