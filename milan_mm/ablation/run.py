@@ -17,7 +17,7 @@ from typing import Any, Callable, Dict, Iterator, List, NamedTuple, Optional, Se
 
 import torch
 
-from ..checkpoints.io import write_atomically
+from ..checkpoints.io import last_checkpoint, write_atomically
 from ..engine.run_tool import ToolRunner
 from ..engine.train import read_config
 from ..errors import MilanError
@@ -234,6 +234,9 @@ class StudyRunner:
         tools.run(f'{name}_train', self.study.train.tool, *arguments,
                   *(['--cfg-options', *options] if options else []), **how)
         places['checkpoint'] = last_checkpoint(run.folder / 'train')
+        if places['checkpoint'] is None:
+            raise MilanError(f'the training left no checkpoint in {run.folder / "train"}; the '
+                             "study's train arguments must have it work in {run}/train")
         figures: Dict[str, float] = {}
         for number, one in enumerate(self.study.measure):
             tools.run(f'{name}_measure{number or ""}', one.tool,
@@ -338,19 +341,6 @@ def _first_error(pending: Sequence[Future], tools: ToolRunner) -> None:
     except BaseException:
         tools.stop()
         raise
-
-
-def last_checkpoint(folder: Path) -> str:
-    """The checkpoint that mmengine's note in the work folder names.
-
-    Raises:
-        MilanError: if the training left none.
-    """
-    note = folder / 'last_checkpoint'
-    if not note.is_file():
-        raise MilanError(f'the training left no checkpoint in {folder} (no {note.name} there); '
-                         "the study's train arguments must have it work in {run}/train")
-    return str(folder / Path(note.read_text().strip()).name)
 
 
 def _size(folder: Path) -> int:

@@ -11,7 +11,7 @@ import pickle
 import re
 import zipfile
 from pathlib import Path
-from typing import Any, Dict, Union
+from typing import Any, Dict, Optional, Union
 
 import numpy as np
 import torch
@@ -194,3 +194,10 @@ def _collect(node: Any, prefix: str, state: Dict[str, Tensor]) -> None:
             state[prefix + name] = value
         elif isinstance(value, _Module):
             _collect(value, f'{prefix}{name}.', state)
+
+
+def last_checkpoint(run: Path) -> Optional[Path]:
+    """The ``epoch_N.pth`` or ``iter_N.pth`` of the largest N in a training's folder, or None."""
+    found = [p for kind in ('epoch', 'iter') for p in run.glob(f'{kind}_*.pth')
+             if p.stem.split('_')[1].isdigit()]
+    return max(found, key=lambda p: int(p.stem.split('_')[1])) if found else None

@@ -12,11 +12,11 @@ from typing import Any, Callable, List, Optional
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
-from ..checkpoints.io import write_atomically
+from ..checkpoints.io import last_checkpoint, write_atomically
 from ..errors import MilanError
 from ..evaluation.curves import Run, read_run
 from ..visualization.charts import Bars, Curves, Series, axis_end, bar_chart, curve_chart
-from .report_pictures import choose_pictures, last_checkpoint, make_gallery, retrieval_rows
+from .report_pictures import choose_pictures, make_gallery, retrieval_rows
 from .report_tasks import skipped_words, task_charts, task_curves, task_galleries, task_sentence
 from .verdict import KINDS, judge, shift_sentence
 

@@ -7,6 +7,7 @@ from typing import Any, Dict, List, NamedTuple, Optional
 import numpy as np
 from torch import Tensor
 
+from ..checkpoints.io import last_checkpoint
 from ..datasets.decoding import UnreadablePicture, open_picture
 from ..datasets.picture_folder import find_pictures
 from ..errors import MilanError
@@ -181,12 +182,6 @@ def _encoders(work: Path) -> Dict[str, Extractor]:
         encoders['teacher'] = get_teacher(
             str(work / 'teacher'), some.img_size, some.patch_size, crop_ratio=1)
     return encoders
-
-
-def last_checkpoint(run: Path) -> Optional[Path]:
-    """The last ``epoch_N.pth`` of a run, or None."""
-    found = list(run.glob('epoch_*.pth'))
-    return max(found, key=lambda p: int(p.stem.split('_')[1])) if found else None
 
 
 def _label(path: Path, root: Path) -> str:

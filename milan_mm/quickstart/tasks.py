@@ -4,6 +4,7 @@ import shutil
 from pathlib import Path
 from typing import Any, Dict, List, NamedTuple, Optional, Sequence, Tuple
 
+from ..checkpoints import io
 from ..engine.run_tool import Job, ToolRunner
 from ..errors import MilanError
 from ..evaluation.curves import read_run
@@ -93,12 +94,11 @@ def last_checkpoint(run: Path) -> Path:
     Raises:
         MilanError: if there is none.
     """
-    found = sorted((p for kind in ('epoch', 'iter') for p in run.glob(f'{kind}_*.pth')),
-                   key=lambda p: int(p.stem.split('_')[1]))
-    if not found:
+    found = io.last_checkpoint(run)
+    if found is None:
         raise MilanError(f'no checkpoint in {run}: run the stage "{run.name}" first '
                          f'(--stage {run.name})')
-    return found[-1]
+    return found
 
 
 def task_table(result: Dict[str, Any], starts: Sequence[str] = STARTS) -> List[str]:
