@@ -4,17 +4,9 @@ _base_ = './paper.py'
 title = 'Ratio, temperature, decoder and teachers at the quickstart\'s scale'
 
 prepare = [
+    dict(pictures={{_base_.pictures}}),
     dict(
-        pictures=dict(
-            tool='quickstart.py',
-            arguments=['--stage', 'pictures', '--work-dir', '{work}', '--pictures', '{pictures}'],
-            makes='{work}/data/meta.json')),
-    dict(
-        clip=dict(
-            tool='train_clip.py',
-            arguments=['--data', '{work}/data/train', '--steps', '500', '--seed', '0', '--out',
-                       '{work}/clip'],
-            makes='{work}/clip/open_clip_model.safetensors'),
+        clip={{_base_.clip}},
         clip_other=dict(
             tool='train_clip.py',
             arguments=['--data', '{work}/data/train', '--steps', '500', '--seed', '1', '--width',

@@ -3,19 +3,7 @@
 _base_ = './paper.py'
 title = 'MaskAlign and MILAN at the quickstart\'s scale'
 
-prepare = [
-    dict(
-        pictures=dict(
-            tool='quickstart.py',
-            arguments=['--stage', 'pictures', '--work-dir', '{work}', '--pictures', '{pictures}'],
-            makes='{work}/data/meta.json')),
-    dict(
-        clip=dict(
-            tool='train_clip.py',
-            arguments=['--data', '{work}/data/train', '--steps', '500', '--seed', '0', '--out',
-                       '{work}/clip'],
-            makes='{work}/clip/open_clip_model.safetensors')),
-]
+prepare = [dict(pictures={{_base_.pictures}}), dict(clip={{_base_.clip}})]
 taught = {{_base_.taught}}
 cells = dict(
     _delete_=True,

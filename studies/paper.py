@@ -9,22 +9,27 @@ seeds = 3
 minutes = 2.3
 megabytes = 30
 
-clip = ['--data', '{work}/data/train', '--steps', '500', '--seed', '0']
+# What the other studies of this scale make first too.
+pictures = dict(
+    tool='quickstart.py',
+    arguments=['--stage', 'pictures', '--work-dir', '{work}', '--pictures', '{pictures}'],
+    makes='{work}/data/meta.json')
+clip = dict(
+    tool='train_clip.py',
+    arguments=['--data', '{work}/data/train', '--steps', '500', '--seed', '0', '--out',
+               '{work}/clip'],
+    makes='{work}/clip/open_clip_model.safetensors')
 epochs = ['--epochs', '4', '--auto-scale-lr']
 quiet = ['--cfg-options', 'train_dataloader.num_workers=0',
          'train_dataloader.persistent_workers=False']
 prepare = [
+    dict(pictures=pictures),
     dict(
-        pictures=dict(
-            tool='quickstart.py',
-            arguments=['--stage', 'pictures', '--work-dir', '{work}', '--pictures', '{pictures}'],
-            makes='{work}/data/meta.json')),
-    dict(
-        clip=dict(
-            tool='train_clip.py', arguments=[*clip, '--out', '{work}/clip'],
-            makes='{work}/clip/open_clip_model.safetensors'),
+        clip=clip,
         siglip=dict(
-            tool='train_clip.py', arguments=[*clip, '--loss', 'sigmoid', '--out', '{work}/siglip'],
+            tool='train_clip.py',
+            arguments=['--data', '{work}/data/train', '--steps', '500', '--seed', '0', '--loss',
+                       'sigmoid', '--out', '{work}/siglip'],
             makes='{work}/siglip/open_clip_model.safetensors'),
         mae=dict(
             tool='train.py',
