@@ -6,8 +6,9 @@
     out = model(['a.jpg', 'b.png'])   # out.cls, out.pooled, out.patches, out.grid
 """
 import logging
+from collections.abc import Sequence
 from pathlib import Path
-from typing import NamedTuple, Optional, Sequence, Tuple, Union
+from typing import NamedTuple
 
 import torch
 from mmengine.logging import MMLogger, print_log
@@ -24,8 +25,8 @@ from .keyed_random import seeded_globals
 from .models import CLIPTargetGenerator, MaskedVisionTransformer
 from .models.encoder import ARCHITECTURES, check_tiling
 
-Size = Union[int, Tuple[int, int]]
-Picture = Union[str, Path, Image.Image]
+Size = int | tuple[int, int]
+Picture = str | Path | Image.Image
 
 
 class Features(NamedTuple):
@@ -40,7 +41,7 @@ class Features(NamedTuple):
     cls: Tensor
     pooled: Tensor
     patches: Tensor
-    grid: Tuple[int, int]
+    grid: tuple[int, int]
 
 
 class Extractor(nn.Module):
@@ -76,7 +77,7 @@ class Extractor(nn.Module):
         """Features of normalised pixels (B, 3, H, W)."""
         raise NotImplementedError
 
-    def forward(self, images: Union[Tensor, Picture, Sequence[Picture]]) -> Features:
+    def forward(self, images: Tensor | Picture | Sequence[Picture]) -> Features:
         """Encodes a batch.
 
         Args:
@@ -94,7 +95,7 @@ class Extractor(nn.Module):
         check_tiling(tuple(images.shape[-2:]), self.patch_size)
         return self.encode(images.to(self.pixel_mean.device))
 
-    def load(self, pictures: Union[Picture, Sequence[Picture]]) -> Tensor:
+    def load(self, pictures: Picture | Sequence[Picture]) -> Tensor:
         """Pictures or paths to pixels (B, 3, H, W) in uint8, RGB, of ``img_size``."""
         if isinstance(pictures, (str, Path, Image.Image)):
             pictures = [pictures]
@@ -147,8 +148,8 @@ class TeacherExtractor(Extractor):
     The pixels are normalised with the tower's own mean and standard deviation.
     """
 
-    def __init__(self, teacher: CLIPTargetGenerator, img_size: Optional[Size] = None,
-                 patch_size: Optional[int] = None, crop_ratio: float = 0.875) -> None:
+    def __init__(self, teacher: CLIPTargetGenerator, img_size: Size | None = None,
+                 patch_size: int | None = None, crop_ratio: float = 0.875) -> None:
         tower = teacher.tower
         patch_size = patch_size or tower.patch_size
         if img_size is None:
@@ -167,10 +168,10 @@ class TeacherExtractor(Extractor):
         return _as_features(self.teacher(images).features, self.grid)
 
 
-def get_model(path_or_name: Union[str, Path],
-              pretrained: Optional[bool] = None,
+def get_model(path_or_name: str | Path,
+              pretrained: bool | None = None,
               *,
-              img_size: Optional[Size] = None,
+              img_size: Size | None = None,
               crop_ratio: float = 0.875,
               seed: int = 0,
               trust_checkpoint: bool = False) -> FeatureExtractor:
@@ -189,7 +190,7 @@ def get_model(path_or_name: Union[str, Path],
     Raises:
         MilanError: if there is no such file or architecture, or the file holds other weights.
     """
-    student: Optional[Student] = None
+    student: Student | None = None
     if str(path_or_name) in ARCHITECTURES and not Path(path_or_name).exists():
         if pretrained:
             raise MilanError(f'no weights come with {path_or_name}. Give the path of a '
@@ -216,16 +217,16 @@ def get_model(path_or_name: Union[str, Path],
     return model.requires_grad_(False).eval()
 
 
-def random_like(path: Union[str, Path], seed: int = 0, **kwargs) -> FeatureExtractor:
+def random_like(path: str | Path, seed: int = 0, **kwargs) -> FeatureExtractor:
     """The architecture, sizes and pixel statistics of a checkpoint, with fresh weights."""
     return get_model(path, pretrained=False, seed=seed, **kwargs)
 
 
 def get_teacher(spec: str,
-                img_size: Optional[Size] = None,
-                patch_size: Optional[int] = None,
+                img_size: Size | None = None,
+                patch_size: int | None = None,
                 crop_ratio: float = 0.875,
-                quickgelu: Optional[bool] = None) -> TeacherExtractor:
+                quickgelu: bool | None = None) -> TeacherExtractor:
     """A CLIP teacher, in eval mode, to be measured like a student.
 
     Args:
@@ -240,7 +241,7 @@ def get_teacher(spec: str,
     return TeacherExtractor(teacher, img_size, patch_size, crop_ratio).eval()
 
 
-def _as_features(tokens: Tensor, grid: Tuple[int, int]) -> Features:
+def _as_features(tokens: Tensor, grid: tuple[int, int]) -> Features:
     """tokens (B, 1 + N, D), CLS first."""
     patches = tokens[:, 1:]
     return Features(tokens[:, 0], patches.mean(dim=1), patches, grid)

@@ -9,7 +9,7 @@ each draw starts from a key.
 import contextlib
 import hashlib
 import random
-from typing import Iterator
+from collections.abc import Iterator
 
 import numpy as np
 import torch

@@ -5,7 +5,6 @@ import os
 import platform
 import subprocess
 from pathlib import Path
-from typing import Dict
 
 import torch
 
@@ -15,7 +14,7 @@ _PACKAGES = ('torch', 'torchvision', 'open_clip_torch', 'timm', 'numpy', 'pillow
              'onedl-mmpretrain', 'onedl-mmcv', 'mmengine', 'mmpretrain', 'mmcv-lite', 'mmcv')
 
 
-def versions() -> Dict[str, str]:
+def versions() -> dict[str, str]:
     """What the figures were made with."""
     found = dict(milan_mm=__version__, python=platform.python_version())
     for package in _PACKAGES:
@@ -26,7 +25,7 @@ def versions() -> Dict[str, str]:
     return found
 
 
-def machine() -> Dict[str, str]:
+def machine() -> dict[str, str]:
     """System, cores and GPUs."""
     gpus = [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
     return dict(system=f'{platform.system()} {platform.machine()}', cores=str(os.cpu_count()),

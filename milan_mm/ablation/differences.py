@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """In what one config differs from another."""
-from typing import Any, Dict, List, NamedTuple
+from typing import Any, NamedTuple
 
 from mmengine.config import Config
 
@@ -12,7 +12,7 @@ class Change(NamedTuple):
     cell: str
 
 
-def config_changes(base: Config, cell: Config) -> List[Change]:
+def config_changes(base: Config, cell: Config) -> list[Change]:
     """Entries that differ, in the order of the base's, then the cell's own."""
     ours, theirs = flatten(base.to_dict()), flatten(cell.to_dict())
     return [Change(entry, ours.get(entry, ''), theirs.get(entry, ''))
@@ -20,10 +20,10 @@ def config_changes(base: Config, cell: Config) -> List[Change]:
             if ours.get(entry) != theirs.get(entry)]
 
 
-def flatten(value: Any, prefix: str = '') -> Dict[str, str]:
+def flatten(value: Any, prefix: str = '') -> dict[str, str]:
     """Dotted name -> value as text, of every entry of a config."""
     if isinstance(value, dict) and value:
-        flat: Dict[str, str] = {}
+        flat: dict[str, str] = {}
         for key, part in value.items():
             flat.update(flatten(part, f'{prefix}.{key}' if prefix else str(key)))
         return flat

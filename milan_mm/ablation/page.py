@@ -4,8 +4,9 @@ import base64
 import csv
 import io
 import json
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Dict, List, Sequence
+from typing import Any
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from matplotlib.figure import Figure as Canvas
@@ -19,7 +20,7 @@ from .table import Row, as_csv, as_json, as_text, cell_text, make_rows
 _BASE, _OTHER, _BEYOND = '#2563a8', '#8a8f98', '#c2410c'
 
 
-def write_study(runner: StudyRunner, command: str, minutes: float, page: bool = True) -> List[Row]:
+def write_study(runner: StudyRunner, command: str, minutes: float, page: bool = True) -> list[Row]:
     """Writes what the finished runs say.
 
     Args:
@@ -90,7 +91,7 @@ def plot(rows: Sequence[Row], metrics: Sequence[str], base: str) -> bytes:
     return out.getvalue()
 
 
-def render(runner: StudyRunner, rows: Sequence[Row], picture: bytes, facts: Dict[str, Any]) -> str:
+def render(runner: StudyRunner, rows: Sequence[Row], picture: bytes, facts: dict[str, Any]) -> str:
     """The page; it works offline, and the template engine escapes what it shows."""
     environment = Environment(
         loader=FileSystemLoader(Path(__file__).parent), autoescape=True,

@@ -11,9 +11,10 @@ import json
 import os
 import shutil
 import time
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from pathlib import Path
-from typing import Any, Callable, Dict, Iterator, List, NamedTuple, Optional, Sequence, Tuple
+from typing import Any, NamedTuple
 
 import torch
 
@@ -59,9 +60,9 @@ class StudyRunner:
         configs: of each cell, with its options.
     """
 
-    def __init__(self, study: Study, work: Path, seeds: Optional[int] = None,
-                 only: Optional[Sequence[str]] = None, jobs: Optional[int] = None,
-                 log: Callable[[str], None] = print, pictures: Optional[str] = None) -> None:
+    def __init__(self, study: Study, work: Path, seeds: int | None = None,
+                 only: Sequence[str] | None = None, jobs: int | None = None,
+                 log: Callable[[str], None] = print, pictures: str | None = None) -> None:
         seeds = study.seeds if seeds is None else seeds
         self.jobs = default_jobs() if jobs is None else jobs
         if seeds < 1 or self.jobs < 1:
@@ -82,13 +83,13 @@ class StudyRunner:
         self.contents = {run.cell.name: flatten(read_config(find_config(run.cell.config)).to_dict())
                          for run in self.runs if run.seed == 0}
 
-    def finished(self) -> List[dict]:
+    def finished(self) -> list[dict]:
         """The records of runs that are done with the present settings."""
         records = (_read(run.folder / 'result.json') for run in self.runs)
         return [record for record, run in zip(records, self.runs)
                 if record.get('key') == self.key(run)]
 
-    def records(self) -> List[dict]:
+    def records(self) -> list[dict]:
         """Finished and failed runs."""
         records = []
         for run in self.runs:
@@ -132,7 +133,7 @@ class StudyRunner:
                          f'{disk:.0f} MB a run), besides what is made before the cells')
         return '\n'.join(lines)
 
-    def execute(self, on_record: Callable[[], None]) -> List[dict]:
+    def execute(self, on_record: Callable[[], None]) -> list[dict]:
         """Prepares, runs, and gives the records of all.
 
         Args:
@@ -164,7 +165,7 @@ class StudyRunner:
                 pending = [pool.submit(self._step, tools, step, places) for step in steps]
                 _first_error(pending, tools)
 
-    def _step(self, tools: ToolRunner, step: Step, places: Dict[str, Any]) -> None:
+    def _step(self, tools: ToolRunner, step: Step, places: dict[str, Any]) -> None:
         tools.run(step.name, step.tool, *(fill(text, places) for text in step.arguments),
                   title=step.name, threads=self._threads(), log=_Seldom(self.log))
         if not Path(fill(step.makes, places)).exists():
@@ -197,7 +198,7 @@ class StudyRunner:
                     future.cancel()
                 raise
 
-    def _run(self, tools: ToolRunner, run: Run, slots: List[int]) -> Tuple[str, float]:
+    def _run(self, tools: ToolRunner, run: Run, slots: list[int]) -> tuple[str, float]:
         """One cell with one seed; gives the words to show, and the seconds."""
         slot = slots.pop()
         start = time.time()
@@ -215,7 +216,7 @@ class StudyRunner:
         told = ', '.join(f'{metric} {value:.4g}' for metric, value in figures.items())
         return f'{run.name}: {told}', seconds
 
-    def _train_and_measure(self, tools: ToolRunner, run: Run, slot: int) -> Dict[str, float]:
+    def _train_and_measure(self, tools: ToolRunner, run: Run, slot: int) -> dict[str, float]:
         key_file = run.folder / 'key'
         if not key_file.is_file() or key_file.read_text() != self.key(run):
             shutil.rmtree(run.folder, ignore_errors=True)
@@ -237,14 +238,14 @@ class StudyRunner:
         if places['checkpoint'] is None:
             raise MilanError(f'the training left no checkpoint in {run.folder / "train"}; the '
                              "study's train arguments must have it work in {run}/train")
-        figures: Dict[str, float] = {}
+        figures: dict[str, float] = {}
         for number, one in enumerate(self.study.measure):
             tools.run(f'{name}_measure{number or ""}', one.tool,
                       *(fill(text, places) for text in one.arguments), **how)
             figures.update(read_figures(one, places))
         return figures
 
-    def _places(self, run: Run) -> Dict[str, Any]:
+    def _places(self, run: Run) -> dict[str, Any]:
         return dict(work=self.work, pictures=self.pictures, run=run.folder, seed=run.seed,
                     config=run.cell.config)
 
@@ -257,7 +258,7 @@ class StudyRunner:
         cores = int(os.environ.get('OMP_NUM_THREADS') or os.cpu_count() or 1)
         return max(1, cores // self.jobs)
 
-    def _devices(self, slot: int) -> Dict[str, str]:
+    def _devices(self, slot: int) -> dict[str, str]:
         return visible_devices(slot, self.jobs, torch.cuda.device_count(),
                                os.environ.get('CUDA_VISIBLE_DEVICES'))
 
@@ -267,7 +268,7 @@ def default_jobs() -> int:
     return torch.cuda.device_count() or min(os.cpu_count() or 1, 4)
 
 
-def visible_devices(slot: int, jobs: int, count: int, visible: Optional[str]) -> Dict[str, str]:
+def visible_devices(slot: int, jobs: int, count: int, visible: str | None) -> dict[str, str]:
     """The share of the GPUs that is for one of the runs side by side.
 
     Args:
@@ -284,7 +285,7 @@ def visible_devices(slot: int, jobs: int, count: int, visible: Optional[str]) ->
     return dict(CUDA_VISIBLE_DEVICES=','.join(names[first:first + share]))
 
 
-def read_figures(one: Measurement, places: Dict[str, Any]) -> Dict[str, float]:
+def read_figures(one: Measurement, places: dict[str, Any]) -> dict[str, float]:
     """What a measurement found.
 
     Raises:

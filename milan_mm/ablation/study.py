@@ -8,7 +8,7 @@ those of a run also ``{run}``, ``{seed}`` and ``{config}``, and after the traini
 import argparse
 import string
 from pathlib import Path
-from typing import Any, Dict, List, NamedTuple, Optional, Tuple, Union
+from typing import Any, NamedTuple
 
 from mmengine.config import Config, DictAction
 
@@ -33,7 +33,7 @@ class Step(NamedTuple):
     """
     name: str
     tool: str
-    arguments: Tuple[str, ...]
+    arguments: tuple[str, ...]
     makes: str
 
 
@@ -47,9 +47,9 @@ class Measurement(NamedTuple):
         metrics: column of the table -> dotted place in that file, or name of the logged scalar.
     """
     tool: str
-    arguments: Tuple[str, ...]
+    arguments: tuple[str, ...]
     reads: str
-    metrics: Dict[str, str]
+    metrics: dict[str, str]
 
 
 class Cell(NamedTuple):
@@ -67,10 +67,10 @@ class Cell(NamedTuple):
     title: str
     group: str
     config: str
-    options: Dict[str, str]
-    arguments: Tuple[str, ...] = ()
+    options: dict[str, str]
+    arguments: tuple[str, ...] = ()
 
-    def read(self, places: Dict[str, Any]) -> Config:
+    def read(self, places: dict[str, Any]) -> Config:
         """Its config with its options.
 
         Raises:
@@ -85,7 +85,7 @@ class Cell(NamedTuple):
                       if given else None)
         return cfg
 
-    def given_options(self, places: Dict[str, Any]) -> List[str]:
+    def given_options(self, places: dict[str, Any]) -> list[str]:
         """Its options as the command line takes them."""
         return [f'{key}={fill(value, places)}' for key, value in self.options.items()]
 
@@ -107,12 +107,12 @@ class Study(NamedTuple):
     title: str
     base: str
     seeds: int
-    prepare: List[List[Step]]
+    prepare: list[list[Step]]
     train: Step
-    measure: List[Measurement]
-    cells: Dict[str, Cell]
-    minutes: Optional[float]
-    megabytes: Optional[float]
+    measure: list[Measurement]
+    cells: dict[str, Cell]
+    minutes: float | None
+    megabytes: float | None
 
     @property
     def takes_pictures(self) -> bool:
@@ -121,12 +121,12 @@ class Study(NamedTuple):
                    for text in step.arguments)
 
     @property
-    def metrics(self) -> List[str]:
+    def metrics(self) -> list[str]:
         """Columns of the table."""
         return [title for one in self.measure for title in one.metrics]
 
 
-def read_study(path: Union[str, Path]) -> Study:
+def read_study(path: str | Path) -> Study:
     """Reads a study file and checks it.
 
     Raises:
@@ -160,7 +160,7 @@ def read_study(path: Union[str, Path]) -> Study:
     return study
 
 
-def fill(text: str, places: Dict[str, Any]) -> str:
+def fill(text: str, places: dict[str, Any]) -> str:
     """``text`` with its ``{places}`` filled in.
 
     Raises:
@@ -201,16 +201,16 @@ def _step(name: str, tool: str, arguments: Any, makes: str = '') -> Step:
 
 
 def _cell(name: str, config: str, title: str = '', group: str = '',
-          options: Optional[dict] = None, arguments: Any = ()) -> Cell:
+          options: dict | None = None, arguments: Any = ()) -> Cell:
     return Cell(name, title or name.replace('_', ' '), group, config, dict(options or {}),
                 _texts(arguments))
 
 
-def _texts(values: Any) -> Tuple[str, ...]:
+def _texts(values: Any) -> tuple[str, ...]:
     return tuple(str(value) for value in values)
 
 
-def _check(study: Study, path: Union[str, Path]) -> None:
+def _check(study: Study, path: str | Path) -> None:
     if study.base not in study.cells:
         raise MilanError(f'{path}: base is {study.base!r}, which is none of its cells: '
                          f'{", ".join(study.cells)}')

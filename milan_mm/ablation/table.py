@@ -4,7 +4,8 @@ import csv
 import io
 import math
 import statistics
-from typing import Dict, List, NamedTuple, Optional, Sequence
+from collections.abc import Sequence
+from typing import NamedTuple
 
 from .study import Study
 
@@ -22,15 +23,15 @@ class Figure(NamedTuple):
             base itself and without a common seed.
         low, high: 95 % confidence interval of it by Student's t; None with fewer than 2 seeds.
     """
-    values: Dict[int, float]
+    values: dict[int, float]
     mean: float
-    sd: Optional[float]
-    difference: Optional[float] = None
-    low: Optional[float] = None
-    high: Optional[float] = None
+    sd: float | None
+    difference: float | None = None
+    low: float | None = None
+    high: float | None = None
 
     @property
-    def beyond_spread(self) -> Optional[bool]:
+    def beyond_spread(self) -> bool | None:
         """Whether the interval leaves 0 out; None where there is none."""
         return None if self.low is None else not self.low <= 0 <= self.high
 
@@ -47,19 +48,19 @@ class Row(NamedTuple):
     name: str
     title: str
     group: str
-    figures: Dict[str, Figure]
-    failures: Dict[int, str]
-    seconds: Optional[float]
+    figures: dict[str, Figure]
+    failures: dict[int, str]
+    seconds: float | None
 
 
-def make_rows(study: Study, records: Sequence[dict]) -> List[Row]:
+def make_rows(study: Study, records: Sequence[dict]) -> list[Row]:
     """One row a cell, in the study's order; cells without any record are left out.
 
     Args:
         study: what was run.
         records: of runs: ``cell``, ``seed``, and ``figures`` and ``seconds``, or ``failed``.
     """
-    done: Dict[str, Dict[int, dict]] = {}
+    done: dict[str, dict[int, dict]] = {}
     for record in records:
         done.setdefault(record['cell'], {})[record['seed']] = record
     rows = []
@@ -81,7 +82,7 @@ def make_rows(study: Study, records: Sequence[dict]) -> List[Row]:
     return rows
 
 
-def compare(values: Dict[int, float], base: Dict[int, float]) -> Figure:
+def compare(values: dict[int, float], base: dict[int, float]) -> Figure:
     """A cell's values, and their paired differences to the base's.
 
     Seeds are paired: the same pictures, masks and first weights, so that what they have in common
@@ -99,7 +100,7 @@ def compare(values: Dict[int, float], base: Dict[int, float]) -> Figure:
     return figure
 
 
-def as_json(rows: Sequence[Row]) -> List[dict]:
+def as_json(rows: Sequence[Row]) -> list[dict]:
     """The rows as plain data."""
     return [dict(row._asdict(), figures={
         metric: dict(f._asdict(), beyond_spread=f.beyond_spread)
@@ -140,7 +141,7 @@ def as_text(rows: Sequence[Row], metrics: Sequence[str], markdown: bool = False)
                      for line in lines)
 
 
-def cell_text(figure: Optional[Figure]) -> str:
+def cell_text(figure: Figure | None) -> str:
     """Such as ``35.2 ± 1.3 (-2.1*)``."""
     if figure is None:
         return 'failed'

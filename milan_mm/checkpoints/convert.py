@@ -4,8 +4,9 @@ import json
 import os
 import shutil
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Callable, Dict, List, NamedTuple, Optional, Union
+from typing import Any, NamedTuple
 
 import torch
 from safetensors.torch import save_file
@@ -31,13 +32,13 @@ class Converted(NamedTuple):
     """
     format: str
     kept: int
-    dropped: List[str]
+    dropped: list[str]
 
 
-def convert(source: Union[str, Path],
-            target: Union[str, Path],
+def convert(source: str | Path,
+            target: str | Path,
             to: str,
-            format: Optional[str] = None,
+            format: str | None = None,
             trust: bool = False) -> Converted:
     """Writes the student of a file under another library's names; no value is changed.
 
@@ -82,7 +83,7 @@ def _check_target(source: Path, target: Path, to: str) -> None:
         raise MilanError(f'{target}: the file must end in .pth, .pt or .safetensors')
 
 
-def _below_backbone(student: Student) -> Dict[str, Tensor]:
+def _below_backbone(student: Student) -> dict[str, Tensor]:
     return {f'backbone.{key}': value for key, value in student.encoder.items()}
 
 
@@ -117,23 +118,23 @@ def _as_hf(student: Student):
     return state, [f'neck.{key}' for key in student.decoder]
 
 
-_WRITERS: Dict[str, Callable[[Student], Any]] = dict(
+_WRITERS: dict[str, Callable[[Student], Any]] = dict(
     milan_mm=_as_milan_mm, mmpretrain=_as_mmpretrain, timm=_as_timm, hf=_as_hf,
     authors=_as_authors)
 
 
-def _write_file(target: Path, state: Dict[str, Tensor], described: dict, to: str) -> None:
+def _write_file(target: Path, state: dict[str, Tensor], described: dict, to: str) -> None:
     if target.suffix == '.safetensors':
         metadata = dict(milan_mm=json.dumps(described), format='pt')
         write_atomically(target, lambda path: save_file(state, path, metadata))
         return
     # timm takes every entry of a plain file for a tensor, so there nothing stands beside them.
-    content: Dict[str, Any] = state if to == 'timm' else {
+    content: dict[str, Any] = state if to == 'timm' else {
         'model' if to == 'authors' else 'state_dict': state, 'meta': dict(milan_mm=described)}
     write_atomically(target, lambda path: torch.save(content, path))
 
 
-def _write_folder(target: Path, state: Dict[str, Tensor], spec: EncoderSpec) -> None:
+def _write_folder(target: Path, state: dict[str, Tensor], spec: EncoderSpec) -> None:
     height, width = spec.img_size
     arch = spec.arch
     config = dict(

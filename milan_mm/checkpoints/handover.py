@@ -2,7 +2,6 @@
 """Handing weights from one run to the next: every tensor accounted for, or an error."""
 import re
 from pathlib import Path
-from typing import Dict, List, Tuple, Union
 
 import torch
 from mmengine.logging import print_log
@@ -58,7 +57,7 @@ def load_encoder(backbone: nn.Module, student: Student) -> str:
     return '; '.join(words)
 
 
-def load_student(model: nn.Module, path: Union[str, Path], trust: bool = False) -> str:
+def load_student(model: nn.Module, path: str | Path, trust: bool = False) -> str:
     """Starts a model's encoder, and if it can its decoder, from weights of any known format.
 
     The encoder's tensors must be there all of them, and no other. The decoder's are taken if all
@@ -90,7 +89,7 @@ def load_student(model: nn.Module, path: Union[str, Path], trust: bool = False) 
 
 
 def fit_positions(positions: Tensor, student: Student,
-                  backbone: nn.Module) -> Tuple[Tensor, List[str]]:
+                  backbone: nn.Module) -> tuple[Tensor, list[str]]:
     """Brings positions (1, 1 + N, D) to the grid of a backbone, with or without its CLS row.
 
     They are interpolated (bicubic), so that a patch keeps the position it has in the picture. A
@@ -101,7 +100,7 @@ def fit_positions(positions: Tensor, student: Student,
     """
     source, target = student.spec.grid, tuple(backbone.grid_size)
     fixed = getattr(backbone, 'positions', None) == 'fixed'
-    words: List[str] = []
+    words: list[str] = []
     if fixed and is_sincos(positions, source):
         return sincos_positions(positions.shape[2], target).to(positions.dtype), words
     if source != target:
@@ -114,18 +113,18 @@ def fit_positions(positions: Tensor, student: Student,
     return positions[:, 1 - backbone.num_extra_tokens:], words
 
 
-def is_sincos(positions: Tensor, grid: Tuple[int, int]) -> bool:
+def is_sincos(positions: Tensor, grid: tuple[int, int]) -> bool:
     width = positions.shape[2]
     return width % 4 == 0 and torch.allclose(positions.float(), sincos_positions(width, grid),
                                              atol=2e-3)
 
 
-def summary(names: List[str]) -> str:
+def summary(names: list[str]) -> str:
     """Names of tensors in a line; of many below one part the part: ``neck.* (36)``."""
-    groups: Dict[str, List[str]] = {}
+    groups: dict[str, list[str]] = {}
     for name in names:
         groups.setdefault(name.split('.')[0], []).append(name)
-    shown: List[str] = []
+    shown: list[str] = []
     for part, members in groups.items():
         shown += members if len(members) <= 4 else [f'{part}.* ({len(members)})']
     return ', '.join(shown)
@@ -135,7 +134,7 @@ def _any_of(backbone: nn.Module, attribute: str, key: str) -> bool:
     return any(re.fullmatch(pattern, key) for pattern in getattr(backbone, attribute, ()))
 
 
-def _advice(own: Dict[str, Tensor], student: Student) -> str:
+def _advice(own: dict[str, Tensor], student: Student) -> str:
     """How to make a place for what the file has, where this ViT can have one."""
     remedies = (('pre_norm.weight', 'a norm before the blocks', 'pre_norm=True'),
                 ('layers.0.attn.gamma1.weight', 'LayerScale', 'layer_scale_init_value=1.0'))

@@ -11,7 +11,7 @@ import pickle
 import re
 import zipfile
 from pathlib import Path
-from typing import Any, Dict, Optional, Union
+from typing import Any
 
 import numpy as np
 import torch
@@ -43,7 +43,7 @@ if tuple(int(part) for part in torch.__version__.split('.')[:2]) >= (2, 6):
     _SAFE.append((_statistic, 'builtins.getattr'))  # older torch cannot name a stand-in
 
 
-def read_checkpoint(path: Union[str, Path], trust: bool = False) -> Dict[str, Any]:
+def read_checkpoint(path: str | Path, trust: bool = False) -> dict[str, Any]:
     """Reads a file of weights onto the CPU.
 
     Args:
@@ -85,7 +85,7 @@ def read_checkpoint(path: Union[str, Path], trust: bool = False) -> Dict[str, An
     return loaded
 
 
-def state_of(checkpoint: Dict[str, Any]) -> Dict[str, Tensor]:
+def state_of(checkpoint: dict[str, Any]) -> dict[str, Tensor]:
     """The state dict inside a checkpoint of mmengine, of the MAE family, or a bare one."""
     for key in ('state_dict', 'model'):
         if isinstance(checkpoint.get(key), dict):
@@ -97,7 +97,7 @@ def state_of(checkpoint: Dict[str, Any]) -> Dict[str, Tensor]:
     }
 
 
-def write_atomically(path: Union[str, Path], write: Any) -> None:
+def write_atomically(path: str | Path, write: Any) -> None:
     """Calls ``write(temporary_path)`` and renames, so that a file is whole or absent."""
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -129,7 +129,7 @@ def is_torchscript(path: Path) -> bool:
         return any(name.endswith('constants.pkl') for name in archive.namelist())
 
 
-def read_torchscript_state(path: Path) -> Dict[str, Tensor]:
+def read_torchscript_state(path: Path) -> dict[str, Tensor]:
     """The parameters and buffers of a TorchScript archive, none of its code being run.
 
     OpenAI published CLIP as such archives. The pickle inside is a tree of modules; only tensors,
@@ -139,7 +139,7 @@ def read_torchscript_state(path: Path) -> Dict[str, Tensor]:
         index = next(n for n in archive.namelist() if n.endswith('/data.pkl'))
         reader = _TorchScriptUnpickler(archive, index.removesuffix('data.pkl'))
         tree = reader.load()
-    state: Dict[str, Tensor] = {}
+    state: dict[str, Tensor] = {}
     _collect(tree, '', state)
     return state
 
@@ -161,7 +161,7 @@ class _TorchScriptUnpickler(pickle.Unpickler):
     def __init__(self, archive: zipfile.ZipFile, root: str) -> None:
         super().__init__(archive.open(root + 'data.pkl'))
         self.archive, self.root = archive, root
-        self.storages: Dict[str, Tensor] = {}
+        self.storages: dict[str, Tensor] = {}
 
     def find_class(self, module: str, name: str) -> Any:
         if module.startswith('__torch__'):
@@ -188,7 +188,7 @@ def _rebuild_tensor(storage: Tensor, offset: int, size: tuple, stride: tuple, *_
     return storage.as_strided(size, stride, offset).clone()
 
 
-def _collect(node: Any, prefix: str, state: Dict[str, Tensor]) -> None:
+def _collect(node: Any, prefix: str, state: dict[str, Tensor]) -> None:
     for name, value in node.items():
         if isinstance(value, Tensor):
             state[prefix + name] = value
@@ -196,7 +196,7 @@ def _collect(node: Any, prefix: str, state: Dict[str, Tensor]) -> None:
             _collect(value, f'{prefix}{name}.', state)
 
 
-def last_checkpoint(run: Path) -> Optional[Path]:
+def last_checkpoint(run: Path) -> Path | None:
     """The ``epoch_N.pth`` or ``iter_N.pth`` of the largest N in a training's folder, or None."""
     found = [p for kind in ('epoch', 'iter') for p in run.glob(f'{kind}_*.pth')
              if p.stem.split('_')[1].isdigit()]

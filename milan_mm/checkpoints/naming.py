@@ -6,7 +6,7 @@ Inside this package an encoder's tensors carry mmpretrain's names without a pref
 beside the encoder may be there, and which no ViT of this package has a place for.
 """
 import re
-from typing import Dict, List, NamedTuple, Optional, Tuple
+from typing import NamedTuple
 
 from torch import Tensor
 
@@ -23,10 +23,10 @@ class Naming(NamedTuple):
         our_blocks: what stands before a block's number in this package.
     """
     blocks: str
-    inner: Tuple[Tuple[str, str], ...]
-    outer: Tuple[Tuple[str, str], ...]
-    beside: Tuple[str, ...] = ()
-    foreign: Tuple[Tuple[str, str], ...] = ()
+    inner: tuple[tuple[str, str], ...]
+    outer: tuple[tuple[str, str], ...]
+    beside: tuple[str, ...] = ()
+    foreign: tuple[tuple[str, str], ...] = ()
     our_blocks: str = 'layers'
 
 
@@ -105,12 +105,12 @@ class Renamed(NamedTuple):
         beside: names of tensors that are none of an encoder's.
         unknown: names of tensors the naming does not have.
     """
-    ours: Dict[str, Tensor]
-    beside: List[str]
-    unknown: List[str]
+    ours: dict[str, Tensor]
+    beside: list[str]
+    unknown: list[str]
 
 
-def to_ours(state: Dict[str, Tensor], naming: Naming) -> Renamed:
+def to_ours(state: dict[str, Tensor], naming: Naming) -> Renamed:
     """Renames tensors into this package's names; their values are left as they are."""
     found = Renamed({}, [], [])
     for key, value in state.items():
@@ -124,8 +124,8 @@ def to_ours(state: Dict[str, Tensor], naming: Naming) -> Renamed:
     return found
 
 
-def from_ours(state: Dict[str, Tensor],
-              naming: Naming) -> Tuple[Dict[str, Tensor], List[str]]:
+def from_ours(state: dict[str, Tensor],
+              naming: Naming) -> tuple[dict[str, Tensor], list[str]]:
     """The inverse: in another library's names, and what that library has no name for."""
     inner, outer = ([(ours, theirs) for theirs, ours in pairs]
                     for pairs in (naming.inner, naming.outer))
@@ -139,13 +139,13 @@ def from_ours(state: Dict[str, Tensor],
     return renamed, nameless
 
 
-def why_foreign(key: str, naming: Naming) -> Optional[str]:
+def why_foreign(key: str, naming: Naming) -> str | None:
     """Why this package has no place for a tensor, if that is known."""
     return next((words for pattern, words in naming.foreign if re.fullmatch(pattern, key)), None)
 
 
-def _rename(key: str, blocks: str, new_blocks: str, inner: Tuple[Tuple[str, str], ...],
-            outer: Tuple[Tuple[str, str], ...]) -> Optional[str]:
+def _rename(key: str, blocks: str, new_blocks: str, inner: tuple[tuple[str, str], ...],
+            outer: tuple[tuple[str, str], ...]) -> str | None:
     match = re.fullmatch(rf'{re.escape(blocks)}\.(\d+)\.(.+)', key)
     pairs, prefix, rest = ((inner, f'{new_blocks}.{match.group(1)}.', match.group(2)) if match else
                            (outer, '', key))
@@ -158,7 +158,7 @@ def _rename(key: str, blocks: str, new_blocks: str, inner: Tuple[Tuple[str, str]
     return None
 
 
-def to_published(state: Dict[str, Tensor]) -> Dict[str, Tensor]:
+def to_published(state: dict[str, Tensor]) -> dict[str, Tensor]:
     """Renames ``backbone.*`` and ``neck.*`` of a model; anything else is left out."""
     encoder, decoder = ({k.removeprefix(p): v for k, v in state.items() if k.startswith(p)}
                         for p in ('backbone.', 'neck.'))
@@ -167,7 +167,7 @@ def to_published(state: Dict[str, Tensor]) -> Dict[str, Tensor]:
     return {**from_ours(encoder, TIMM)[0], **decoder}
 
 
-def to_openmmlab(state: Dict[str, Tensor]) -> Dict[str, Tensor]:
+def to_openmmlab(state: dict[str, Tensor]) -> dict[str, Tensor]:
     """The inverse: ``backbone.*`` for an encoder's tensors, ``neck.*`` for all others."""
     found = to_ours(state, TIMM)
     decoder = {key: state[key] for key in found.beside + found.unknown}

@@ -1,7 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """``init_cfg=dict(type='milan_mm.PretrainedViT', checkpoint=...)``: the hand-over in a config."""
 import logging
-from typing import Optional
 
 from mmengine.logging import print_log
 from torch import nn
@@ -29,7 +28,7 @@ class PretrainedViT:
         MilanError: when called on a backbone that would overwrite the weights again.
     """
 
-    def __init__(self, checkpoint: Optional[str] = None, trust: bool = False) -> None:
+    def __init__(self, checkpoint: str | None = None, trust: bool = False) -> None:
         self.checkpoint, self.trust = checkpoint, trust
 
     def __call__(self, backbone: nn.Module) -> None:

@@ -3,8 +3,9 @@
 import json
 import logging
 import math
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Dict, NamedTuple, Optional, Sequence, Tuple
+from typing import Any, NamedTuple
 
 import torch
 from mmengine.logging import print_log
@@ -31,22 +32,22 @@ class EncoderSpec(NamedTuple):
         pixel_mean, pixel_std: per channel (RGB), in 0..255.
         quick_gelu: whether its MLPs use CLIP's QuickGELU; None if the file does not say.
     """
-    arch: Dict[str, int]
-    img_size: Tuple[int, int]
+    arch: dict[str, int]
+    img_size: tuple[int, int]
     patch_size: int
     pixel_mean: Sequence[float] = IMAGENET_MEAN
     pixel_std: Sequence[float] = IMAGENET_STD
-    quick_gelu: Optional[bool] = False
+    quick_gelu: bool | None = False
 
     @property
-    def grid(self) -> Tuple[int, int]:
+    def grid(self) -> tuple[int, int]:
         """Rows and columns of patches."""
         return tuple(side // self.patch_size for side in self.img_size)
 
 
-def encoder_options(encoder: Dict[str, Tensor], spec: EncoderSpec) -> Dict[str, Any]:
+def encoder_options(encoder: dict[str, Tensor], spec: EncoderSpec) -> dict[str, Any]:
     """The arguments of ``MaskedVisionTransformer`` that make a place for each of the tensors."""
-    options: Dict[str, Any] = dict(arch=spec.arch, img_size=spec.img_size,
+    options: dict[str, Any] = dict(arch=spec.arch, img_size=spec.img_size,
                                    patch_size=spec.patch_size)
     if 'pre_norm.weight' in encoder:
         options['pre_norm'] = True
@@ -59,8 +60,8 @@ def encoder_options(encoder: Dict[str, Tensor], spec: EncoderSpec) -> Dict[str, 
     return options
 
 
-def read_spec(path: Path, checkpoint: Dict[str, Any], encoder: Dict[str, Tensor],
-              by_folder: Optional[dict]) -> Tuple[EncoderSpec, Optional[dict]]:
+def read_spec(path: Path, checkpoint: dict[str, Any], encoder: dict[str, Tensor],
+              by_folder: dict | None) -> tuple[EncoderSpec, dict | None]:
     """Sizes of an encoder.
 
     Widths, depth and patch size are read off the weights' shapes. Heads, picture size and
@@ -122,7 +123,7 @@ def describe_by_folder(config: dict, pixels: dict, source: str) -> dict:
                          f'{error})') from error
 
 
-def _meta_of(checkpoint: Dict[str, Any], path: Path) -> Optional[dict]:
+def _meta_of(checkpoint: dict[str, Any], path: Path) -> dict | None:
     if path.suffix == '.safetensors':
         with safe_open(str(path), 'pt') as file:
             text = (file.metadata() or {}).get('milan_mm')
@@ -138,7 +139,7 @@ def _meta_of(checkpoint: Dict[str, Any], path: Path) -> Optional[dict]:
     return meta
 
 
-def _shapes(state: Dict[str, Tensor]) -> Tuple[Dict[str, int], int, int]:
+def _shapes(state: dict[str, Tensor]) -> tuple[dict[str, int], int, int]:
     """Architecture without heads, patch size, and number of patches, off the shapes."""
     width, _, patch, _ = state['patch_embed.projection.weight'].shape
     depth = len({k.split('.')[1] for k in state if k.startswith('layers.')})
@@ -147,7 +148,7 @@ def _shapes(state: Dict[str, Tensor]) -> Tuple[Dict[str, int], int, int]:
     return arch, patch, state['pos_embed'].shape[1] - 1
 
 
-def _described_spec(state: Dict[str, Tensor], meta: dict, source: str) -> EncoderSpec:
+def _described_spec(state: dict[str, Tensor], meta: dict, source: str) -> EncoderSpec:
     encoder = meta['encoder']
     try:
         spec = EncoderSpec(
@@ -170,8 +171,8 @@ def _described_spec(state: Dict[str, Tensor], meta: dict, source: str) -> Encode
     return spec
 
 
-def _inferred_spec(state: Dict[str, Tensor], source: str,
-                   path: Optional[Path] = None) -> EncoderSpec:
+def _inferred_spec(state: dict[str, Tensor], source: str,
+                   path: Path | None = None) -> EncoderSpec:
     arch, patch, patches = _shapes(state)
     width = arch['embed_dims']
     # Heads cannot be read off shapes. ViT-H's are 80 wide, those of the other sizes 64.
@@ -184,7 +185,7 @@ def _inferred_spec(state: Dict[str, Tensor], source: str,
     grid = _grid_of(state['pos_embed'], source)
     # A norm before the blocks is CLIP's mark; only OpenAI published TorchScript archives, with
     # QuickGELU. Of other CLIP files the activation is unknown.
-    quick_gelu: Optional[bool] = False
+    quick_gelu: bool | None = False
     if 'pre_norm.weight' in state:
         quick_gelu = True if path is not None and is_torchscript(path) else None
     spec = EncoderSpec(arch, (grid[0] * patch, grid[1] * patch), patch, quick_gelu=quick_gelu)
@@ -196,7 +197,7 @@ def _inferred_spec(state: Dict[str, Tensor], source: str,
     return spec
 
 
-def _grid_of(positions: Tensor, source: str) -> Tuple[int, int]:
+def _grid_of(positions: Tensor, source: str) -> tuple[int, int]:
     """Rows and columns: fixed sine-cosine positions tell, others are taken for a square."""
     patches, width = positions.shape[1] - 1, positions.shape[2]
     side = math.isqrt(max(patches, 0))

@@ -2,8 +2,9 @@
 """From a file of weights, whoever wrote it, to a ViT whose every tensor is accounted for."""
 import json
 import re
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Callable, Dict, List, NamedTuple, Optional, Tuple, Union
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -15,7 +16,7 @@ from .naming import to_ours, why_foreign
 from .spec import EncoderSpec, describe_by_folder, read_spec
 
 FORMATS = ('milan_mm', 'mmpretrain', 'authors', 'timm', 'hf', 'clip')
-Path_ = Union[str, Path]
+Path_ = str | Path
 _OUTER = ('cls_token', 'pos_embed', 'patch_embed.projection.weight')
 _BLOCK = tuple(f'{module}.{kind}' for module in ('ln1', 'attn.qkv', 'attn.proj', 'ln2',
                                                   'ffn.layers.0.0', 'ffn.layers.1')
@@ -37,14 +38,14 @@ class Student(NamedTuple):
     """
     source: str
     format: str
-    encoder: Dict[str, Tensor]
-    decoder: Dict[str, Tensor]
-    beside: List[str]
+    encoder: dict[str, Tensor]
+    decoder: dict[str, Tensor]
+    beside: list[str]
     spec: EncoderSpec
-    described: Optional[Dict[str, Any]]
+    described: dict[str, Any] | None
 
 
-def read_student(path: Path_, trust: bool = False, format: Optional[str] = None) -> Student:
+def read_student(path: Path_, trust: bool = False, format: str | None = None) -> Student:
     """Reads a ViT; nothing in the file is executed.
 
     Args:
@@ -69,7 +70,7 @@ def read_student(path: Path_, trust: bool = False, format: Optional[str] = None)
     return Student(str(path), format, encoder, decoder, sorted(beside), spec, described)
 
 
-def recognise(state: Dict[str, Tensor], source: str) -> str:
+def recognise(state: dict[str, Tensor], source: str) -> str:
     """Whose names a state dict has.
 
     Raises:
@@ -95,7 +96,7 @@ def recognise(state: Dict[str, Tensor], source: str) -> str:
         "CLIP, or a Hugging Face ViT's folder")
 
 
-def check_encoder(encoder: Dict[str, Tensor], source: str) -> None:
+def check_encoder(encoder: dict[str, Tensor], source: str) -> None:
     """Compares an encoder with the ViT that its own widths and depth promise.
 
     Raises:
@@ -107,7 +108,7 @@ def check_encoder(encoder: Dict[str, Tensor], source: str) -> None:
                          'together by hand, or cut?')
 
 
-def mismatch(own: Dict[str, Any], given: Dict[str, Any]) -> Optional[str]:
+def mismatch(own: dict[str, Any], given: dict[str, Any]) -> str | None:
     """What keeps one state dict from being the other, in words; None if nothing does.
 
     Args:
@@ -125,7 +126,7 @@ def mismatch(own: Dict[str, Any], given: Dict[str, Any]) -> Optional[str]:
     return ', '.join(words) or None
 
 
-def _expected(encoder: Dict[str, Tensor], source: str) -> Dict[str, Tuple[int, ...]]:
+def _expected(encoder: dict[str, Tensor], source: str) -> dict[str, tuple[int, ...]]:
     """Name and shape of every tensor of a ViT with this one's width, depth and extras."""
     for key in (*_OUTER, 'layers.0.ffn.layers.0.0.weight'):
         if key not in encoder:
@@ -155,7 +156,7 @@ def _expected(encoder: Dict[str, Tensor], source: str) -> Dict[str, Tuple[int, .
     return expected
 
 
-def _read(path: Path, trust: bool) -> Tuple[Dict[str, Any], Optional[dict]]:
+def _read(path: Path, trust: bool) -> tuple[dict[str, Any], dict | None]:
     """A file's content, and what a folder's config.json says."""
     if not path.is_dir():
         return read_checkpoint(path, trust), None
@@ -176,10 +177,10 @@ def _read(path: Path, trust: bool) -> Tuple[Dict[str, Any], Optional[dict]]:
     return read_checkpoint(weights[0], trust), describe_by_folder(config, pixels, str(path))
 
 
-_Parts = Tuple[Dict[str, Tensor], Dict[str, Tensor], List[str]]
+_Parts = tuple[dict[str, Tensor], dict[str, Tensor], list[str]]
 
 
-def _encoder_of(state: Dict[str, Tensor], names: naming.Naming, source: str) -> naming.Renamed:
+def _encoder_of(state: dict[str, Tensor], names: naming.Naming, source: str) -> naming.Renamed:
     found = to_ours(state, names)
     for key in found.unknown:
         why = why_foreign(key, names)
@@ -189,10 +190,10 @@ def _encoder_of(state: Dict[str, Tensor], names: naming.Naming, source: str) -> 
     return found
 
 
-def _read_openmmlab(state: Dict[str, Tensor], source: str) -> _Parts:
+def _read_openmmlab(state: dict[str, Tensor], source: str) -> _Parts:
     if not any(key.startswith('backbone.') for key in state):
         return _encoder_of(state, naming.MMPRETRAIN, source).ours, {}, []
-    parts: Dict[str, Dict[str, Tensor]] = {'backbone.': {}, 'neck.': {}}
+    parts: dict[str, dict[str, Tensor]] = {'backbone.': {}, 'neck.': {}}
     beside = []
     for key, value in state.items():
         prefix = next((p for p in parts if key.startswith(p)), None)
@@ -207,13 +208,13 @@ def _read_openmmlab(state: Dict[str, Tensor], source: str) -> _Parts:
     return _encoder_of(parts['backbone.'], naming.MMPRETRAIN, source).ours, decoder, beside
 
 
-def _is_decoder(neck: Dict[str, Tensor]) -> bool:
+def _is_decoder(neck: dict[str, Tensor]) -> bool:
     """Whether a neck is one of this package's decoders: prompting, or MAE's."""
     return any(k.startswith('decoder_blocks.0.attn.kv.') for k in neck) or any(
         k.startswith('decoder_blocks.0.attn.qkv.') for k in neck)
 
 
-def _read_published(state: Dict[str, Tensor], source: str) -> _Parts:
+def _read_published(state: dict[str, Tensor], source: str) -> _Parts:
     found = _encoder_of(state, naming.TIMM, source)
     beside = {key: state[key] for key in found.beside}
     decoder = {k: v for k, v in beside.items() if k.startswith('decoder_') or k == 'mask_token'}
@@ -224,7 +225,7 @@ def _read_published(state: Dict[str, Tensor], source: str) -> _Parts:
     return found.ours, {k.removeprefix('neck.'): v for k, v in neck.items()}, left
 
 
-def _read_hf(state: Dict[str, Tensor], source: str) -> _Parts:
+def _read_hf(state: dict[str, Tensor], source: str) -> _Parts:
     prefix = next((m.group(1) for m in (re.match(r'(\w+\.)(embeddings|encoder)\.', k)
                                         for k in state) if m), '')
     state = {k.removeprefix(prefix): v for k, v in state.items()}
@@ -240,7 +241,7 @@ def _read_hf(state: Dict[str, Tensor], source: str) -> _Parts:
     return found.ours, {}, found.beside
 
 
-def _read_clip(state: Dict[str, Tensor], source: str) -> _Parts:
+def _read_clip(state: dict[str, Tensor], source: str) -> _Parts:
     if any(key.startswith('vision_model.') for key in state):
         from ..models.targets.hf_clip import rename_hf_clip
         visual = rename_hf_clip(state, source)
@@ -257,6 +258,6 @@ def _read_clip(state: Dict[str, Tensor], source: str) -> _Parts:
     return found.ours, {}, beside + found.beside
 
 
-_READERS: Dict[str, Callable[[Dict[str, Tensor], str], _Parts]] = dict(
+_READERS: dict[str, Callable[[dict[str, Tensor], str], _Parts]] = dict(
     milan_mm=_read_openmmlab, mmpretrain=_read_openmmlab, authors=_read_published,
     timm=_read_published, hf=_read_hf, clip=_read_clip)

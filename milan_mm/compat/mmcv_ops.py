@@ -12,9 +12,10 @@ RoIAlign's gradient is an operator that torchvision has no public name for
 import importlib
 import importlib.util
 import sys
+from collections.abc import Callable
 from importlib.machinery import ModuleSpec
 from types import ModuleType
-from typing import Any, Callable, Dict, Tuple
+from typing import Any
 
 import torch
 import torchvision
@@ -36,7 +37,7 @@ def install() -> None:
     _mend_loaded()
 
 
-def stand_ins() -> Tuple[str, ...]:
+def stand_ins() -> tuple[str, ...]:
     """Names of the ops stood in for; empty where mmcv's own are there."""
     return tuple(sorted(_OPS)) if isinstance(sys.modules.get(_NAME), _StandIns) else ()
 
@@ -174,7 +175,7 @@ def _not_compiled() -> str:
     return 'not compiled'
 
 
-_OPS: Dict[str, Callable] = dict(
+_OPS: dict[str, Callable] = dict(
     nms=nms, softnms=softnms, roi_align_forward=roi_align_forward,
     roi_align_backward=roi_align_backward)
 # mmcv.utils.collect_env puts these into its table once mmcv.ops can be imported.

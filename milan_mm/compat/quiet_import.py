@@ -10,7 +10,7 @@ import contextlib
 import io
 import logging
 import warnings
-from typing import Iterator
+from collections.abc import Iterator
 
 from mmengine.logging import MMLogger
 

@@ -5,7 +5,7 @@ mmseg's heads and necks are configured with it by custom, and mmengine 0.10.x bu
 are wherever it trains. In one process it is BatchNorm anyway.
 """
 import os
-from typing import Any, Optional
+from typing import Any
 
 import torch
 from mmengine.config import Config
@@ -14,7 +14,7 @@ from mmengine.logging import print_log
 _SHARED = ('SyncBN', 'MMSyncBN')  # torch's, and that of mmcv's compiled ops
 
 
-def replace_sync_bn(cfg: Config, cuda: Optional[bool] = None) -> int:
+def replace_sync_bn(cfg: Config, cuda: bool | None = None) -> int:
     """Makes every ``type='SyncBN'`` a ``'BN'`` where there is one process or no CUDA device.
 
     Its other options stay, and so do the names in checkpoints. A default inside a package is not

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """A bridge to transforms of other packages, which work on arrays."""
-from typing import Callable, Sequence, Union
+from collections.abc import Callable, Sequence
 
 import numpy as np
 from mmcv.transforms import BaseTransform
@@ -21,7 +21,7 @@ class OnBGRArray(BaseTransform):
         transforms: of mmcv or mmpretrain, by scoped names (``mmpretrain.RandAugment``).
     """
 
-    def __init__(self, transforms: Sequence[Union[dict, Callable]]) -> None:
+    def __init__(self, transforms: Sequence[dict | Callable]) -> None:
         self.transforms = Compose(transforms)
 
     def transform(self, results: dict) -> dict:

@@ -1,7 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """From a file to RGB pixels, whatever the file holds."""
 from pathlib import Path
-from typing import Tuple, Union
 
 import numpy as np
 from PIL import Image, ImageOps
@@ -15,7 +14,7 @@ class UnreadablePicture(MilanError):
     """A file that cannot be decoded; the message names it."""
 
 
-def open_picture(path: Union[str, Path]) -> Image.Image:
+def open_picture(path: str | Path) -> Image.Image:
     """Decodes a picture, upright, as RGB, or as RGBA where the file has transparency.
 
     Palettes are looked up, grey and CMYK converted, 16-bit and float channels scaled to 8 bits,
@@ -39,7 +38,7 @@ def open_picture(path: Union[str, Path]) -> Image.Image:
 
 
 def composite(image: Image.Image,
-              background: Tuple[int, int, int] = (255, 255, 255)) -> Image.Image:
+              background: tuple[int, int, int] = (255, 255, 255)) -> Image.Image:
     """Lays a picture with alpha over a colour; an RGB picture is given back as it is."""
     if image.mode != 'RGBA':
         return image

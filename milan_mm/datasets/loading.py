@@ -2,7 +2,6 @@
 """Pictures as mmdet's and mmseg's pipelines want them; one that cannot be decoded ends no run."""
 import os
 from pathlib import Path
-from typing import List, Optional, Union
 
 import numpy as np
 from mmcv.transforms import BaseTransform
@@ -27,7 +26,7 @@ class LoadImage(BaseTransform):
     def __init__(self, skip_unreadable: bool = True) -> None:
         self.skip_unreadable = skip_unreadable
 
-    def transform(self, results: dict) -> Optional[dict]:
+    def transform(self, results: dict) -> dict | None:
         try:
             picture = composite(open_picture(results['img_path']))
         except UnreadablePicture:
@@ -40,7 +39,7 @@ class LoadImage(BaseTransform):
         return results
 
 
-def keep_notes(work_dir: Union[str, Path]) -> None:
+def keep_notes(work_dir: str | Path) -> None:
     """Before any worker starts: where unreadable pictures are noted, afresh."""
     path = Path(work_dir) / '.unreadable_notes'
     if os.environ.get('RANK', '0') == '0':
@@ -57,7 +56,7 @@ def note_unreadable(path: str) -> None:
             file.write(f'{path}\n')
 
 
-def noted_unreadable() -> List[str]:
+def noted_unreadable() -> list[str]:
     """The paths noted so far, by any process."""
     notes = os.environ.get(_NOTES)
     if not notes or not os.path.exists(notes):

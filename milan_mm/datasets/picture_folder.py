@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """A folder of pictures, with or without classes."""
 import os
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, Callable, List, Optional, Sequence, Set, Tuple, Union
+from typing import Any
 
 from mmengine.dataset import BaseDataset
 
@@ -41,10 +42,10 @@ class PictureFolder(BaseDataset):
     """
 
     def __init__(self,
-                 data_root: Union[str, Path],
-                 pipeline: Sequence[Union[dict, Callable]] = (),
+                 data_root: str | Path,
+                 pipeline: Sequence[dict | Callable] = (),
                  with_label: bool = False,
-                 classes_from: Optional[str] = None,
+                 classes_from: str | None = None,
                  test_mode: bool = False,
                  **kwargs: Any) -> None:
         self.with_label, self.classes_from = with_label, classes_from
@@ -55,7 +56,7 @@ class PictureFolder(BaseDataset):
             test_mode=test_mode,
             **kwargs)
 
-    def load_data_list(self) -> List[dict]:
+    def load_data_list(self) -> list[dict]:
         root = Path(self.data_prefix['img_path'] or self.data_root).expanduser()
         paths = find_pictures(root)
         if not self.with_label:
@@ -69,7 +70,7 @@ class PictureFolder(BaseDataset):
         labels = {name: i for i, name in enumerate(classes)}
         return [dict(img_path=path, gt_label=labels[p[0]]) for path, p in zip(paths, parts)]
 
-    def read_classes(self, own: Set[str], root: Path) -> Tuple[str, ...]:
+    def read_classes(self, own: set[str], root: Path) -> tuple[str, ...]:
         """Names in the order of labels; ``own`` are those of the pictures found below ``root``."""
         classes, source = self._metainfo.get('classes'), 'given'
         if not classes and self.classes_from is None:
@@ -84,10 +85,10 @@ class PictureFolder(BaseDataset):
                              f'{", ".join(classes[:5])}, …. Rename or remove its folder')
         return tuple(classes)
 
-    def __getitem__(self, idx: Union[int, SampleIndex]) -> Optional[dict]:
+    def __getitem__(self, idx: int | SampleIndex) -> dict | None:
         if not self._fully_initialized:
             self.full_init()
-        unreadable: List[str] = []
+        unreadable: list[str] = []
         for attempt in range(_MAX_TRIES):
             try:
                 sample = self._run_pipeline(self._nth_choice(idx, attempt), idx, unreadable)
@@ -107,7 +108,7 @@ class PictureFolder(BaseDataset):
         seed, epoch = getattr(idx, 'seed', 0), getattr(idx, 'epoch', 0)
         return sample_key(seed, epoch, int(idx), f'substitute {attempt}') % len(self)
 
-    def _run_pipeline(self, chosen: int, idx: int, unreadable: List[str]) -> dict:
+    def _run_pipeline(self, chosen: int, idx: int, unreadable: list[str]) -> dict:
         data = self.get_data_info(chosen)
         data['unreadable'] = tuple(unreadable)
         if not isinstance(idx, SampleIndex):
@@ -117,7 +118,7 @@ class PictureFolder(BaseDataset):
             return self.pipeline(data)
 
 
-def class_names(root: Path) -> Tuple[str, ...]:
+def class_names(root: Path) -> tuple[str, ...]:
     """Names of the folders directly below ``root`` that hold pictures, sorted.
 
     Raises:
@@ -140,7 +141,7 @@ def _holds_pictures(folder: Path) -> bool:
         return False
 
 
-def find_pictures(root: Path, at_least_one: bool = False) -> List[str]:
+def find_pictures(root: Path, at_least_one: bool = False) -> list[str]:
     """Paths of all pictures below ``root``, sorted, so that an index means the same everywhere.
 
     Args:
@@ -153,7 +154,7 @@ def find_pictures(root: Path, at_least_one: bool = False) -> List[str]:
     if not root.is_dir():
         raise MilanError(f'no such folder: {root}. Give a folder of pictures '
                          '(--data-root DIR), sub-folders allowed')
-    found: List[str] = []
+    found: list[str] = []
     for folder, folders, files in os.walk(root, followlinks=True):
         folders[:] = sorted(name for name in folders if not name.startswith('.'))
         found += [

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """How seed and epoch reach a sample: they travel with its index."""
-from typing import Iterator
+from collections.abc import Iterator
 
 from mmengine.dataset import DefaultSampler
 

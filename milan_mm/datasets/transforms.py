@@ -5,7 +5,7 @@ They draw from ``numpy.random``'s global generator, as OpenMMLab's do; :class:`P
 starts it from each sample's key.
 """
 import math
-from typing import Sequence, Tuple, Union
+from collections.abc import Sequence
 
 import numpy as np
 import torch
@@ -19,7 +19,7 @@ from .decoding import composite, open_picture
 _META = ('img_path', 'unreadable', 'ori_shape', 'img_shape')
 
 
-def _pair(size: Union[int, Sequence[int]]) -> Tuple[int, int]:
+def _pair(size: int | Sequence[int]) -> tuple[int, int]:
     return (size, size) if isinstance(size, int) else tuple(size)
 
 
@@ -53,9 +53,9 @@ class RandomResizedCropAndFlip(BaseTransform):
     """
 
     def __init__(self,
-                 size: Union[int, Sequence[int]],
-                 scale: Tuple[float, float] = (0.2, 1.0),
-                 ratio: Tuple[float, float] = (3 / 4, 4 / 3),
+                 size: int | Sequence[int],
+                 scale: tuple[float, float] = (0.2, 1.0),
+                 ratio: tuple[float, float] = (3 / 4, 4 / 3),
                  flip_prob: float = 0.5) -> None:
         self.size, self.scale, self.ratio, self.flip_prob = _pair(size), scale, ratio, flip_prob
 
@@ -69,7 +69,7 @@ class RandomResizedCropAndFlip(BaseTransform):
         results.update(img=image, img_shape=self.size)
         return results
 
-    def random_box(self, width: int, height: int) -> Tuple[int, int, int, int]:
+    def random_box(self, width: int, height: int) -> tuple[int, int, int, int]:
         """Left, top, right, bottom; ten tries, then the largest central box that fits."""
         for _ in range(10):
             area = width * height * np.random.uniform(*self.scale)
@@ -95,7 +95,7 @@ class ResizeAndCenterCrop(BaseTransform):
             resizes to 256 and crops 224, which is .875.
     """
 
-    def __init__(self, size: Union[int, Sequence[int]], crop_ratio: float = 0.875) -> None:
+    def __init__(self, size: int | Sequence[int], crop_ratio: float = 0.875) -> None:
         self.size, self.crop_ratio = _pair(size), crop_ratio
 
     def transform(self, results: dict) -> dict:

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Looking into a transformer while it runs; nothing of it is changed."""
 import contextlib
-from typing import Callable, Iterator, List, Optional, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -12,7 +12,7 @@ _MOST_PREFIX = 16  # CLS and registers before the patches; more is another grid
 _LEAST_PARAMETERS = 6  # tensors of a transformer's block; fewer is a part of one
 
 
-def token_blocks(module: nn.Module) -> List[nn.Module]:
+def token_blocks(module: nn.Module) -> list[nn.Module]:
     """The blocks of the transformer in a module: its longest list of equal parts.
 
     Found by shape and not by name, so that it serves mmpretrain's, open_clip's and timm's towers.
@@ -75,7 +75,7 @@ def attention_of(attn: nn.Module, tokens: Tensor) -> Tensor:
     return (query.float() @ key.float().transpose(-2, -1) * attn.head_dims**-0.5).softmax(dim=-1)
 
 
-def mlp_inputs(layers: Sequence[nn.Module]) -> List[nn.Module]:
+def mlp_inputs(layers: Sequence[nn.Module]) -> list[nn.Module]:
     """The linear map before the activation of each layer's MLP; empty for MLPs of another kind."""
     maps = []
     for layer in layers:
@@ -87,7 +87,7 @@ def mlp_inputs(layers: Sequence[nn.Module]) -> List[nn.Module]:
     return maps
 
 
-def cls_and_patches(tokens: Tensor, ids: Tensor, patches: int) -> Optional[tuple]:
+def cls_and_patches(tokens: Tensor, ids: Tensor, patches: int) -> tuple | None:
     """The picture's token and some of its patches, out of whatever a tower's tokens are.
 
     Args:

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """Centred kernel alignment: how alike are two layers, whatever their widths and axes?"""
-from typing import Optional, Sequence
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
@@ -22,9 +22,9 @@ class MinibatchCKA:
 
     def __init__(self) -> None:
         self.batches = 0
-        self._cross: Optional[Tensor] = None
-        self._rows: Optional[Tensor] = None
-        self._columns: Optional[Tensor] = None
+        self._cross: Tensor | None = None
+        self._rows: Tensor | None = None
+        self._columns: Tensor | None = None
 
     def add(self, rows: Sequence[Tensor], columns: Sequence[Tensor]) -> None:
         """Takes a batch in.

@@ -2,8 +2,9 @@
 """Everything that is measured, in one pass over some pictures."""
 import copy
 import math
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any, Callable, Dict, Iterator, List, NamedTuple, Optional, Tuple, Union
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -33,9 +34,9 @@ class Layers(NamedTuple):
         cls: (B, C) of each, the picture's token.
         patches: (B, K, C) of each, some patches.
     """
-    names: List[str]
-    cls: List[Tensor]
-    patches: List[Tensor]
+    names: list[str]
+    cls: list[Tensor]
+    patches: list[Tensor]
 
 
 class Collector:
@@ -59,11 +60,11 @@ class Collector:
         self.units = UnitCounts(len(self.maps))
         self.deciles = Deciles()
         self.cka = dict(cls=MinibatchCKA(), patches=MinibatchCKA())
-        self.kept: Dict[str, List[Layers]] = dict(student=[], teacher=[])
-        self.left_out: Dict[str, str] = {}
+        self.kept: dict[str, list[Layers]] = dict(student=[], teacher=[])
+        self.left_out: dict[str, str] = {}
 
     @torch.no_grad()
-    def add(self, pixels: Tensor, samples: List[int]) -> None:
+    def add(self, pixels: Tensor, samples: list[int]) -> None:
         """Takes in pictures (B, 3, H, W) uint8, ``samples`` being their numbers."""
         inputs = self.subject.normalise(pixels)
         keys, mask_keys = (torch.tensor([sample_key(self.seed, 0, i, purpose) for i in samples])
@@ -85,7 +86,7 @@ class Collector:
 
     def run_student(self, inputs: Tensor, ids: Tensor, patches: int) -> Layers:
         """The whole picture through the encoder."""
-        seen: Dict[str, Tensor] = {}
+        seen: dict[str, Tensor] = {}
         with on_output(self.blocks, lambda i, tokens: seen.update({f'block {i + 1}': tokens})), \
                 on_attention(self.blocks, self.distance.add), \
                 on_output(self.maps, self.units.add):
@@ -93,9 +94,9 @@ class Collector:
         return _pick(seen, ids, patches)
 
     def run_teacher(self, inputs: Tensor, ids: Tensor,
-                    patches: int) -> Tuple[Layers, Optional[Tensor]]:
+                    patches: int) -> tuple[Layers, Tensor | None]:
         """Its layers, and the importance (B, N) if it measures one."""
-        seen: Dict[str, Tensor] = {}
+        seen: dict[str, Tensor] = {}
         teacher = self.subject.reference
         with on_output(self.teacher_blocks,
                        lambda i, tokens: seen.update({f'block {i + 1}': tokens})):
@@ -108,7 +109,7 @@ class Collector:
                 'the student and are not compared')
         return layers, output.importance if teacher.measures_importance else None
 
-    def add_errors(self, inputs: Tensor, importance: Optional[Tensor], keys: Tensor) -> None:
+    def add_errors(self, inputs: Tensor, importance: Tensor | None, keys: Tensor) -> None:
         """Mask, encode, decode and compare, as the training's step does."""
         model = self.subject.model
         if not can_predict(model):
@@ -128,9 +129,9 @@ class Collector:
         error = model.head.loss_module(pred, target.features[:, -importance.shape[1]:])
         self.deciles.add(importance, error, masks.visible)
 
-    def value(self) -> Dict[str, Any]:
+    def value(self) -> dict[str, Any]:
         """Plain data, for JSON; a measure that could not be taken is None."""
-        result: Dict[str, Any] = dict(
+        result: dict[str, Any] = dict(
             cka=None, attention_distance=dict(
                 pixels=self.distance.value(), even=self.distance.even()),
             spread={name: spread_by_layer(kept) for name, kept in self.kept.items() if kept},
@@ -156,11 +157,11 @@ class Collector:
 
 
 def diagnose(subject: Subject,
-             data: Union[str, Path],
+             data: str | Path,
              pictures: int = 512,
              batch_size: int = 64,
              seed: int = 0,
-             log: Callable[[str], None] = print) -> Dict[str, Any]:
+             log: Callable[[str], None] = print) -> dict[str, Any]:
     """Measures an encoder on some pictures of a folder; labels are not needed.
 
     Features of 1 + 8 tokens of every layer are held in memory: 4 bytes x 9 x pictures x layers of
@@ -191,7 +192,7 @@ def diagnose(subject: Subject,
     chosen = rng.permutation(len(folder))[:pictures].tolist()
     batch_size = max(1, min(batch_size, len(chosen)))
     collector = Collector(subject, batch_size, seed)
-    unreadable: List[str] = []
+    unreadable: list[str] = []
     count = 0
     progress = Progress('batch', -(-len(chosen) // batch_size), log)
     for pixels, samples in batches(folder, chosen, batch_size, unreadable):
@@ -210,12 +211,12 @@ def diagnose(subject: Subject,
                      img_size=list(size)), **collector.value())
 
 
-def batches(folder: PictureFolder, chosen: List[int], batch_size: int,
-            unreadable: List[str]) -> Iterator[Tuple[Tensor, List[int]]]:
+def batches(folder: PictureFolder, chosen: list[int], batch_size: int,
+            unreadable: list[str]) -> Iterator[tuple[Tensor, list[int]]]:
     """Pictures (B, 3, H, W) and their numbers, whole batches as long as there are enough; the
     paths of those that cannot be decoded are added to ``unreadable``."""
-    pixels: List[Tensor] = []
-    numbers: List[int] = []
+    pixels: list[Tensor] = []
+    numbers: list[int] = []
     for number in chosen:
         sample = folder[number]
         if sample is None:
@@ -230,9 +231,9 @@ def batches(folder: PictureFolder, chosen: List[int], batch_size: int,
         yield torch.stack(pixels), numbers
 
 
-def spread_by_layer(kept: List[Layers]) -> Dict[str, Any]:
+def spread_by_layer(kept: list[Layers]) -> dict[str, Any]:
     """:func:`collapse_measures` of every layer, for the picture's token and for patches."""
-    rows: Dict[str, Any] = dict(layers=kept[0].names)
+    rows: dict[str, Any] = dict(layers=kept[0].names)
     for kind in ('cls', 'patches'):
         measured = []
         for layer in range(len(kept[0].names)):
@@ -259,12 +260,12 @@ def can_predict(model: Any) -> bool:
     return isinstance(model, MILAN) and type(model).loss is MILAN.loss
 
 
-def _plain(table: Tensor) -> List[List[Optional[float]]]:
+def _plain(table: Tensor) -> list[list[float | None]]:
     """For JSON, which knows no NaN."""
     return [[value if math.isfinite(value) else None for value in row] for row in table.tolist()]
 
 
-def _pick(seen: Dict[str, Tensor], ids: Tensor, patches: int) -> Layers:
+def _pick(seen: dict[str, Tensor], ids: Tensor, patches: int) -> Layers:
     picked = {name: cls_and_patches(tokens, ids, patches) for name, tokens in seen.items()}
     there = {name: pair for name, pair in picked.items() if pair is not None}
     return Layers(list(there), [pair[0].cpu() for pair in there.values()],

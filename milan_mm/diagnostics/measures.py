@@ -1,6 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
 """Measures that are summed up batch by batch: attention distance, MLP units, loss by decile."""
-from typing import Dict, List, Tuple
 
 import torch
 from torch import Tensor
@@ -22,9 +21,9 @@ class AttentionDistance:
         patch_size: side of a patch in pixels.
     """
 
-    def __init__(self, layers: int, grid: Tuple[int, int], patch_size: int) -> None:
+    def __init__(self, layers: int, grid: tuple[int, int], patch_size: int) -> None:
         self.distances = patch_distances(grid) * patch_size
-        self._sums: List[Tensor] = [torch.zeros(()) for _ in range(layers)]
+        self._sums: list[Tensor] = [torch.zeros(()) for _ in range(layers)]
         self._pictures = [0] * layers
 
     def add(self, layer: int, attention: Tensor) -> None:
@@ -35,7 +34,7 @@ class AttentionDistance:
         self._sums[layer] = self._sums[layer] + far.sum(dim=0).double().cpu()
         self._pictures[layer] += len(attention)
 
-    def value(self) -> List[List[float]]:
+    def value(self) -> list[list[float]]:
         """For each layer the distance of each head, in pixels."""
         return [(total / seen).tolist() for total, seen in zip(self._sums, self._pictures)]
 
@@ -52,7 +51,7 @@ class UnitCounts:
     """
 
     def __init__(self, layers: int) -> None:
-        self._on: List[Tensor] = [torch.zeros(()) for _ in range(layers)]
+        self._on: list[Tensor] = [torch.zeros(()) for _ in range(layers)]
         self._tokens = [0] * layers
 
     def add(self, layer: int, before: Tensor) -> None:
@@ -60,11 +59,11 @@ class UnitCounts:
         self._on[layer] = self._on[layer] + (before > 0).sum(dim=(0, 1)).cpu()
         self._tokens[layer] += before.shape[0] * before.shape[1]
 
-    def value(self) -> Dict[str, list]:
+    def value(self) -> dict[str, list]:
         """By layer: the number of ``units``, how many of them are ``never`` and how many ``always``
         on, the :data:`QUANTILES` over units of the share of tokens that a unit is on for, and the
         number of ``tokens``."""
-        rows: Dict[str, list] = dict(units=[], never=[], always=[], quantiles=[],
+        rows: dict[str, list] = dict(units=[], never=[], always=[], quantiles=[],
                                      tokens=list(self._tokens))
         for on, tokens in zip(self._on, self._tokens):
             rows['units'].append(len(on))
@@ -84,9 +83,9 @@ class Deciles:
     """
 
     def __init__(self) -> None:
-        self._errors: Dict[str, List[Tensor]] = dict(seen=[], masked=[])
-        self._importance: List[Tensor] = []
-        self._share_seen: List[Tensor] = []
+        self._errors: dict[str, list[Tensor]] = dict(seen=[], masked=[])
+        self._importance: list[Tensor] = []
+        self._share_seen: list[Tensor] = []
 
     def add(self, importance: Tensor, error: Tensor, visible: Tensor) -> None:
         """Takes a batch in.
@@ -106,7 +105,7 @@ class Deciles:
                                  * importance.shape[1]).cpu())
         self._share_seen.append(mean_of_parts(seen.float(), parts, everything).cpu())
 
-    def value(self) -> Dict[str, list]:
+    def value(self) -> dict[str, list]:
         """From the least important tenth to the most: ``importance`` (1 is a patch's even share),
         ``share_seen``, and for ``seen`` and ``masked`` patches the mean error over pictures and,
         as ``seen_spread`` and ``masked_spread``, its standard error; None where nothing is."""
@@ -123,7 +122,7 @@ class Deciles:
         return rows
 
 
-def patch_distances(grid: Tuple[int, int]) -> Tensor:
+def patch_distances(grid: tuple[int, int]) -> Tensor:
     """(N, N) distances between the centres of patches, in patches."""
     rows, columns = grid
     at = torch.cartesian_prod(torch.arange(rows).float(), torch.arange(columns).float())

@@ -3,7 +3,7 @@
 import base64
 import json
 from pathlib import Path
-from typing import Any, Dict, List, NamedTuple, Optional, Union
+from typing import Any, NamedTuple
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
@@ -23,7 +23,7 @@ class Section(NamedTuple):
     title: str
     read: str
     found: str
-    picture: Optional[str]
+    picture: str | None
 
 
 TITLES = dict(
@@ -57,7 +57,7 @@ READ = dict(
 _NEEDS = dict(effective_rank='spread', collapse='spread')
 
 
-def write_diagnosis(result: Dict[str, Any], out: Union[str, Path]) -> Path:
+def write_diagnosis(result: dict[str, Any], out: str | Path) -> Path:
     """Writes ``diagnosis.json``, a PNG for each measure, and ``index.html``, which needs none.
 
     Args:
@@ -80,7 +80,7 @@ def write_diagnosis(result: Dict[str, Any], out: Union[str, Path]) -> Path:
     return out / 'index.html'
 
 
-def render(result: Dict[str, Any], pictures: Dict[str, bytes]) -> str:
+def render(result: dict[str, Any], pictures: dict[str, bytes]) -> str:
     """The page as text; whatever comes from the user is escaped."""
     environment = Environment(
         loader=FileSystemLoader(Path(__file__).parent), autoescape=True,
@@ -90,7 +90,7 @@ def render(result: Dict[str, Any], pictures: Dict[str, bytes]) -> str:
         name='/'.join(Path(result['checkpoint']).parts[-2:]))
 
 
-def sections(result: Dict[str, Any], pictures: Dict[str, bytes]) -> List[Section]:
+def sections(result: dict[str, Any], pictures: dict[str, bytes]) -> list[Section]:
     """What the page says, measure by measure."""
     made = []
     for name, title in TITLES.items():
@@ -104,7 +104,7 @@ def sections(result: Dict[str, Any], pictures: Dict[str, bytes]) -> List[Section
     return made
 
 
-def findings(result: Dict[str, Any]) -> Dict[str, str]:
+def findings(result: dict[str, Any]) -> dict[str, str]:
     """A sentence for each measure that was taken, with its figures."""
     found = {}
     if result['cka']:
@@ -143,7 +143,7 @@ def findings(result: Dict[str, Any]) -> Dict[str, str]:
     return found
 
 
-def _spread_words(spread: Dict[str, Any]) -> Dict[str, str]:
+def _spread_words(spread: dict[str, Any]) -> dict[str, str]:
     names = dict(student='The student\'s output', teacher='The teacher\'s target')
     rank, cosine = [], []
     for tower, rows in spread.items():
@@ -155,9 +155,9 @@ def _spread_words(spread: Dict[str, Any]) -> Dict[str, str]:
     return dict(effective_rank=' '.join(rank), collapse=' '.join(cosine))
 
 
-def _largest(values: List[float]) -> int:
+def _largest(values: list[float]) -> int:
     return max(range(len(values)), key=lambda i: -1.0 if values[i] is None else values[i])
 
 
-def _two(value: Optional[float]) -> str:
+def _two(value: float | None) -> str:
     return '-' if value is None else f'{value:.2f}'

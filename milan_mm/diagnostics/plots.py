@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """One figure for each measure of :func:`milan_mm.diagnostics.diagnose.diagnose`."""
 import io
-from typing import Any, Callable, Dict, List, Tuple
+from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -15,9 +16,9 @@ _NEVER, _ALWAYS = -0.11, 1.11  # where the numbers of dead units stand
 _MOST_NUMBERS = 400  # cells that get their value written
 
 
-def draw(result: Dict[str, Any]) -> Dict[str, bytes]:
+def draw(result: dict[str, Any]) -> dict[str, bytes]:
     """PNG files by name, of what was measured; nothing of what was left out."""
-    figures: Dict[str, Callable[[Dict[str, Any]], Figure]] = dict(
+    figures: dict[str, Callable[[dict[str, Any]], Figure]] = dict(
         cka=plot_cka, attention_distance=plot_distance, effective_rank=plot_rank,
         collapse=plot_collapse, units=plot_units, deciles=plot_deciles)
     needs = dict(effective_rank='spread', collapse='spread')
@@ -30,7 +31,7 @@ def draw(result: Dict[str, Any]) -> Dict[str, bytes]:
     return pictures
 
 
-def plot_cka(result: Dict[str, Any]) -> Figure:
+def plot_cka(result: dict[str, Any]) -> Figure:
     """Two heat maps, of the picture's token and of patches."""
     cka = result['cka']
     rows, columns = len(cka['rows']) + 1, len(cka['columns'])
@@ -58,7 +59,7 @@ def plot_cka(result: Dict[str, Any]) -> Figure:
     return figure
 
 
-def plot_distance(result: Dict[str, Any]) -> Figure:
+def plot_distance(result: dict[str, Any]) -> Figure:
     """A dot a head, a line through the means, and where even attention would be."""
     measured = result['attention_distance']
     figure, axes = _one_panel()
@@ -74,7 +75,7 @@ def plot_distance(result: Dict[str, Any]) -> Figure:
     return figure
 
 
-def plot_rank(result: Dict[str, Any]) -> Figure:
+def plot_rank(result: dict[str, Any]) -> Figure:
     """Effective rank over depth, of CLS tokens and of patches."""
     figure, panels = _two_panels()
     for axes, kind, title in zip(panels, ('cls', 'patches'), ('CLS token', 'patches')):
@@ -85,7 +86,7 @@ def plot_rank(result: Dict[str, Any]) -> Figure:
     return figure
 
 
-def plot_collapse(result: Dict[str, Any]) -> Figure:
+def plot_collapse(result: dict[str, Any]) -> Figure:
     """Mean cosine and spread over depth."""
     figure, panels = _two_panels(share=False)
     for axes, key, title in zip(panels, ('mean_cosine', 'std'),
@@ -99,7 +100,7 @@ def plot_collapse(result: Dict[str, Any]) -> Figure:
     return figure
 
 
-def plot_units(result: Dict[str, Any]) -> Figure:
+def plot_units(result: dict[str, Any]) -> Figure:
     """The share of tokens units are on for, as bands of units, and how many are dead."""
     units = result['units']
     figure, axes = _one_panel()
@@ -125,7 +126,7 @@ def plot_units(result: Dict[str, Any]) -> Figure:
     return figure
 
 
-def plot_deciles(result: Dict[str, Any]) -> Figure:
+def plot_deciles(result: dict[str, Any]) -> Figure:
     """Loss by importance, and how much of each tenth was shown."""
     deciles = result['deciles']
     figure, panels = _two_panels(share=False)
@@ -151,7 +152,7 @@ def plot_deciles(result: Dict[str, Any]) -> Figure:
     return figure
 
 
-def _over_depth(axes: Axes, spread: Dict[str, Any], kind: str, key: str, style: str = '-') -> None:
+def _over_depth(axes: Axes, spread: dict[str, Any], kind: str, key: str, style: str = '-') -> None:
     """A line a tower over its relative depth; its output apart, with a hollow mark."""
     for tower, rows in spread.items():
         depth, at_output = depth_of(rows['layers'])
@@ -166,7 +167,7 @@ def _over_depth(axes: Axes, spread: Dict[str, Any], kind: str, key: str, style: 
     axes.set_xlabel('depth of the block')
 
 
-def depth_of(layers: List[str]) -> Tuple[List[float], List[bool]]:
+def depth_of(layers: list[str]) -> tuple[list[float], list[bool]]:
     """Where layers stand: block i of L at i / L, the output beyond; and which are outputs."""
     blocks = [name.startswith('block ') for name in layers]
     count = sum(blocks) or 1
@@ -174,14 +175,14 @@ def depth_of(layers: List[str]) -> Tuple[List[float], List[bool]]:
             [not block for block in blocks])
 
 
-def _one_panel() -> Tuple[Figure, Axes]:
+def _one_panel() -> tuple[Figure, Axes]:
     figure = Figure(figsize=(7.6, 3.8), layout='constrained')
     axes = figure.subplots()
     axes.grid(alpha=0.3, axis='y')
     return figure, axes
 
 
-def _two_panels(share: bool = True) -> Tuple[Figure, np.ndarray]:
+def _two_panels(share: bool = True) -> tuple[Figure, np.ndarray]:
     figure = Figure(figsize=(9.6, 3.8), layout='constrained')
     panels = figure.subplots(1, 2, sharey=share)
     for axes in panels:

@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """What is examined: a pretraining with its teacher, or an encoder alone."""
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Callable, List, NamedTuple, Optional, Union
+from typing import Any, NamedTuple
 
 import torch
 from mmengine.config import Config
@@ -31,17 +32,17 @@ class Subject(NamedTuple):
     source: str
     backbone: MaskedVisionTransformer
     normalise: Callable[[Tensor], Tensor]
-    model: Optional[Any]
-    reference: Optional[TargetGenerator]
+    model: Any | None
+    reference: TargetGenerator | None
     reference_name: str
-    notes: List[str]
+    notes: list[str]
 
 
-def load_subject(checkpoint: Union[str, Path],
-                 config: Optional[str] = None,
-                 teacher: Optional[str] = None,
-                 options: Optional[dict] = None,
-                 device: Union[str, torch.device] = 'cpu') -> Subject:
+def load_subject(checkpoint: str | Path,
+                 config: str | None = None,
+                 teacher: str | None = None,
+                 options: dict | None = None,
+                 device: str | torch.device = 'cpu') -> Subject:
     """Reads a checkpoint; nothing in it is executed.
 
     Args:
@@ -77,13 +78,13 @@ def load_subject(checkpoint: Union[str, Path],
     return Subject(str(checkpoint), model.backbone, normalise, model, reference, name, [])
 
 
-def is_pretraining(checkpoint: Union[str, Path], config: Optional[str]) -> bool:
+def is_pretraining(checkpoint: str | Path, config: str | None) -> bool:
     """Whether a training with a teacher or target wrote it, as far as config or file say."""
     cfg = config_of(checkpoint, config)
     return cfg is not None and 'target_generator' in (cfg.get('model') or {})
 
 
-def config_of(checkpoint: Union[str, Path], config: Optional[str]) -> Optional[Config]:
+def config_of(checkpoint: str | Path, config: str | None) -> Config | None:
     """The config that is given, else the one in the checkpoint, else None."""
     if config:
         return read_config(config)
@@ -92,8 +93,8 @@ def config_of(checkpoint: Union[str, Path], config: Optional[str]) -> Optional[C
     return saved_config(content) if isinstance(meta, dict) and meta.get('cfg') else None
 
 
-def teacher_of(checkpoint: Union[str, Path], config: Optional[str] = None,
-               options: Optional[dict] = None) -> str:
+def teacher_of(checkpoint: str | Path, config: str | None = None,
+               options: dict | None = None) -> str:
     """Where the config of a training finds its CLIP: a path, or ``MODEL:TAG_OR_FILE``.
 
     Raises:
@@ -123,8 +124,8 @@ def split_spec(spec: str) -> tuple:
     return model, pretrained
 
 
-def _encoder_alone(checkpoint: Union[str, Path], teacher: Optional[str],
-                   device: Union[str, torch.device]) -> Subject:
+def _encoder_alone(checkpoint: str | Path, teacher: str | None,
+                   device: str | torch.device) -> Subject:
     extractor = get_model(checkpoint, crop_ratio=1).to(device)
     reference = None
     if teacher:

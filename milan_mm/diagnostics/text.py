@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """From class names to directions in CLIP's space; the text tower is needed for this alone."""
 import json
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, Callable, List, NamedTuple, Optional, Sequence, Tuple, Union
+from typing import Any, NamedTuple
 
 import open_clip
 import torch
@@ -28,8 +29,8 @@ class Texts(NamedTuple):
         directions: (C, T) of unit length.
         source: the text tower.
     """
-    classes: Tuple[str, ...]
-    prompts: Tuple[str, ...]
+    classes: tuple[str, ...]
+    prompts: tuple[str, ...]
     directions: Tensor
     source: str
 
@@ -43,7 +44,7 @@ class TextTower(NamedTuple):
         source: what it was read from.
     """
     model: nn.Module
-    tokenize: Callable[[List[str]], Tensor]
+    tokenize: Callable[[list[str]], Tensor]
     source: str
 
 
@@ -78,7 +79,7 @@ def load_text_tower(spec: str) -> TextTower:
     return TextTower(clip.eval(), tokenize, spec)
 
 
-def _from_folder(folder: Path) -> Tuple[nn.Module, int]:
+def _from_folder(folder: Path) -> tuple[nn.Module, int]:
     description = folder / 'open_clip_config.json'
     weights = [folder / name for name in _WEIGHTS if (folder / name).is_file()]
     if not description.is_file() or not weights:
@@ -133,13 +134,13 @@ def embed_classes(tower: TextTower, classes: Sequence[str], names: Sequence[str]
     return Texts(tuple(classes), tuple(prompts), directions, tower.source)
 
 
-def read_prompts(given: Sequence[str]) -> List[str]:
+def read_prompts(given: Sequence[str]) -> list[str]:
     """Templates as the user gave them, or the lines of a file.
 
     Raises:
         MilanError: if a template has no ``{}``.
     """
-    prompts: List[str] = []
+    prompts: list[str] = []
     for one in given:
         path = Path(one).expanduser()
         lines = path.read_text(encoding='utf-8').splitlines() if (
@@ -153,7 +154,7 @@ def read_prompts(given: Sequence[str]) -> List[str]:
     return prompts
 
 
-def read_names(classes: Sequence[str], path: Optional[Union[str, Path]]) -> List[str]:
+def read_names(classes: Sequence[str], path: str | Path | None) -> list[str]:
     """What to call each class in a prompt: what a JSON file says, else the folder's words.
 
     Args:
@@ -178,7 +179,7 @@ def read_names(classes: Sequence[str], path: Optional[Union[str, Path]]) -> List
     return [known[name] for name in classes]
 
 
-def save_texts(texts: Texts, path: Union[str, Path]) -> None:
+def save_texts(texts: Texts, path: str | Path) -> None:
     """Writes directions as safetensors, so that no text tower is needed again."""
     metadata = dict(classes=json.dumps(texts.classes), prompts=json.dumps(texts.prompts),
                     source=texts.source)
@@ -186,7 +187,7 @@ def save_texts(texts: Texts, path: Union[str, Path]) -> None:
         dict(directions=texts.directions.contiguous()), part, metadata))
 
 
-def read_texts(path: Union[str, Path], classes: Sequence[str]) -> Texts:
+def read_texts(path: str | Path, classes: Sequence[str]) -> Texts:
     """Reads what :func:`save_texts` wrote, in the order of ``classes``.
 
     Raises:
@@ -207,7 +208,7 @@ def read_texts(path: Union[str, Path], classes: Sequence[str]) -> Texts:
                  directions[[known[name] for name in classes]], told['source'])
 
 
-def _check_suffix(path: Union[str, Path], option: str) -> Union[str, Path]:
+def _check_suffix(path: str | Path, option: str) -> str | Path:
     if Path(path).suffix != '.safetensors':
         raise MilanError(f'{option} takes a .safetensors file, got {path}')
     return path

@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Classification by text alone: the trained decoder maps the encoder into CLIP's space."""
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Callable, Dict, List, Union
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -19,7 +20,7 @@ from .text import Texts
 WAYS = ('student', 'student_masked', 'teacher')
 
 
-def labelled_folder(model: MILAN, data: Union[str, Path]) -> PictureFolder:
+def labelled_folder(model: MILAN, data: str | Path) -> PictureFolder:
     """``DATA/<class>/<pictures>`` as the model wants them: the largest central crop.
 
     Raises:
@@ -49,7 +50,7 @@ def check_model(model: Any) -> None:
 
 
 @torch.no_grad()
-def picture_features(model: MILAN, inputs: Tensor, keys: Tensor) -> Dict[str, Tensor]:
+def picture_features(model: MILAN, inputs: Tensor, keys: Tensor) -> dict[str, Tensor]:
     """The CLS feature of each picture, in the teacher's space, in three ways.
 
     Args:
@@ -77,7 +78,7 @@ def zero_shot(model: MILAN,
               texts: Texts,
               batch_size: int = 64,
               seed: int = 0,
-              log: Callable[[str], None] = print) -> Dict[str, Any]:
+              log: Callable[[str], None] = print) -> dict[str, Any]:
     """Names each picture by the text whose direction is nearest to its feature.
 
     Args:
@@ -104,9 +105,9 @@ def zero_shot(model: MILAN,
                          'another CLIP. Name the teacher\'s own text tower')
     device = next(model.parameters()).device
     directions = texts.directions.to(device)
-    scores: Dict[str, List[Tensor]] = {way: [] for way in WAYS}
-    labels: List[int] = []
-    unreadable: List[str] = []
+    scores: dict[str, list[Tensor]] = {way: [] for way in WAYS}
+    labels: list[int] = []
+    unreadable: list[str] = []
     progress = Progress('batch', -(-len(folder) // batch_size), log)
     for pixels, numbers in batches(folder, list(range(len(folder))), batch_size, unreadable):
         inputs = model.data_preprocessor(dict(inputs=pixels))['inputs'].to(device)
@@ -129,7 +130,7 @@ def zero_shot(model: MILAN,
         **{way: accuracy(table, truth) for way, table in tables.items()})
 
 
-def accuracy(scores: Tensor, truth: Tensor) -> Dict[str, Any]:
+def accuracy(scores: Tensor, truth: Tensor) -> dict[str, Any]:
     """How often the best of the scores (n, C) is the label (n,); in percent."""
     hit = scores.argmax(dim=1) == truth
     top1 = _percent(hit)
@@ -144,7 +145,7 @@ def accuracy(scores: Tensor, truth: Tensor) -> Dict[str, Any]:
     return result
 
 
-def summary(result: Dict[str, Any]) -> str:
+def summary(result: dict[str, Any]) -> str:
     """The result of :func:`zero_shot` as a small table."""
     titles = dict(student='student', student_masked='student, masked as in training',
                   teacher='teacher')

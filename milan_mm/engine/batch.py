@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """Pictures per update and the learning rate that goes with them: computed here, nowhere else."""
-from typing import NamedTuple, Optional
+from typing import NamedTuple
 
 from mmengine.config import Config
 
@@ -20,7 +20,7 @@ class BatchPlan(NamedTuple):
     per_process: int
     processes: int
     accumulation: int
-    recipe: Optional[int]
+    recipe: int | None
     lr: float
 
     @property

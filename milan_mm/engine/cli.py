@@ -2,14 +2,14 @@
 """What every command line tool does the same way."""
 import argparse
 import sys
-from typing import Callable, Optional
+from collections.abc import Callable
 
 from mmengine.config import DictAction
 
 from ..errors import MilanError
 
 
-def run_tool(main: Callable[[], Optional[int]]) -> int:
+def run_tool(main: Callable[[], int | None]) -> int:
     """Runs a tool's ``main``; the user's own mistakes end in one line and exit code 2."""
     try:
         return main() or 0

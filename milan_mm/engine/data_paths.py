@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Where a run's data lies: moved as a whole, and looked for before anything is built."""
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, Iterator, Tuple
+from typing import Any
 
 from mmengine.config import Config
 
@@ -34,7 +35,7 @@ def move_data(cfg: Config, root: str) -> None:
             cfg[name] = _moved(cfg[name], str(old).rstrip('/'), str(root).rstrip('/'))
 
 
-def check_data(cfg: Config, loaders: Tuple[str, ...] = ('train_dataloader', 'val_dataloader')
+def check_data(cfg: Config, loaders: tuple[str, ...] = ('train_dataloader', 'val_dataloader')
                ) -> None:
     """Looks for the folders and files of the sets: known at once, not after the model is built.
 

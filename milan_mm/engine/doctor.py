@@ -14,8 +14,9 @@ import shutil
 import sys
 import tempfile
 import warnings
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Iterator, List, NamedTuple, Optional, Sequence, Tuple
+from typing import NamedTuple
 
 OK, WARN, FAIL = 'ok', 'warn', 'FAIL'
 SETUP = 'bash tools/setup_env.sh'
@@ -39,7 +40,7 @@ class Check(NamedTuple):
     remedy: str = ''
 
 
-def run_checks(teacher: Optional[str] = None, data: Optional[str] = None,
+def run_checks(teacher: str | None = None, data: str | None = None,
                work_dir: str = 'work_dirs') -> Iterator[Check]:
     """All checks, each given out as soon as it is done.
 
@@ -100,7 +101,7 @@ def check_packages() -> Iterator[Check]:
                         'this torch was built for an older numpy: pip install "numpy<2"')
 
 
-def _import_all(modules: Sequence[Tuple[str, str]]) -> Tuple[list, list, list]:
+def _import_all(modules: Sequence[tuple[str, str]]) -> tuple[list, list, list]:
     """Imports (name, module) pairs: names with versions, names missing, names with their error."""
     good, missing, broken = [], [], []
     for name, module in modules:
@@ -149,7 +150,7 @@ def check_mm() -> Iterator[Check]:
     """Imports the mm* packages, whose own assertions tell which versions fit together."""
     needed = (('mmengine', 'mmengine'), ('mmcv', 'mmcv'), ('mmpretrain', 'mmpretrain.models'))
     later = (('mmdet', 'mmdet'), ('mmseg', 'mmseg'))
-    good: List[str] = []
+    good: list[str] = []
     for modules, status, purpose in ((needed, FAIL, ''), (later, WARN, f' ({DOWNSTREAM})')):
         found, missing, broken = _import_all(modules)
         good += found
@@ -301,14 +302,14 @@ def _say(error: BaseException) -> str:
     return f'{type(error).__name__}: {lines[0]}'
 
 
-def _installed(distribution: str) -> Optional[str]:
+def _installed(distribution: str) -> str | None:
     try:
         return importlib.metadata.version(distribution)
     except importlib.metadata.PackageNotFoundError:
         return None
 
 
-def _numbers(version: str) -> Tuple[int, ...]:
+def _numbers(version: str) -> tuple[int, ...]:
     parts = version.split('+')[0].split('.')
     return tuple(int(part) for part in parts[:3] if part.isdigit())
 
@@ -333,7 +334,7 @@ def _cores() -> int:
     return os.cpu_count() or 1
 
 
-def _memory_limit() -> Optional[int]:
+def _memory_limit() -> int | None:
     """Bytes of memory, the container's limit included; None where the system does not tell."""
     sizes = []
     with contextlib.suppress(ValueError, OSError, AttributeError):

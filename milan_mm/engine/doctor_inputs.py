@@ -2,7 +2,6 @@
 """Whether a teacher and a folder of pictures can be used; each result is (status, what, remedy)."""
 import time
 from pathlib import Path
-from typing import List, Tuple
 
 import torch
 
@@ -12,10 +11,10 @@ from ..errors import MilanError
 from ..models.targets import CLIPTargetGenerator
 from .doctor import FAIL, OK, WARN
 
-Result = Tuple[str, str, str]
+Result = tuple[str, str, str]
 
 
-def check_teacher(teacher: str) -> List[Result]:
+def check_teacher(teacher: str) -> list[Result]:
     """Loads the teacher as training would, and lets it look at one picture.
 
     Args:
@@ -50,7 +49,7 @@ def check_teacher(teacher: str) -> List[Result]:
              f'{grid[0]}x{grid[1]} patches at {size[0]}x{size[1]} px', '')]
 
 
-def check_data(data: str, sample: int = 32) -> List[Result]:
+def check_data(data: str, sample: int = 32) -> list[Result]:
     """Counts the pictures below a folder, and decodes some of them.
 
     Args:

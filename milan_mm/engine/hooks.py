@@ -2,8 +2,9 @@
 """What a pretraining run reports, beside what mmengine's hooks do."""
 import resource
 import sys
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Dict, List, Optional, Sequence
+from typing import Any
 
 import torch
 from mmengine.dist import all_gather_object, get_world_size, is_main_process
@@ -31,8 +32,8 @@ class RunSummaryHook(Hook):
     def after_train_iter(self,
                          runner: Any,
                          batch_idx: int,
-                         data_batch: Optional[dict] = None,
-                         outputs: Optional[dict] = None) -> None:
+                         data_batch: dict | None = None,
+                         outputs: dict | None = None) -> None:
         hub = runner.message_hub
         seconds = hub.get_scalar('train/time').current()
         pictures = runner.train_dataloader.batch_size * get_world_size()
@@ -72,15 +73,15 @@ class UnreadablePicturesHook(Hook):
 
     def __init__(self, max_share: float = 0.01, interval: int = 50) -> None:
         self.max_share, self.interval = max_share, interval
-        self.named: Dict[str, None] = {}
-        self.new: List[str] = []
-        self.evaluated: Dict[str, None] = {}
+        self.named: dict[str, None] = {}
+        self.new: list[str] = []
+        self.evaluated: dict[str, None] = {}
 
     def after_train_iter(self,
                          runner: Any,
                          batch_idx: int,
-                         data_batch: Optional[dict] = None,
-                         outputs: Optional[dict] = None) -> None:
+                         data_batch: dict | None = None,
+                         outputs: dict | None = None) -> None:
         for sample in (data_batch or {}).get('data_samples') or []:
             for path in sample.metainfo.get('unreadable', ()):
                 if path not in self.named and path not in self.new:
@@ -92,8 +93,8 @@ class UnreadablePicturesHook(Hook):
     def after_val_iter(self,
                        runner: Any,
                        batch_idx: int,
-                       data_batch: Optional[dict] = None,
-                       outputs: Optional[Sequence[Any]] = None) -> None:
+                       data_batch: dict | None = None,
+                       outputs: Sequence[Any] | None = None) -> None:
         """An evaluation goes on too, and says which picture it counts another one for."""
         for sample in (data_batch or {}).get('data_samples') or []:
             for path in sample.metainfo.get('unreadable', ()):

@@ -3,8 +3,9 @@
 import contextlib
 import copy
 import re
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Dict, List, NamedTuple, Optional, Sequence, Tuple, Union
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -42,8 +43,8 @@ class Trained(NamedTuple):
     """
     model: nn.Module
     task: str
-    classes: Tuple[str, ...]
-    palette: Tuple[Tuple[int, int, int], ...]
+    classes: tuple[str, ...]
+    palette: tuple[tuple[int, int, int], ...]
     pipeline: Compose
     as_array: bool
     dtype: type = np.uint8
@@ -52,7 +53,7 @@ class Trained(NamedTuple):
         return self.classes[label] if label < len(self.classes) else f'class {label}'
 
     @torch.no_grad()
-    def __call__(self, image: Image.Image, path: Union[str, Path] = '') -> Any:
+    def __call__(self, image: Image.Image, path: str | Path = '') -> Any:
         """Predicts for one picture (RGB); gives the sample of the model's package.
 
         Args:
@@ -68,8 +69,8 @@ class Trained(NamedTuple):
 
 
 def load_trained(cfg: Config,
-                 checkpoint: Union[str, Path],
-                 device: Union[str, torch.device] = 'cpu',
+                 checkpoint: str | Path,
+                 device: str | torch.device = 'cpu',
                  trust: bool = False) -> Trained:
     """Builds a config's model and loads a checkpoint of its training, every tensor of it.
 
@@ -133,7 +134,7 @@ def task_of(model: nn.Module) -> str:
                      'learned is measured with tools/eval_features.py')
 
 
-def load_strictly(model: nn.Module, state: Dict[str, Tensor], source: Union[str, Path]) -> None:
+def load_strictly(model: nn.Module, state: dict[str, Tensor], source: str | Path) -> None:
     """Loads a state dict that has exactly the model's tensors.
 
     Raises:
@@ -146,13 +147,13 @@ def load_strictly(model: nn.Module, state: Dict[str, Tensor], source: Union[str,
     model.load_state_dict(state)
 
 
-def _dataset_meta(checkpoint: Dict[str, Any]) -> dict:
+def _dataset_meta(checkpoint: dict[str, Any]) -> dict:
     meta = checkpoint.get('meta')
     meta = meta.get('dataset_meta') if isinstance(meta, dict) else None
     return {k.lower(): v for k, v in meta.items()} if isinstance(meta, dict) else {}
 
 
-def _datasets(cfg: Config) -> List[dict]:
+def _datasets(cfg: Config) -> list[dict]:
     """The configs of the datasets, that of the test first, taken out of their wrappers."""
     found = []
     for name in ('test_dataloader', 'val_dataloader', 'train_dataloader'):
@@ -165,7 +166,7 @@ def _datasets(cfg: Config) -> List[dict]:
     return found
 
 
-def _classes_of_config(cfg: Config) -> Tuple[str, ...]:
+def _classes_of_config(cfg: Config) -> tuple[str, ...]:
     """Those written in the config, else those a data set such as COCO brings along."""
     datasets = _datasets(cfg)
     for dataset in datasets:
@@ -190,7 +191,7 @@ def _fill_num_classes(part: Any, number: int) -> None:
         place['num_classes'] = number
 
 
-def _readable(classes: Tuple[str, ...]) -> Tuple[str, ...]:
+def _readable(classes: tuple[str, ...]) -> tuple[str, ...]:
     """ImageNet's folders bear numbers of WordNet; mmpretrain knows the words."""
     if len(classes) == 1000 and all(re.fullmatch(r'n\d{8}', name) for name in classes):
         from mmpretrain.datasets.categories import IMAGENET_CATEGORIES
@@ -198,14 +199,14 @@ def _readable(classes: Tuple[str, ...]) -> Tuple[str, ...]:
     return tuple(str(name) for name in classes)
 
 
-def _pipeline(cfg: Config) -> Tuple[Compose, bool, type]:
+def _pipeline(cfg: Config) -> tuple[Compose, bool, type]:
     """The test pipeline without its reading of files, and what it expects in their place."""
     datasets = [d for d in _datasets(cfg) if d.get('pipeline')]
     if not datasets:
         raise MilanError(f'{cfg.filename} has no test_dataloader with a pipeline, so it is '
                          'unknown how pictures are fed to the model')
     steps = [s for s in datasets[0]['pipeline'] if not s['type'].endswith('LoadAnnotations')]
-    loader: Optional[str] = steps[0]['type'].rpartition('.')[2] if steps else None
+    loader: str | None = steps[0]['type'].rpartition('.')[2] if steps else None
     if loader not in ('LoadPicture', 'LoadImage', 'LoadImageFromFile'):
         raise MilanError(f'the test pipeline of {cfg.filename} begins with {loader}; expected '
                          'milan_mm.LoadPicture, milan_mm.LoadImage or LoadImageFromFile')

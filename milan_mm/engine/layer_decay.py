@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Smaller learning rates for earlier blocks: one constructor for all three tasks."""
 from numbers import Real
-from typing import Any, Dict, List, NamedTuple, Optional, Tuple
+from typing import Any, NamedTuple
 
 from mmengine.logging import print_log
 from mmengine.optim import DefaultOptimWrapperConstructor
@@ -20,7 +20,7 @@ class _Rule(NamedTuple):
     layer_id: int
     lr_scale: float
     weight_decay: float
-    extras: Tuple[Tuple[str, Any], ...]
+    extras: tuple[tuple[str, Any], ...]
 
 
 @OPTIM_WRAPPER_CONSTRUCTORS.register_module()
@@ -52,7 +52,7 @@ class LayerDecayOptimWrapperConstructor(DefaultOptimWrapperConstructor):
             values, an option is unknown, or the model has no backbone that knows its depths.
     """
 
-    def __init__(self, optim_wrapper_cfg: dict, paramwise_cfg: Optional[dict] = None) -> None:
+    def __init__(self, optim_wrapper_cfg: dict, paramwise_cfg: dict | None = None) -> None:
         super().__init__(optim_wrapper_cfg, paramwise_cfg)
         unknown = sorted(set(self.paramwise_cfg) - set(_OPTIONS))
         if unknown:
@@ -69,7 +69,7 @@ class LayerDecayOptimWrapperConstructor(DefaultOptimWrapperConstructor):
         self.rate = float(rate)
 
     def add_params(self,
-                   params: List[dict],
+                   params: list[dict],
                    module: nn.Module,
                    prefix: str = '') -> None:
         """Appends one group for each pair of layer and weight decay.
@@ -85,7 +85,7 @@ class LayerDecayOptimWrapperConstructor(DefaultOptimWrapperConstructor):
                 'the layer-wise decay needs model.backbone.get_layer_depth; the backbone of '
                 f'{type(module).__name__} is a {type(backbone).__name__}, which has none. Take a '
                 'ViT of milan_mm or mmpretrain, or leave optim_wrapper.constructor out')
-        groups: Dict[_Rule, dict] = {}
+        groups: dict[_Rule, dict] = {}
         for name, parameter in module.named_parameters():  # shared ones come once
             if not parameter.requires_grad:
                 continue
@@ -124,7 +124,7 @@ class LayerDecayOptimWrapperConstructor(DefaultOptimWrapperConstructor):
         return keys[fitting[0]] if fitting else {}
 
 
-def table_of(groups: List[dict]) -> str:
+def table_of(groups: list[dict]) -> str:
     """The groups as lines of text, one a group.
 
     Args:

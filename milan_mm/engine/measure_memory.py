@@ -7,8 +7,9 @@ import platform
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
-from typing import Callable, Dict, NamedTuple, Tuple
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -31,7 +32,7 @@ class Variant(NamedTuple):
 class TableAttention(WindowAttention):
     """The same attention as most ports write it: tables of N x N scores, biases and weights."""
 
-    def attend(self, qkv: Tensor, window: Tuple[int, int]) -> Tensor:
+    def attend(self, qkv: Tensor, window: tuple[int, int]) -> Tensor:
         if window != tuple(qkv.shape[1:3]):
             raise NotImplementedError('only the whole map is measured')
         batch, rows, columns = qkv.shape[:3]
@@ -63,7 +64,7 @@ def _tables(arch: str, size: int) -> nn.Module:
     return backbone
 
 
-VARIANTS: Dict[str, Variant] = dict(
+VARIANTS: dict[str, Variant] = dict(
     windowed=Variant('windows of 14 and 4 global blocks, relative positions', _windowed),
     checkpointed=Variant('the same, with_cp=True',
                          lambda arch, size: _windowed(arch, size, with_cp=True)),
@@ -105,7 +106,7 @@ def measure_all(args: argparse.Namespace) -> None:
         print(f'| {VARIANTS[name].label} | {cell}', flush=True)
 
 
-def measure(name: str, arch: str, size: int, batch: int) -> Dict[str, float]:
+def measure(name: str, arch: str, size: int, batch: int) -> dict[str, float]:
     """One forward and backward pass in training mode on random pixels, on the CPU.
 
     Args:
@@ -146,11 +147,10 @@ def machine() -> str:
             f'torch {torch.__version__}')
 
 
-def _in_own_process(name: str, args: argparse.Namespace) -> Dict[str, float]:
+def _in_own_process(name: str, args: argparse.Namespace) -> dict[str, float]:
     code = (f'import json; from {__name__} import measure; '
             f'print(json.dumps(measure({name!r}, {args.arch!r}, {args.size}, {args.batch})))')
-    done = subprocess.run([sys.executable, '-c', code], text=True, stdout=subprocess.PIPE,
-                          stderr=subprocess.PIPE)
+    done = subprocess.run([sys.executable, '-c', code], text=True, capture_output=True)
     if done.returncode:
         what = 'killed, out of memory' if done.returncode < 0 else done.stderr.strip()[-300:]
         raise MilanError(f'measuring {name} failed ({what}); leave it out with --variants, or take '
@@ -172,5 +172,5 @@ def _field(path: str, key: str) -> int:
     return 0
 
 
-def _lines(path: str) -> Tuple[str, ...]:
+def _lines(path: str) -> tuple[str, ...]:
     return tuple(Path(path).read_text().splitlines()) if os.path.exists(path) else ()

@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """One's own data: the classes are read from it, and the model gets as many."""
 import json
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, Iterator, List, Tuple
+from typing import Any
 
 import numpy as np
 from mmengine.config import Config
@@ -12,7 +13,7 @@ from ..errors import MilanError
 from .data_paths import LOADERS, datasets_of
 
 
-def fill_num_classes(cfg: Config) -> Tuple[str, ...]:
+def fill_num_classes(cfg: Config) -> tuple[str, ...]:
     """Sets every ``num_classes=None`` of a config to the number of classes in its training set.
 
     The classes are the sub-folders of a :class:`PictureFolder`, the categories of a COCO file, or
@@ -45,7 +46,7 @@ def fill_num_classes(cfg: Config) -> Tuple[str, ...]:
     return classes
 
 
-def check_categories(path: Path, classes: Tuple[str, ...]) -> None:
+def check_categories(path: Path, classes: tuple[str, ...]) -> None:
     """Compares the categories of a COCO file with the classes of the training set.
 
     mmdet numbers labels as a file lists its categories, each file on its own: with another order
@@ -70,7 +71,7 @@ def check_categories(path: Path, classes: Tuple[str, ...]) -> None:
         'numbers (ids) may stay')
 
 
-def check_label_maps(dataset: dict, classes: Tuple[str, ...], look_at: int = 50) -> None:
+def check_label_maps(dataset: dict, classes: tuple[str, ...], look_at: int = 50) -> None:
     """Looks at some label maps of a segmentation set for values that no class has.
 
     In training such a value is an index error on a CPU and a dead device on CUDA.
@@ -101,7 +102,7 @@ def check_label_maps(dataset: dict, classes: Tuple[str, ...], look_at: int = 50)
                 'pixels to be ignored. Mend the map or name the class in classes.txt')
 
 
-def read_classes(dataset: dict) -> Tuple[str, ...]:
+def read_classes(dataset: dict) -> tuple[str, ...]:
     """Names of a set's classes in the order of their labels.
 
     Raises:
@@ -130,14 +131,14 @@ def read_classes(dataset: dict) -> Tuple[str, ...]:
     return tuple(names)
 
 
-def _sub_folders(folder: Path) -> List[str]:
+def _sub_folders(folder: Path) -> list[str]:
     if not folder.is_dir():
         raise MilanError(f'no such folder: {folder}. Expected {folder}/<class>/<picture>; give '
                          'another place with --data-root DIR')
     return sorted(p.name for p in folder.iterdir() if p.is_dir() and not p.name.startswith('.'))
 
 
-def _categories(path: Path) -> List[str]:
+def _categories(path: Path) -> list[str]:
     try:
         content = json.loads(path.read_text(encoding='utf-8'))
         return [c['name'] for c in content['categories']]  # mmdet's labels are in this order
@@ -149,7 +150,7 @@ def _categories(path: Path) -> List[str]:
                          'with images, annotations and categories') from error
 
 
-def _coco_files(cfg: Config, sets: List[dict]) -> List[Path]:
+def _coco_files(cfg: Config, sets: list[dict]) -> list[Path]:
     """The annotation files there are, of data sets and of the metrics."""
     metrics = [metric for name in ('val_evaluator', 'test_evaluator')
                for metric in _as_list(cfg.get(name)) if isinstance(metric, dict)]
@@ -159,15 +160,15 @@ def _coco_files(cfg: Config, sets: List[dict]) -> List[Path]:
     return [path for path in dict.fromkeys(paths) if path.is_file()]
 
 
-def _as_list(value: Any) -> List[Any]:
+def _as_list(value: Any) -> list[Any]:
     return list(value) if isinstance(value, (list, tuple)) else [value]
 
 
-def _start_of(names: Tuple[str, ...]) -> str:
+def _start_of(names: tuple[str, ...]) -> str:
     return ', '.join(names[:5]) + (', …' if len(names) > 5 else '')
 
 
-def _lines(path: Path) -> List[str]:
+def _lines(path: Path) -> list[str]:
     if not path.is_file():
         raise MilanError(f'{path} is missing: write one class a line, in the order of the label '
                          'maps\' values from 0')

@@ -3,8 +3,9 @@
 import argparse
 import json
 import sys
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Dict, List, Sequence, Tuple
+from typing import Any
 
 import numpy as np
 import torch
@@ -62,7 +63,7 @@ def predict(args: argparse.Namespace) -> int:
     cfg = read_config(args.config)
     merge_options(cfg, args.cfg_options)
     trained = load_trained(cfg, args.checkpoint, check_device(args.device), args.trust_checkpoint)
-    report: Dict[str, Any] = dict(
+    report: dict[str, Any] = dict(
         task=trained.task, config=args.config, checkpoint=args.checkpoint,
         classes=list(trained.classes), pictures=[], unreadable=[])
     try:
@@ -76,7 +77,7 @@ def predict(args: argparse.Namespace) -> int:
 
 
 def predict_all(trained: Trained, paths: Sequence[Path], names: Sequence[str], out: Path,
-                args: argparse.Namespace, report: Dict[str, Any]) -> None:
+                args: argparse.Namespace, report: dict[str, Any]) -> None:
     """Predicts for one picture after the other, writes it and adds to the report."""
     progress = Progress('pictures', len(paths))
     for path, name in zip(paths, names):
@@ -95,13 +96,13 @@ def predict_all(trained: Trained, paths: Sequence[Path], names: Sequence[str], o
         progress.step()
 
 
-def picture_paths(given: Sequence[str], out: Path) -> List[Path]:
+def picture_paths(given: Sequence[str], out: Path) -> list[Path]:
     """The pictures themselves and those below folders, without what an earlier run left in ``out``.
 
     Raises:
         MilanError: if one is neither a file nor a folder with pictures.
     """
-    paths: Dict[Path, None] = {}
+    paths: dict[Path, None] = {}
     for text in given:
         path = Path(text).expanduser()
         if path.is_dir():
@@ -115,9 +116,9 @@ def picture_paths(given: Sequence[str], out: Path) -> List[Path]:
     return list(paths)
 
 
-def output_names(paths: Sequence[Path]) -> List[str]:
+def output_names(paths: Sequence[Path]) -> list[str]:
     """A name without suffix for each picture, alike ones being numbered."""
-    used: Dict[str, str] = {}
+    used: dict[str, str] = {}
     for path in paths:
         name, count = path.stem, 1
         while name.lower() in used:
@@ -127,7 +128,7 @@ def output_names(paths: Sequence[Path]) -> List[str]:
     return list(used.values())
 
 
-def write_report(report: Dict[str, Any], path: Path) -> None:
+def write_report(report: dict[str, Any], path: Path) -> None:
     """Writes JSON in UTF-8; bytes of file names that are no UTF-8 are escaped."""
     text = json.dumps(report, indent=1, ensure_ascii=False)
     write_atomically(path, lambda temporary: temporary.write_text(
@@ -140,7 +141,7 @@ def _save(image: Image.Image, path: Path) -> None:
 
 
 def _present_classification(trained: Trained, sample: Any, image: Image.Image, out: Path,
-                            name: str, args: argparse.Namespace) -> Tuple[dict, Image.Image]:
+                            name: str, args: argparse.Namespace) -> tuple[dict, Image.Image]:
     scores, labels = sample.pred_score.flatten().topk(min(args.topk, sample.pred_score.numel()))
     top = [{'class': trained.name_of(label), 'label': label, 'score': round(score, 6)}
            for label, score in zip(labels.tolist(), scores.tolist())]
@@ -149,7 +150,7 @@ def _present_classification(trained: Trained, sample: Any, image: Image.Image, o
 
 
 def _present_detection(trained: Trained, sample: Any, image: Image.Image, out: Path, name: str,
-                       args: argparse.Namespace) -> Tuple[dict, Image.Image]:
+                       args: argparse.Namespace) -> tuple[dict, Image.Image]:
     found = sample.pred_instances
     found = found[found.scores >= args.score_thr].cpu()
     masks = np.asarray(found.masks, dtype=bool) if 'masks' in found else [None] * len(found)
@@ -166,7 +167,7 @@ def _present_detection(trained: Trained, sample: Any, image: Image.Image, out: P
 
 
 def _present_segmentation(trained: Trained, sample: Any, image: Image.Image, out: Path, name: str,
-                          args: argparse.Namespace) -> Tuple[dict, Image.Image]:
+                          args: argparse.Namespace) -> tuple[dict, Image.Image]:
     labels = sample.pred_sem_seg.data[0].cpu().numpy().astype(np.uint16)
     found, counts = np.unique(labels, return_counts=True)
     order = np.argsort(-counts, kind='stable')
@@ -184,12 +185,12 @@ _PRESENT = dict(classification=_present_classification, detection=_present_detec
                 segmentation=_present_segmentation)
 
 
-def _colours(trained: Trained, labels: Sequence[int]) -> Sequence[Tuple[int, int, int]]:
+def _colours(trained: Trained, labels: Sequence[int]) -> Sequence[tuple[int, int, int]]:
     number = max([len(trained.classes), *(label + 1 for label in labels)])
     return trained.palette or drawing.class_colours(number)
 
 
-def _run_lengths(mask: np.ndarray) -> Dict[str, Any]:
+def _run_lengths(mask: np.ndarray) -> dict[str, Any]:
     """COCO's compressed run lengths, as its JSON files have them."""
     from pycocotools import mask as coco_mask  # comes with mmdet
     encoded = coco_mask.encode(np.asfortranarray(mask.astype(np.uint8)))

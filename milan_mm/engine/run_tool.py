@@ -5,9 +5,10 @@ import os
 import re
 import subprocess
 import sys
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any, Callable, Dict, NamedTuple, Optional, Sequence, Set
+from typing import Any, NamedTuple
 
 from ..errors import MilanError
 
@@ -45,7 +46,7 @@ class ToolRunner:
     def __init__(self, work: Path, log: Callable[[str], None],
                  keep_open: Sequence[int] = ()) -> None:
         self.logs, self.log, self.keep_open = work / 'logs', log, tuple(keep_open)
-        self.running: Set[subprocess.Popen] = set()
+        self.running: set[subprocess.Popen] = set()
         self.stopped = False
 
     def run_all(self, jobs: Sequence[Job], parallel: int = 1) -> None:
@@ -75,8 +76,8 @@ class ToolRunner:
                 done.result()
 
     def run(self, name: str, tool: str, *arguments: Any, title: str = '',
-            threads: Optional[int] = None, environment: Optional[Dict[str, str]] = None,
-            log: Optional[Callable[[str], None]] = None) -> None:
+            threads: int | None = None, environment: dict[str, str] | None = None,
+            log: Callable[[str], None] | None = None) -> None:
         """Runs a tool with the arguments.
 
         Args:
@@ -146,7 +147,7 @@ def find_tool(tool: str) -> Path:
                      'script of your own (.py or .sh)')
 
 
-def readable(line: str, tool: str) -> Optional[str]:
+def readable(line: str, tool: str) -> str | None:
     """What of a tool's line people should see; None for what belongs in the log alone."""
     line = line.rstrip()
     if tool not in ('train.py', 'dist_train.sh'):

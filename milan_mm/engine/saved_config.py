@@ -8,8 +8,9 @@ need care as well: where they know no class of a name, they import whatever modu
 """
 import ast
 import math
+from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any, Dict, Iterator, Mapping, Optional, Union
+from typing import Any
 
 from mmengine.config import Config
 from mmengine.registry import MODELS as MMENGINE_MODELS
@@ -25,7 +26,7 @@ _CALLS = dict(dict=dict, list=list, tuple=tuple)
 _NAMES = dict(inf=math.inf, nan=math.nan)  # how Python prints these floats
 
 
-def saved_config(checkpoint: Union[str, Path, Mapping[str, Any]]) -> Config:
+def saved_config(checkpoint: str | Path | Mapping[str, Any]) -> Config:
     """The config of a run, from its checkpoint; nothing in it is executed.
 
     What the classes of ``model`` are called must be registered in this package, mmpretrain or
@@ -64,7 +65,7 @@ def saved_config(checkpoint: Union[str, Path, Mapping[str, Any]]) -> Config:
     return cfg
 
 
-def parse_literals(text: str) -> Dict[str, Any]:
+def parse_literals(text: str) -> dict[str, Any]:
     """The assignments of a Python source whose values are literals, as a dict.
 
     Known are numbers, strings, None, booleans, lists, tuples, dicts, and ``dict``, ``list`` and
@@ -147,7 +148,7 @@ def _is_registered(name: Any) -> bool:
     """Whether a registry of this package, mmpretrain or mmengine holds ``[scope.]name``."""
     from mmpretrain.registry import BATCH_AUGMENTS
     from mmpretrain.registry import MODELS as MMPRETRAIN_MODELS
-    scope: Optional[str]
+    scope: str | None
     scope, dot, name = str(name).rpartition('.')
     for registry in (MODELS, WEIGHT_INITIALIZERS, MMPRETRAIN_MODELS, BATCH_AUGMENTS,
                      MMENGINE_MODELS, MMENGINE_INITIALIZERS):

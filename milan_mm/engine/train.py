@@ -3,7 +3,6 @@
 import argparse
 import os
 from pathlib import Path
-from typing import Optional, Union
 
 import torch
 from mmengine.config import Config
@@ -71,7 +70,7 @@ def train(args: argparse.Namespace) -> None:
     runner.train()
 
 
-def read_config(path: Union[str, Path]) -> Config:
+def read_config(path: str | Path) -> Config:
     """``Config.fromfile``, a missing file or a broken ``_base_`` being a MilanError."""
     if not Path(path).is_file():
         raise MilanError(f'no such config: {path}. The configs that come with the project are in '
@@ -83,7 +82,7 @@ def read_config(path: Union[str, Path]) -> Config:
                          f'{error}') from error
 
 
-def merge_options(cfg: Config, options: Optional[dict]) -> None:
+def merge_options(cfg: Config, options: dict | None) -> None:
     """``--cfg-options``; one that does not fit the config is a MilanError."""
     if not options:
         return
@@ -154,7 +153,7 @@ def set_amp(cfg: Config, asked: bool) -> None:
 def world_size(launcher: str) -> int:
     """Processes that will train; slurm's and mpi's groups do not exist yet."""
     names = dict(pytorch='WORLD_SIZE', slurm='SLURM_NTASKS', mpi='OMPI_COMM_WORLD_SIZE')
-    name: Optional[str] = names.get(launcher)
+    name: str | None = names.get(launcher)
     return int(os.environ.get(name, get_world_size())) if name else 1
 
 

@@ -5,7 +5,7 @@ import statistics
 import tempfile
 import time
 from pathlib import Path
-from typing import Dict, List, NamedTuple
+from typing import NamedTuple
 
 import open_clip
 import torch
@@ -29,8 +29,8 @@ class Timing(NamedTuple):
         ratio: pictures/s here by those there; above 1 this package is faster.
         spread: the smallest and the largest ratio of two neighbouring steps.
     """
-    ours: List[float]
-    theirs: List[float]
+    ours: list[float]
+    theirs: list[float]
 
     @property
     def ratio(self) -> float:
@@ -63,7 +63,7 @@ def benchmark(args: argparse.Namespace) -> Timing:
                   for name, model in models.items()}
     pixels = torch.randn(args.batch, 3, 224, 224, device=device)
     steps = {name: _Step(model.to(device), pixels) for name, model in models.items()}
-    seconds: Dict[str, List[float]] = dict(ours=[], theirs=[])
+    seconds: dict[str, list[float]] = dict(ours=[], theirs=[])
     for step in steps.values():
         step()  # not timed: memory is allocated, kernels are chosen
     for number in range(args.steps):

@@ -1,7 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """Options that the tools around a trained encoder share."""
 import argparse
-from typing import Optional, Tuple
 
 import torch
 
@@ -69,7 +68,7 @@ def check_device(name: str) -> torch.device:
                          f'({str(error).splitlines()[0]}); use --device cpu') from error
 
 
-def _size(values: Optional[list]) -> Optional[Tuple[int, int]]:
+def _size(values: list | None) -> tuple[int, int] | None:
     if values is None:
         return None
     if len(values) > 2 or min(values) < 1:

@@ -1,6 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
 """Have the features collapsed? Measures that need no labels."""
-from typing import Dict
 
 import torch
 from torch import Tensor
@@ -11,7 +10,7 @@ from .knn import check_features
 
 
 @torch.no_grad()
-def collapse_measures(features: Tensor, chunk: int = 65536) -> Dict[str, float]:
+def collapse_measures(features: Tensor, chunk: int = 65536) -> dict[str, float]:
     """How much of its space an encoder uses.
 
     No one of the three is good or bad by itself; a run whose ``effective_rank`` falls towards 1

@@ -2,8 +2,9 @@
 """Curves of several runs, from the scalars mmengine writes (``vis_data/scalars.json``)."""
 import json
 import math
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Dict, List, NamedTuple, Optional, Sequence, Tuple, Union
+from typing import NamedTuple
 
 import numpy as np
 from matplotlib.figure import Figure
@@ -15,10 +16,10 @@ from ..errors import MilanError
 class Run(NamedTuple):
     """The scalars of a run: for each key, steps and values in the order of the steps."""
     label: str
-    curves: Dict[str, Tuple[np.ndarray, np.ndarray]]
+    curves: dict[str, tuple[np.ndarray, np.ndarray]]
 
 
-def read_run(path: Union[str, Path], label: Optional[str] = None) -> Run:
+def read_run(path: str | Path, label: str | None = None) -> Run:
     """Reads a work folder, one of its timestamp folders, or a ``scalars.json``.
 
     A work folder has a timestamp folder for each start. A later one that was resumed continues
@@ -33,13 +34,13 @@ def read_run(path: Union[str, Path], label: Optional[str] = None) -> Run:
     """
     path = Path(path).expanduser()
     files = find_scalars(path)
-    records: List[dict] = []
+    records: list[dict] = []
     for file in files:
         new = [r for r in map(_record, file.read_text(encoding='utf-8').splitlines()) if r]
         if new:
             first = min(r['step'] for r in new)
             records = [r for r in records if r['step'] < first] + new
-    points: Dict[str, List[Tuple[float, float]]] = {}
+    points: dict[str, list[tuple[float, float]]] = {}
     for record in records:
         for key, value in record.items():
             if key != 'step' and isinstance(value, (int, float)):
@@ -51,7 +52,7 @@ def read_run(path: Union[str, Path], label: Optional[str] = None) -> Run:
         for key, pairs in points.items()})
 
 
-def find_scalars(path: Path) -> List[Path]:
+def find_scalars(path: Path) -> list[Path]:
     """The files of a run, oldest first (timestamps sort as text)."""
     if path.is_file():
         return [path]
@@ -92,7 +93,7 @@ def table(runs: Sequence[Run], keys: Sequence[str], weight: float = 0.0) -> str:
                   for i, (cell, width) in enumerate(zip(row, widths))).rstrip() for row in rows)
 
 
-def plot(runs: Sequence[Run], keys: Sequence[str], out: Union[str, Path],
+def plot(runs: Sequence[Run], keys: Sequence[str], out: str | Path,
          weight: float = 0.0) -> None:
     """One panel a key, one line a run; where smoothed, the raw line faintly behind.
 
@@ -134,7 +135,7 @@ def check_keys(runs: Sequence[Run], keys: Sequence[str]) -> None:
             raise MilanError(f'no run has {key!r}; there are {", ".join(there)}')
 
 
-def _record(line: str) -> Optional[dict]:
+def _record(line: str) -> dict | None:
     """A line of the file; None for one that was cut off when a run was killed."""
     try:
         record = json.loads(line)

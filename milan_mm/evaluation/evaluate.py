@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """What an encoder is worth on labelled pictures: k-NN, linear probe, collapse."""
 import os
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Dict, NamedTuple, Optional, Sequence, Tuple, Union
+from typing import Any, NamedTuple
 
 import torch
 from mmengine.logging import print_log
@@ -38,25 +39,25 @@ class Options(NamedTuple):
     k: int = 20
     temperature: float = 0.07
     probe: str = 'lbfgs'
-    probe_options: Dict[str, Any] = {}
+    probe_options: dict[str, Any] = {}
     device: str = 'cpu'
     seed: int = 0
-    few_shot: Tuple[int, ...] = ()
+    few_shot: tuple[int, ...] = ()
     draws: int = 5
-    retrieval: Optional[str] = None
-    partial: Tuple[int, ...] = ()
-    partial_options: Dict[str, Any] = {}
+    retrieval: str | None = None
+    partial: tuple[int, ...] = ()
+    partial_options: dict[str, Any] = {}
 
 
 def evaluate(extractor: Extractor,
-             gallery: Union[str, Path],
-             queries: Union[str, Path],
+             gallery: str | Path,
+             queries: str | Path,
              feature: str = 'cls',
-             options: Optional[Options] = None,
-             shift: Optional[Sequence[str]] = None,
+             options: Options | None = None,
+             shift: Sequence[str] | None = None,
              batch_size: int = 64,
              workers: int = 2,
-             progress: bool = True) -> Dict[str, Any]:
+             progress: bool = True) -> dict[str, Any]:
     """Measures an encoder on two labelled folders, ``FOLDER/<class>/<pictures>``.
 
     Args:
@@ -111,11 +112,11 @@ def evaluate(extractor: Extractor,
 
 
 def measure(known: FeatureTable, asked: FeatureTable, feature: str, options: Options,
-            extractor: Optional[Extractor] = None) -> Dict[str, Any]:
+            extractor: Extractor | None = None) -> dict[str, Any]:
     """``knn``, ``linear`` and so on of two tables that share their labels."""
     data = (known.features[feature], known.labels, asked.features[feature], asked.labels,
             len(known.classes))
-    result: Dict[str, Any] = {}
+    result: dict[str, Any] = {}
     if options.knn:
         result['knn'] = dict(
             knn_accuracy(*data, options.k, options.temperature, device=options.device),
@@ -127,7 +128,7 @@ def measure(known: FeatureTable, asked: FeatureTable, feature: str, options: Opt
 
 
 def measure_shift(known: FeatureTable, asked: FeatureTable, feature: str, prefixes: Sequence[str],
-                  options: Options, extractor: Optional[Extractor] = None) -> Dict[str, Any]:
+                  options: Options, extractor: Extractor | None = None) -> dict[str, Any]:
     """Gallery of one prefix, queries of the other, both ways.
 
     Queries of a class that the limited gallery lacks are left out and counted.
@@ -160,8 +161,8 @@ def measure_shift(known: FeatureTable, asked: FeatureTable, feature: str, prefix
     return {**means, 'directions': directions}
 
 
-def find_splits(data: Optional[str], gallery: Optional[str],
-                queries: Optional[str]) -> Tuple[Path, Path]:
+def find_splits(data: str | None, gallery: str | None,
+                queries: str | None) -> tuple[Path, Path]:
     """The two folders from what a user gives: ``data`` with train and val or test in it, or
     either folder by itself; ``data`` without such sub-folders stands for the one not given.
 
@@ -188,8 +189,8 @@ def find_splits(data: Optional[str], gallery: Optional[str],
     return known, asked
 
 
-def check_classes(known: Tuple[str, ...], asked: Tuple[str, ...], gallery: Union[str, Path],
-                   queries: Union[str, Path]) -> None:
+def check_classes(known: tuple[str, ...], asked: tuple[str, ...], gallery: str | Path,
+                   queries: str | Path) -> None:
     strange = sorted(set(asked) - set(known))
     if strange:
         raise MilanError(f'{queries} has {len(strange)} classes that {gallery} has not, such as '
@@ -202,7 +203,7 @@ def check_classes(known: Tuple[str, ...], asked: Tuple[str, ...], gallery: Union
                   logger='current', level=30)
 
 
-def relabelled(table: FeatureTable, classes: Tuple[str, ...]) -> FeatureTable:
+def relabelled(table: FeatureTable, classes: tuple[str, ...]) -> FeatureTable:
     """The same table with labels that count in ``classes``."""
     number = {name: i for i, name in enumerate(classes)}
     new = torch.tensor([number[name] for name in table.classes], dtype=torch.long)
@@ -221,7 +222,7 @@ def _rows(table: FeatureTable, chosen: Tensor) -> FeatureTable:
         paths=[path for path, keep in zip(table.paths, chosen.tolist()) if keep])
 
 
-def summary(result: Dict[str, Any]) -> str:
+def summary(result: dict[str, Any]) -> str:
     """The result of :func:`evaluate` as a small table."""
     sizes = result['sizes']
     lines = [f'{sizes["gallery"]} pictures in the gallery, {sizes["queries"]} queries, '

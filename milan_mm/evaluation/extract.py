@@ -13,8 +13,9 @@ import shutil
 import struct
 import tempfile
 import zipfile
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, BinaryIO, Dict, List, Sequence, Tuple, Union
+from typing import Any, BinaryIO
 
 import numpy as np
 import torch
@@ -32,13 +33,13 @@ _SAFETENSORS_HEADER_LIMIT = 90_000_000  # the format's own is 100 MB
 
 
 def extract_features(extractor: Extractor,
-                     data: Union[str, Path],
-                     out: Union[str, Path],
+                     data: str | Path,
+                     out: str | Path,
                      kinds: Sequence[str] = ('cls', ),
                      dtype: str = 'float32',
                      batch_size: int = 64,
                      workers: int = 2,
-                     progress: bool = True) -> Dict[str, Any]:
+                     progress: bool = True) -> dict[str, Any]:
     """Writes the features of every picture below a folder.
 
     The file holds ``cls`` (n, D), ``pooled`` (n, D), ``patches`` (n, N, D; raster order), those
@@ -78,7 +79,7 @@ def extract_features(extractor: Extractor,
             contextlib.ExitStack() as stack:
         files = {kind: stack.enter_context(open(Path(scratch) / kind, 'wb+')) for kind in kinds}
         rows = _Rows(files, DTYPES[dtype])
-        unreadable: List[str] = []
+        unreadable: list[str] = []
         with evaluation_mode(extractor):
             for index, features in stream_features(
                     extractor, folder, batch_size, workers, 'features' if progress else None,
@@ -92,14 +93,14 @@ def extract_features(extractor: Extractor,
 
 class _Rows:
     """Rows on disk, and what must be known to read them."""
-    grid: Tuple[int, int]
+    grid: tuple[int, int]
 
-    def __init__(self, files: Dict[str, BinaryIO], dtype: type) -> None:
+    def __init__(self, files: dict[str, BinaryIO], dtype: type) -> None:
         self.files, self.dtype = files, np.dtype(dtype)
-        self.names: List[str] = []
-        self.row_shape: Dict[str, Tuple[int, ...]] = {}
+        self.names: list[str] = []
+        self.row_shape: dict[str, tuple[int, ...]] = {}
 
-    def append(self, names: List[str], features: Any) -> None:
+    def append(self, names: list[str], features: Any) -> None:
         self.names += names
         self.grid = features.grid
         for kind, file in self.files.items():
@@ -113,7 +114,7 @@ class _Rows:
             self.row_shape[kind] = values.shape[1:]
             file.write(values.tobytes())
 
-    def shape(self, kind: str) -> Tuple[int, ...]:
+    def shape(self, kind: str) -> tuple[int, ...]:
         return (len(self.names), *self.row_shape[kind])
 
     def copy_to(self, kind: str, target: BinaryIO) -> None:
@@ -137,7 +138,7 @@ def _write_npz(path: Path, rows: _Rows) -> None:
 
 def _write_safetensors(path: Path, rows: _Rows) -> None:
     """The format: length of the header, the header as JSON, the tensors one after another."""
-    header: Dict[str, Any] = {'__metadata__': {
+    header: dict[str, Any] = {'__metadata__': {
         'paths': json.dumps(rows.names), 'grid': json.dumps(rows.grid)}}
     end = 0
     for kind in rows.files:

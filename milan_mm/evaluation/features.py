@@ -3,8 +3,9 @@
 import contextlib
 import sys
 import time
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Callable, Dict, Iterator, List, NamedTuple, Optional, Sequence, Tuple, Union
+from typing import NamedTuple
 
 import torch
 from mmengine.logging import print_log
@@ -26,14 +27,14 @@ class FeatureTable(NamedTuple):
         classes: names, by label.
         unreadable: paths of the pictures that could not be decoded.
     """
-    features: Dict[str, Tensor]
+    features: dict[str, Tensor]
     labels: Tensor
-    paths: List[str]
-    classes: Tuple[str, ...]
-    unreadable: List[str]
+    paths: list[str]
+    classes: tuple[str, ...]
+    unreadable: list[str]
 
 
-def picture_folder(extractor: Extractor, root: Union[str, Path], with_label: bool) -> PictureFolder:
+def picture_folder(extractor: Extractor, root: str | Path, with_label: bool) -> PictureFolder:
     """The pictures below a folder as this extractor wants them; unreadable ones are None."""
     return PictureFolder(
         root,
@@ -48,7 +49,7 @@ def collect_features(extractor: Extractor,
                      kinds: Sequence[str] = ('cls', ),
                      batch_size: int = 64,
                      workers: int = 2,
-                     name: Optional[str] = None) -> FeatureTable:
+                     name: str | None = None) -> FeatureTable:
     """Features of every picture of a folder, in memory: 4 · n · D bytes a kind, and a batch.
 
     Draws nothing from the global random generators.
@@ -67,7 +68,7 @@ def collect_features(extractor: Extractor,
     n = len(dataset)
     rows = {kind: torch.empty(n, extractor.dim) for kind in kinds}
     infos, count = [], 0
-    unreadable: List[str] = []
+    unreadable: list[str] = []
     for index, out in stream_features(
             extractor, dataset, batch_size, workers, name, unreadable.append):
         for kind, store in rows.items():
@@ -86,8 +87,8 @@ def stream_features(extractor: Extractor,
                     dataset: PictureFolder,
                     batch_size: int,
                     workers: int,
-                    name: Optional[str],
-                    on_unreadable: Callable[[str], None]) -> Iterator[Tuple[List[int], Features]]:
+                    name: str | None,
+                    on_unreadable: Callable[[str], None]) -> Iterator[tuple[list[int], Features]]:
     """Batches of (indices, features) in the folder's order; unreadable pictures are left out.
 
     They are counted and named in the log at the end, and each is told to ``on_unreadable``.
@@ -100,7 +101,7 @@ def stream_features(extractor: Extractor,
         pin_memory=extractor.pixel_mean.is_cuda,
         # Without one of its own, a loader draws its workers' seed from the global generator.
         generator=torch.Generator().manual_seed(0))
-    unreadable: List[str] = []
+    unreadable: list[str] = []
     done = 0
     progress = Progress(name, len(dataset))
     for index, pixels, failed in loader:
@@ -129,12 +130,12 @@ class _Indexed(Dataset):
     def __len__(self) -> int:
         return len(self.dataset)
 
-    def __getitem__(self, index: int) -> Tuple[int, Optional[Tensor]]:
+    def __getitem__(self, index: int) -> tuple[int, Tensor | None]:
         sample = self.dataset[index]
         return index, None if sample is None else sample['inputs']
 
 
-def _collate(samples: List[Tuple[int, Optional[Tensor]]]) -> Tuple[List[int], Tensor, List[int]]:
+def _collate(samples: list[tuple[int, Tensor | None]]) -> tuple[list[int], Tensor, list[int]]:
     good = [(i, pixels) for i, pixels in samples if pixels is not None]
     return ([i for i, _ in good], torch.stack([p for _, p in good]) if good else torch.empty(0),
             [i for i, pixels in samples if pixels is None])
@@ -160,7 +161,7 @@ class Progress:
         total: how many there are.
     """
 
-    def __init__(self, name: Optional[str], total: int) -> None:
+    def __init__(self, name: str | None, total: int) -> None:
         self.name, self.total = name, total
         self.start = self.last = time.monotonic()
 

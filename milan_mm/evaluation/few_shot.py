@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """What features are worth when a class has only a few labelled pictures."""
-from typing import Any, Dict, List, Sequence
+from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -23,7 +24,7 @@ def few_shot(train: Tensor,
              shots: Sequence[int] = (1, 2, 5, 10),
              draws: int = 5,
              seed: int = 0,
-             device: str = 'cpu') -> Dict[str, Any]:
+             device: str = 'cpu') -> dict[str, Any]:
     """Accuracy of two classifiers that see ``shots`` pictures of each class, drawn several times.
 
     A draw of 5 pictures holds those of the same draw of 2, and two encoders on the same folders see
@@ -56,7 +57,7 @@ def few_shot(train: Tensor,
         raise MilanError(f'shots and draws must be at least 1, got {list(shots)} and {draws}')
     rows = []
     for count in sorted(set(shots)):
-        accuracy: Dict[str, List[float]] = {'linear': [], 'centroid': []}
+        accuracy: dict[str, list[float]] = {'linear': [], 'centroid': []}
         for draw in range(draws):
             chosen = draw_rows(train_labels, count, draw, seed)
             some = (train[chosen], train_labels[chosen], test, test_labels, num_classes)
@@ -92,7 +93,7 @@ def centroid_accuracy(train: Tensor, train_labels: Tensor, test: Tensor, test_la
     return 100.0 * (answers.cpu() == test_labels.cpu()).double().mean().item()
 
 
-def _statistics(values: List[float]) -> Dict[str, Any]:
+def _statistics(values: list[float]) -> dict[str, Any]:
     data = torch.tensor(values, dtype=torch.float64)
     return {'top1': data.mean().item(), 'sd': data.std().item() if len(values) > 1 else 0.0,
             'draws': values}

@@ -1,7 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """k-NN and collapse of the encoder while it is being trained."""
 from pathlib import Path
-from typing import Dict, Optional, Union
 
 from mmengine.dist import barrier, is_main_process
 from mmengine.hooks import Hook
@@ -45,8 +44,8 @@ class FeatureEvalHook(Hook):
     priority = 'BELOW_NORMAL'  # after the iteration's own log line
 
     def __init__(self,
-                 data: Optional[Union[str, Path]] = None,
-                 queries: Optional[Union[str, Path]] = None,
+                 data: str | Path | None = None,
+                 queries: str | Path | None = None,
                  interval: int = 10,
                  feature: str = 'cls',
                  k: int = 20,
@@ -94,7 +93,7 @@ class FeatureEvalHook(Hook):
                 runner.logger.warning(f'FeatureEvalHook: nothing was measured: {error}')
         barrier()
 
-    def measure(self, runner: Runner) -> Dict[str, float]:
+    def measure(self, runner: Runner) -> dict[str, float]:
         """The four figures.
 
         Raises:
@@ -125,7 +124,7 @@ class FeatureEvalHook(Hook):
             described['pixel_std'], self.crop_ratio)
         return extractor.to(next(model.backbone.parameters()).device)
 
-    def _log(self, runner: Runner, figures: Dict[str, float]) -> None:
+    def _log(self, runner: Runner, figures: dict[str, float]) -> None:
         tags = {f'eval/{name}': value for name, value in figures.items()}
         for tag, value in tags.items():
             runner.message_hub.update_scalar(tag, value)

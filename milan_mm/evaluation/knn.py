@@ -4,7 +4,6 @@
 The usual measure of features without training anything: the k most similar pictures of the
 gallery vote for their class, with weight exp(cosine / temperature).
 """
-from typing import Dict, Optional, Tuple
 
 import torch
 from torch import Tensor
@@ -24,7 +23,7 @@ def knn_accuracy(gallery: Tensor,
                  leave_one_out: bool = False,
                  device: str = 'cpu',
                  query_chunk: int = 1024,
-                 gallery_chunk: int = 16384) -> Dict[str, float]:
+                 gallery_chunk: int = 16384) -> dict[str, float]:
     """Accuracy of the weighted vote.
 
     Beside the features, which stay where they are, memory is bounded by ``query_chunk`` ·
@@ -70,7 +69,7 @@ def knn_accuracy(gallery: Tensor,
 
 
 def nearest(queries: Tensor, gallery: Tensor, k: int, chunk: int,
-            skip: Optional[Tensor] = None) -> Tuple[Tensor, Tensor]:
+            skip: Tensor | None = None) -> tuple[Tensor, Tensor]:
     """The most similar rows of the gallery, which is gone through in chunks.
 
     Args:

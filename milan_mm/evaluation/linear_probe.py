@@ -6,7 +6,7 @@ solvers of the same classifier: L-BFGS, which finds the minimum whatever the siz
 the paper's LARS schedule, which is made for ImageNet's size and underfits small sets.
 """
 import math
-from typing import Any, Dict, Optional, Tuple
+from typing import Any
 
 import torch
 from mmpretrain.engine.optimizers import LARS
@@ -31,7 +31,7 @@ def linear_probe(train: Tensor,
                  solver: str = 'lbfgs',
                  device: str = 'cpu',
                  seed: int = 0,
-                 **options: Any) -> Dict[str, Any]:
+                 **options: Any) -> dict[str, Any]:
     """Trains the probe and measures it. Equal arguments give equal results.
 
     Args:
@@ -70,7 +70,7 @@ def linear_probe(train: Tensor,
     return {**accuracy, 'solver': solver, **said, 'augmentation': 'none'}
 
 
-def batch_norm_statistics(features: Tensor) -> Tuple[Tensor, Tensor]:
+def batch_norm_statistics(features: Tensor) -> tuple[Tensor, Tensor]:
     """What BatchNorm without affine subtracts and multiplies with, over the whole set, (D,)."""
     n = len(features)
     mean = sum(part.double().sum(dim=0) for part in features.split(_CHUNK)) / n
@@ -80,7 +80,7 @@ def batch_norm_statistics(features: Tensor) -> Tuple[Tensor, Tensor]:
 
 def fit_lbfgs(train: Tensor, labels: Tensor, num_classes: int, mean: Tensor, scale: Tensor,
               device: str, max_iter: int = 200,
-              l2: Optional[float] = None) -> Tuple[nn.Linear, Dict[str, Any]]:
+              l2: float | None = None) -> tuple[nn.Linear, dict[str, Any]]:
     """Minimises cross entropy + l2 / 2 · |weight|^2 over the whole set.
 
     l2 is the one of :data:`L2_GRID` that is best on the last fifth of each class when trained on
@@ -111,7 +111,7 @@ def fit_lars(train: Tensor,
              seed: int,
              batch_size: int = 16384,
              base_lr: float = 0.05,
-             epochs: int = 90) -> Tuple[nn.Linear, Tensor, Tensor, Dict[str, Any]]:
+             epochs: int = 90) -> tuple[nn.Linear, Tensor, Tensor, dict[str, Any]]:
     """The paper's schedule: LARS, momentum .9, no weight decay, 10 epochs of warm-up, cosine to 0.
 
     Args:
@@ -165,7 +165,7 @@ def _zero_linear(dim: int, num_classes: int, device: str) -> nn.Linear:
     return linear
 
 
-def _hold_out(labels: Tensor) -> Tuple[Tensor, Tensor]:
+def _hold_out(labels: Tensor) -> tuple[Tensor, Tensor]:
     """Rows to fit on and rows held out: of each class the last fifth, none of a class of one."""
     held = torch.zeros(len(labels), dtype=torch.bool)
     for label in labels.unique():
@@ -206,7 +206,7 @@ def _minimise(probe: nn.Linear, features: Tensor, labels: Tensor, rows: Any, mea
 
 @torch.no_grad()
 def _accuracy(probe: nn.Linear, mean: Tensor, scale: Tensor, features: Tensor, labels: Tensor,
-              num_classes: int, device: str) -> Dict[str, float]:
+              num_classes: int, device: str) -> dict[str, float]:
     ranks = min(5, num_classes)
     mean, scale = mean.to(device), scale.to(device)
     correct = torch.zeros(ranks, dtype=torch.long)

@@ -3,7 +3,7 @@
 import ast
 import math
 from pathlib import Path
-from typing import Any, Dict, Tuple, Union
+from typing import Any
 
 import torch
 from safetensors import safe_open
@@ -20,7 +20,7 @@ from ..structures import MaskIds, TeacherOutput
 TOLERANCE = 1e-4
 
 
-def parity_errors(path: Union[str, Path]) -> Dict[str, float]:
+def parity_errors(path: str | Path) -> dict[str, float]:
     """Runs the recorded step and compares.
 
     Args:
@@ -77,7 +77,7 @@ class _RecordedMasks(nn.Module):
         super().__init__()
         self.masks = masks
 
-    def match_student(self, grid_size: Tuple[int, int]) -> None:
+    def match_student(self, grid_size: tuple[int, int]) -> None:
         """The recorded masks fit the recorded grid."""
 
     def forward(self, importance: Tensor, keys: Any = None) -> MaskIds:
@@ -94,7 +94,7 @@ class _Recorder:
         milan.neck.register_forward_hook(lambda _, __, out: setattr(self, 'pred', out))
 
 
-def _read(path: Union[str, Path]) -> Tuple[Dict[str, Tensor], Dict[str, Any]]:
+def _read(path: str | Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     if not Path(path).is_file():
         raise MilanError(f'no such file: {path}. Expected a recorded step in safetensors')
     try:
@@ -119,7 +119,7 @@ def _literal(text: str) -> Any:
         return text
 
 
-def _teacher(tensors: Dict[str, Tensor], meta: Dict[str, Any]) -> CLIPTargetGenerator:
+def _teacher(tensors: dict[str, Tensor], meta: dict[str, Any]) -> CLIPTargetGenerator:
     weights = {k.removeprefix('clip.'): v for k, v in tensors.items() if k.startswith('clip.')}
     patch = weights['visual.conv1.weight'].shape[-1]
     # The positions of teacher and student are for the same grid.
@@ -130,7 +130,7 @@ def _teacher(tensors: Dict[str, Tensor], meta: Dict[str, Any]) -> CLIPTargetGene
     return CLIPTargetGenerator(tower=tower)
 
 
-def _student(tensors: Dict[str, Tensor], meta: Dict[str, Any],
+def _student(tensors: dict[str, Tensor], meta: dict[str, Any],
              teacher: CLIPTargetGenerator) -> MILAN:
     state = {k.removeprefix('student.'): v for k, v in tensors.items() if k.startswith('student.')}
     (width, depth, heads), (dec_width, dec_depth, dec_heads) = meta['enc'], meta['dec']
@@ -163,13 +163,13 @@ def _student(tensors: Dict[str, Tensor], meta: Dict[str, Any],
     return milan
 
 
-def _grid(tensors: Dict[str, Tensor], meta: Dict[str, Any]) -> Tuple[int, int]:
+def _grid(tensors: dict[str, Tensor], meta: dict[str, Any]) -> tuple[int, int]:
     height, width = tensors['images'].shape[-2:]
     return height // meta['patch'], width // meta['patch']
 
 
-def _recorded_masks(tensors: Dict[str, Tensor], meta: Dict[str, Any],
-                    grid: Tuple[int, int]) -> MaskIds:
+def _recorded_masks(tensors: dict[str, Tensor], meta: dict[str, Any],
+                    grid: tuple[int, int]) -> MaskIds:
     patches = grid[0] * grid[1]
     visible = num_visible(patches, float(meta.get('mask_ratio', 0.75)))
     if visible != int(meta.get('keep', visible)):

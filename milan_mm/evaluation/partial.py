@@ -6,7 +6,8 @@ not linearly so from features that are not.
 """
 import copy
 import math
-from typing import Any, Dict, Iterator, List, Sequence, Tuple
+from collections.abc import Iterator, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -23,8 +24,8 @@ from .features import Progress
 
 
 def partial_finetune(extractor: Extractor,
-                     train: Tuple[Sequence[str], Tensor],
-                     test: Tuple[Sequence[str], Tensor],
+                     train: tuple[Sequence[str], Tensor],
+                     test: tuple[Sequence[str], Tensor],
                      num_classes: int,
                      blocks: int,
                      feature: str = 'cls',
@@ -32,10 +33,10 @@ def partial_finetune(extractor: Extractor,
                      lr: float = 5e-4,
                      batch_size: int = 64,
                      weight_decay: float = 0.05,
-                     scale: Tuple[float, float] = (0.35, 1.0),
+                     scale: tuple[float, float] = (0.35, 1.0),
                      workers: int = 2,
                      seed: int = 0,
-                     progress: bool = True) -> Dict[str, Any]:
+                     progress: bool = True) -> dict[str, Any]:
     """Trains a copy of the encoder's last blocks with a linear head; the encoder itself stays.
 
     AdamW, a tenth of the steps warm-up, cosine to 0; random crops and flips; the head is BatchNorm
@@ -111,9 +112,9 @@ def _head(dim: int, num_classes: int) -> nn.Sequential:
     return nn.Sequential(nn.BatchNorm1d(dim, eps=1e-6, affine=False), linear)
 
 
-def _unfrozen(backbone: nn.Module, blocks: int) -> List[nn.Parameter]:
+def _unfrozen(backbone: nn.Module, blocks: int) -> list[nn.Parameter]:
     """Parameters of the last blocks and the norm after them, now trainable."""
-    parts: List[nn.Module] = []
+    parts: list[nn.Module] = []
     if blocks:
         parts = [*backbone.layers[-blocks:], backbone.ln1]
     found = [p for part in parts for p in part.parameters()]
@@ -129,7 +130,7 @@ def _schedule(step: int, steps: int) -> float:
     return 0.5 * (1 + math.cos(math.pi * (step - warmup) / max(steps - warmup, 1)))
 
 
-def _batches(n: int, size: int, epochs: int, seed: int) -> Iterator[List[SampleIndex]]:
+def _batches(n: int, size: int, epochs: int, seed: int) -> Iterator[list[SampleIndex]]:
     """All epochs in one row, so that workers start once; a smaller last batch is left out."""
     for epoch in range(epochs):
         generator = torch.Generator().manual_seed(sample_key(seed, epoch, 0, 'partial order'))
@@ -147,8 +148,8 @@ class _Pictures(Dataset):
     def __len__(self) -> int:
         return len(self.paths)
 
-    def __getitem__(self, index: int) -> Tuple[Tensor, int]:
-        sample: Dict[str, Any] = dict(img_path=self.paths[index])
+    def __getitem__(self, index: int) -> tuple[Tensor, int]:
+        sample: dict[str, Any] = dict(img_path=self.paths[index])
         key = sample_key(getattr(index, 'seed', 0), getattr(index, 'epoch', 0), index, 'partial')
         with seeded_globals(key):
             for step in self.steps:
@@ -158,8 +159,8 @@ class _Pictures(Dataset):
 
 @torch.no_grad()
 def _accuracy(tuned: FeatureExtractor, head: nn.Module, feature: str,
-              test: Tuple[Sequence[str], Tensor], batch_size: int, workers: int,
-              num_classes: int) -> Dict[str, float]:
+              test: tuple[Sequence[str], Tensor], batch_size: int, workers: int,
+              num_classes: int) -> dict[str, float]:
     data = _Pictures(*test, [LoadPicture(), ResizeAndCenterCrop(tuned.img_size, tuned.crop_ratio),
                              PackPicture()])
     ranks = min(5, num_classes)

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """Few-shot, retrieval and partial finetuning beside k-NN and the probe, in the same results."""
-from typing import Any, Dict, List, Optional
+from typing import Any
 
 from ..errors import MilanError
 from ..hub import Extractor
@@ -11,7 +11,7 @@ from .retrieval import retrieval_map
 
 
 def measure_more(known: FeatureTable, asked: FeatureTable, feature: str, options: Any,
-                 extractor: Optional[Extractor]) -> Dict[str, Any]:
+                 extractor: Extractor | None) -> dict[str, Any]:
     """``few_shot``, ``retrieval`` and ``partial``, those that the options ask for.
 
     Args:
@@ -23,7 +23,7 @@ def measure_more(known: FeatureTable, asked: FeatureTable, feature: str, options
     """
     gallery = (known.features[feature], known.labels)
     queries = (asked.features[feature], asked.labels)
-    result: Dict[str, Any] = {}
+    result: dict[str, Any] = {}
     if options.few_shot:
         result['few_shot'] = few_shot(
             *gallery, *queries, len(known.classes), options.few_shot, options.draws, options.seed,
@@ -44,7 +44,7 @@ def measure_more(known: FeatureTable, asked: FeatureTable, feature: str, options
     return result
 
 
-def headline(result: Dict[str, Any]) -> Dict[str, float]:
+def headline(result: dict[str, Any]) -> dict[str, float]:
     """The one figure of each measurement, in percent: 'knn', 'linear', 'few_shot_5', 'map',
     'partial_2' and so on."""
     found = {kind: result[kind]['top1'] for kind in ('knn', 'linear') if kind in result}
@@ -57,7 +57,7 @@ def headline(result: Dict[str, Any]) -> Dict[str, float]:
     return found
 
 
-def rows(result: Dict[str, Any]) -> List[str]:
+def rows(result: dict[str, Any]) -> list[str]:
     """Lines for the terminal."""
     shift = result.get('shift', {})
 

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """Retrieval: does a query rank the pictures of its class first?"""
-from typing import Any, Dict
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -18,7 +18,7 @@ def retrieval_map(gallery: Tensor,
                   queries: Tensor,
                   query_labels: Tensor,
                   leave_one_out: bool = False,
-                  device: str = 'cpu') -> Dict[str, Any]:
+                  device: str = 'cpu') -> dict[str, Any]:
     """Mean average precision of ranking the gallery by cosine.
 
     The average precision of a query is the mean, over the gallery's pictures of its class, of the

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """What the blocks of a ViT give on the way to its output."""
-from typing import Any, Callable, Iterable, List, Optional, Tuple
+from collections.abc import Callable, Iterable
+from typing import Any
 
 from torch import Tensor, nn
 
@@ -15,11 +16,11 @@ class BlockOutputs:
     """
 
     def __init__(self, blocks: Iterable[nn.Module]) -> None:
-        self.kept: Optional[List[Tensor]] = None
+        self.kept: list[Tensor] | None = None
         for block in blocks:
             block.register_forward_hook(self._keep)
 
-    def __call__(self, run: Callable, *args: Any) -> Tuple[Any, List[Tensor]]:
+    def __call__(self, run: Callable, *args: Any) -> tuple[Any, list[Tensor]]:
         """What ``run(*args)`` gives, and what each of the blocks gave meanwhile."""
         self.kept = []
         output = run(*args)

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """A ViT that can be shown some patches only."""
-from typing import Any, Optional, Tuple, Union
+from typing import Any
 
 import torch
 from mmpretrain.models import VisionTransformer
@@ -49,8 +49,8 @@ class MaskedVisionTransformer(StartsPretrained, VisionTransformer):
     """
 
     def __init__(self,
-                 arch: Union[str, dict] = 'vit-b',
-                 img_size: Union[int, Tuple[int, int]] = 224,
+                 arch: str | dict = 'vit-b',
+                 img_size: int | tuple[int, int] = 224,
                  patch_size: int = 16,
                  out_type: str = 'raw',
                  positions: str = 'fixed',
@@ -74,7 +74,7 @@ class MaskedVisionTransformer(StartsPretrained, VisionTransformer):
         self.unused_parameters = (r'ln[12]\..*', ) if not self.final_norm else (r'ln2\..*', )
 
     @property
-    def grid_size(self) -> Tuple[int, int]:
+    def grid_size(self) -> tuple[int, int]:
         """Rows and columns of patches."""
         return tuple(self.patch_resolution)
 
@@ -93,7 +93,7 @@ class MaskedVisionTransformer(StartsPretrained, VisionTransformer):
             nn.init.zeros_(patch_map.bias)
         nn.init.normal_(self.cls_token, std=.02)
 
-    def forward(self, x: Tensor, visible: Optional[Tensor] = None) -> Any:
+    def forward(self, x: Tensor, visible: Tensor | None = None) -> Any:
         """Encodes a whole picture, or its visible patches.
 
         Args:
@@ -114,7 +114,7 @@ class MaskedVisionTransformer(StartsPretrained, VisionTransformer):
         return self.ln1(tokens)
 
 
-def look_up(arch: Union[str, dict]) -> dict:
+def look_up(arch: str | dict) -> dict:
     """Widths and depth of an architecture given by name, or as they are.
 
     Raises:
@@ -128,7 +128,7 @@ def look_up(arch: Union[str, dict]) -> dict:
     return dict(arch)
 
 
-def check_tiling(img_size: Union[int, Tuple[int, int]], patch_size: int) -> None:
+def check_tiling(img_size: int | tuple[int, int], patch_size: int) -> None:
     """Raises MilanError, naming sizes that would do, if patches do not tile the picture."""
     for side in (img_size, img_size) if isinstance(img_size, int) else img_size:
         if side < patch_size or side % patch_size:

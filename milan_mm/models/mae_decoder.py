@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """MAE's decoder: every token, visible ones too, passes through every block."""
-from typing import Any, Optional, Tuple
+from typing import Any
 
 import torch
 from mmpretrain.models import MAEPretrainDecoder
@@ -35,13 +35,13 @@ class MAEDecoder(MAEPretrainDecoder):
 
     def __init__(self,
                  embed_dim: int,
-                 grid_size: Tuple[int, int],
+                 grid_size: tuple[int, int],
                  predict_feature_dim: int,
                  decoder_embed_dim: int = 512,
                  decoder_depth: int = 8,
                  decoder_num_heads: int = 16,
                  mlp_ratio: float = 4.,
-                 init_cfg: Optional[Any] = None) -> None:
+                 init_cfg: Any | None = None) -> None:
         # mmpretrain derives the width of the prediction from a patch size in pixels; a 1 x 1
         # patch of T channels says T.
         super().__init__(

@@ -12,7 +12,8 @@ teacher's, counted from the last block; combination weights are free and start e
 levels below the encoder's final norm pass a norm without parameters; the teacher's levels weigh
 the same; smooth L1 turns linear at 1; the CLS token is aligned too.
 """
-from typing import Any, Dict, List, Optional, Sequence, Union
+from collections.abc import Sequence
+from typing import Any
 
 import torch
 from mmengine.model import BaseModule
@@ -50,9 +51,9 @@ class MaskAlign(MILAN):
         MilanError: if the parts do not fit together, before any training.
     """
 
-    def __init__(self, backbone: Union[dict, nn.Module], target_generator: Union[dict, nn.Module],
-                 mask_generator: Union[dict, nn.Module], neck: Union[dict, nn.Module],
-                 head: Union[dict, nn.Module], **kwargs: Any) -> None:
+    def __init__(self, backbone: dict | nn.Module, target_generator: dict | nn.Module,
+                 mask_generator: dict | nn.Module, neck: dict | nn.Module,
+                 head: dict | nn.Module, **kwargs: Any) -> None:
         backbone, teacher = (part if isinstance(part, nn.Module) else MODELS.build(part)
                              for part in (backbone, target_generator))
         if isinstance(neck, dict):
@@ -73,8 +74,8 @@ class MaskAlign(MILAN):
 
     def loss(self,
              inputs: Tensor,
-             data_samples: Optional[List[DataSample]] = None,
-             sample_keys: Optional[Tensor] = None) -> Dict[str, Tensor]:
+             data_samples: list[DataSample] | None = None,
+             sample_keys: Tensor | None = None) -> dict[str, Tensor]:
         """One training step's losses.
 
         Args:
@@ -117,8 +118,8 @@ class DynamicAlignment(BaseModule):
                  embed_dim: int,
                  target_dim: int,
                  teacher_levels: int,
-                 student_levels: Optional[int] = None,
-                 init_cfg: Optional[dict] = None) -> None:
+                 student_levels: int | None = None,
+                 init_cfg: dict | None = None) -> None:
         super().__init__(init_cfg)
         self.student_levels = teacher_levels if student_levels is None else student_levels
         if self.student_levels < 1:
@@ -184,13 +185,13 @@ class AlignmentHead(BaseModule):
         cls_token: whether the CLS token is aligned with the teacher's, where that has one.
     """
 
-    def __init__(self, loss: Union[dict, nn.Module], cls_token: bool = True) -> None:
+    def __init__(self, loss: dict | nn.Module, cls_token: bool = True) -> None:
         super().__init__()
         self.loss_module = loss if isinstance(loss, nn.Module) else MODELS.build(loss)
         self.cls_token = cls_token
         self.cosine = CosineReconstructionLoss()
 
-    def loss(self, aligned: Tensor, features: Tensor, masks: MaskIds) -> Dict[str, Tensor]:
+    def loss(self, aligned: Tensor, features: Tensor, masks: MaskIds) -> dict[str, Tensor]:
         """Compares.
 
         Args:

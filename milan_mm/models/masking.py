@@ -1,7 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """Which patches are seen: pure functions over indices, and the registered generators."""
 import math
-from typing import Optional, Tuple
 
 import torch
 from torch import Tensor, nn
@@ -42,7 +41,7 @@ def draw_visible(weights: Tensor, noise: Tensor, visible: int,
     return MaskIds(order[:, :visible], order[:, visible:])
 
 
-def order_by_blocks(draws: Tensor, grid_size: Tuple[int, int], least: float,
+def order_by_blocks(draws: Tensor, grid_size: tuple[int, int], least: float,
                     most: float) -> Tensor:
     """Numbers patches by the first of a sequence of random rectangles that covers them.
 
@@ -99,7 +98,7 @@ class _MaskGenerator(nn.Module):
                              'change it or use smaller patches')
         return visible
 
-    def match_student(self, grid_size: Tuple[int, int]) -> None:
+    def match_student(self, grid_size: tuple[int, int]) -> None:
         """Prepares for the student's grid of patches; called once, before training.
 
         Raises:
@@ -114,7 +113,7 @@ class _MaskGenerator(nn.Module):
         """Masks from (B, N + extra_draws) uniform numbers in (0, 1)."""
         return draw_visible(self.weights(importance), noise, visible)
 
-    def forward(self, importance: Tensor, keys: Optional[Tensor] = None) -> MaskIds:
+    def forward(self, importance: Tensor, keys: Tensor | None = None) -> MaskIds:
         """Draws the masks of a batch.
 
         Args:
@@ -212,7 +211,7 @@ class BlockwiseMaskGenerator(_MaskGenerator):
                              f'{least} and {most}')
         self.least, self.most = least, most
 
-    def match_student(self, grid_size: Tuple[int, int]) -> None:
+    def match_student(self, grid_size: tuple[int, int]) -> None:
         super().match_student(grid_size)
         self.grid_size = tuple(grid_size)
 

@@ -3,7 +3,8 @@
 
 A step is five lines: teach, mask, encode, decode, compare.
 """
-from typing import Any, Callable, Dict, List, Optional, Union
+from collections.abc import Callable
+from typing import Any
 
 from mmpretrain.models import BaseSelfSupervisor
 from mmpretrain.structures import DataSample
@@ -38,16 +39,16 @@ class MILAN(BaseSelfSupervisor):
     """
 
     def __init__(self,
-                 backbone: Union[dict, nn.Module],
-                 target_generator: Union[dict, nn.Module],
-                 mask_generator: Union[dict, nn.Module],
-                 neck: Union[dict, nn.Module],
-                 head: Union[dict, nn.Module],
-                 importance_generator: Union[dict, nn.Module, None] = None,
-                 data_preprocessor: Union[dict, nn.Module, None] = None,
-                 init_from: Optional[str] = None,
+                 backbone: dict | nn.Module,
+                 target_generator: dict | nn.Module,
+                 mask_generator: dict | nn.Module,
+                 neck: dict | nn.Module,
+                 head: dict | nn.Module,
+                 importance_generator: dict | nn.Module | None = None,
+                 data_preprocessor: dict | nn.Module | None = None,
+                 init_from: str | None = None,
                  trust_init_from: bool = False,
-                 init_cfg: Optional[dict] = None) -> None:
+                 init_cfg: dict | None = None) -> None:
         backbone, teacher, second, masking = (
             part if part is None or isinstance(part, nn.Module) else MODELS.build(part)
             for part in (backbone, target_generator, importance_generator, mask_generator))
@@ -77,8 +78,8 @@ class MILAN(BaseSelfSupervisor):
 
     def loss(self,
              inputs: Tensor,
-             data_samples: Optional[List[DataSample]] = None,
-             sample_keys: Optional[Tensor] = None) -> Dict[str, Tensor]:
+             data_samples: list[DataSample] | None = None,
+             sample_keys: Tensor | None = None) -> dict[str, Tensor]:
         """One training step's losses.
 
         Args:
@@ -107,8 +108,8 @@ class MILAN(BaseSelfSupervisor):
 
     def forward(self,
                 inputs: Tensor,
-                data_samples: Optional[List[DataSample]] = None,
-                sample_keys: Optional[Tensor] = None,
+                data_samples: list[DataSample] | None = None,
+                sample_keys: Tensor | None = None,
                 mode: str = 'tensor') -> Any:
         """``mode='loss'`` gives :meth:`loss`, ``mode='tensor'`` the encoder's features."""
         if mode == 'loss':

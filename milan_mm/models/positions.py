@@ -1,6 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
 """Fixed sine-cosine positions, for grids of any shape."""
-from typing import Tuple
 
 import torch
 from torch import Tensor
@@ -8,7 +7,7 @@ from torch import Tensor
 from ..errors import MilanError
 
 
-def sincos_positions(dim: int, grid_size: Tuple[int, int]) -> Tensor:
+def sincos_positions(dim: int, grid_size: tuple[int, int]) -> Tensor:
     """Two-dimensional sine-cosine positions (MILAN Sec. 4, after MAE App. A.1).
 
     The first half of the channels encodes the column, the second the row; each half is sines,

@@ -1,6 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
 """The prompting decoder: the encoder's tokens stay as they are, mask tokens ask them."""
-from typing import Optional, Tuple
 
 import torch
 from mmengine.model import BaseModule
@@ -34,13 +33,13 @@ class PromptingDecoder(BaseModule):
 
     def __init__(self,
                  embed_dim: int,
-                 grid_size: Tuple[int, int],
+                 grid_size: tuple[int, int],
                  predict_feature_dim: int,
                  decoder_embed_dim: int = 512,
                  decoder_depth: int = 8,
                  decoder_num_heads: int = 16,
                  mlp_ratio: float = 4.,
-                 init_cfg: Optional[dict] = None) -> None:
+                 init_cfg: dict | None = None) -> None:
         super().__init__(init_cfg)
         self.decoder_embed = nn.Linear(embed_dim, decoder_embed_dim)
         self.mask_token = nn.Parameter(torch.zeros(1, 1, decoder_embed_dim))

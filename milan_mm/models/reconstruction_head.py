@@ -1,6 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
 """Comparing predictions with targets: per-token losses and the head that averages them."""
-from typing import Dict, Union
 
 import torch
 from mmengine.model import BaseModule
@@ -52,14 +51,14 @@ class ReconstructionHead(BaseModule):
             ones only, as MAE does.
     """
 
-    def __init__(self, loss: Union[dict, nn.Module], tokens: str = 'all') -> None:
+    def __init__(self, loss: dict | nn.Module, tokens: str = 'all') -> None:
         super().__init__()
         if tokens not in ('all', 'masked'):
             raise MilanError(f"tokens must be 'all' or 'masked', got {tokens!r}")
         self.tokens = tokens
         self.loss_module = loss if isinstance(loss, nn.Module) else MODELS.build(loss)
 
-    def loss(self, pred: Tensor, features: Tensor, masks: MaskIds) -> Dict[str, Tensor]:
+    def loss(self, pred: Tensor, features: Tensor, masks: MaskIds) -> dict[str, Tensor]:
         """Compares.
 
         Args:

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """A pyramid out of a plain ViT's last map (ViTDet, arXiv 2203.16527, Sec. 3)."""
-from typing import Optional, Sequence, Tuple
+from collections.abc import Sequence
 
 import torch.nn.functional as F
 from mmcv.cnn import build_norm_layer
@@ -46,8 +46,8 @@ class SimpleFeaturePyramid(BaseModule):
                  out_channels: int = 256,
                  scales: Sequence[float] = (4, 2, 1, 0.5),
                  num_extra: int = 1,
-                 norm_cfg: Optional[dict] = None,
-                 init_cfg: Optional[dict] = None) -> None:
+                 norm_cfg: dict | None = None,
+                 init_cfg: dict | None = None) -> None:
         super().__init__(init_cfg)
         norm_cfg = norm_cfg or dict(type='milan_mm.LN2d', eps=1e-6)
         self.num_extra = num_extra
@@ -61,7 +61,7 @@ class SimpleFeaturePyramid(BaseModule):
                 nn.Conv2d(out_channels, out_channels, 3, padding=1, bias=False),
                 build_norm_layer(norm_cfg, out_channels)[1]))
 
-    def forward(self, inputs: Sequence[Tensor]) -> Tuple[Tensor, ...]:
+    def forward(self, inputs: Sequence[Tensor]) -> tuple[Tensor, ...]:
         """The last of ``inputs``, (B, D, H, W), to one map (B, C, ., .) a scale, finest first."""
         maps = [stage(inputs[-1]) for stage in self.stages]
         for _ in range(self.num_extra):
@@ -69,7 +69,7 @@ class SimpleFeaturePyramid(BaseModule):
         return tuple(maps)
 
 
-def _resample(scale: float, channels: int, norm_cfg: dict) -> Tuple[list, int]:
+def _resample(scale: float, channels: int, norm_cfg: dict) -> tuple[list, int]:
     """Layers from the backbone's resolution to another, and the channels that come out."""
     if scale == 4:
         return [nn.ConvTranspose2d(channels, channels // 2, 2, stride=2),

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """The backbone for detection: a ViT of windows with a few global blocks."""
-from typing import Any, Optional, Sequence, Tuple, Union
+from collections.abc import Sequence
+from typing import Any
 
 import torch
 from mmpretrain.models import VisionTransformer
@@ -56,11 +57,11 @@ class WindowedVisionTransformer(StartsPretrained, VisionTransformer):
     unused_parameters = (r'cls_token', r'ln[12]\..*')
 
     def __init__(self,
-                 arch: Union[str, dict] = 'vit-b',
-                 img_size: Union[int, Tuple[int, int]] = 1024,
+                 arch: str | dict = 'vit-b',
+                 img_size: int | tuple[int, int] = 1024,
                  patch_size: int = 16,
                  window_size: int = 14,
-                 global_indices: Optional[Sequence[int]] = None,
+                 global_indices: Sequence[int] | None = None,
                  drop_path_rate: float = 0.,
                  final_norm: bool = False,
                  with_cp: bool = False,
@@ -89,7 +90,7 @@ class WindowedVisionTransformer(StartsPretrained, VisionTransformer):
             self.unused_parameters = (r'cls_token', r'ln2\..*')
 
     @property
-    def grid_size(self) -> Tuple[int, int]:
+    def grid_size(self) -> tuple[int, int]:
         """Rows and columns of patches that positions are stored for."""
         return tuple(self.patch_resolution)
 
@@ -106,7 +107,7 @@ class WindowedVisionTransformer(StartsPretrained, VisionTransformer):
         if patch_map.bias is not None:
             nn.init.zeros_(patch_map.bias)
 
-    def forward(self, x: Tensor) -> Tuple[Tensor, ...]:
+    def forward(self, x: Tensor) -> tuple[Tensor, ...]:
         """Encodes pictures.
 
         Args:
@@ -133,8 +134,8 @@ class WindowedVisionTransformer(StartsPretrained, VisionTransformer):
         return tuple(maps)
 
 
-def check_windows(window_size: int, global_indices: Optional[Sequence[int]],
-                  num_layers: int) -> Tuple[int, ...]:
+def check_windows(window_size: int, global_indices: Sequence[int] | None,
+                  num_layers: int) -> tuple[int, ...]:
     """The global blocks; the last of each quarter if none are given.
 
     Raises:

@@ -7,8 +7,9 @@ captions, paths) is escaped by the template engine.
 import json
 import os
 import re
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Callable, List, Optional
+from typing import Any
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
@@ -88,7 +89,7 @@ def render(**content: Any) -> str:
     return environment.get_template('report.html.j2').render(names=_NAMES, **content)
 
 
-def accuracy_charts(results: dict, block: str) -> List[Bars]:
+def accuracy_charts(results: dict, block: str) -> list[Bars]:
     """k-NN and linear probe of a block of ``results.json``; none if the block is not there."""
     kinds = {kind: results[block][kind] for kind in KINDS if kind in results.get(block, {})}
     if not kinds:
@@ -107,14 +108,14 @@ def accuracy_charts(results: dict, block: str) -> List[Bars]:
     return [bar_chart(KINDS[kind], rows[kind], chance, axis) for kind in kinds]
 
 
-def training_curves(work: Path) -> List[Curves]:
+def training_curves(work: Path) -> list[Curves]:
     """What the three trainings logged, as far as it is there."""
     milan, mae = (_run(work / name) for name in ('milan', 'mae'))
     teacher = _read_json(work / 'teacher/log.json', None).get('curve', [])
     steps = [point['step'] for point in teacher]
 
-    def of(run: Optional[Run], key: str, label: str, colour: str,
-           factor: float = 1) -> List[Series]:
+    def of(run: Run | None, key: str, label: str, colour: str,
+           factor: float = 1) -> list[Series]:
         if run is None or key not in run.curves:
             return []
         steps, values = run.curves[key]
@@ -139,7 +140,7 @@ def training_curves(work: Path) -> List[Curves]:
     return [chart for chart in charts if chart is not None]
 
 
-def next_steps(work: Path, meta: dict) -> List[dict]:
+def next_steps(work: Path, meta: dict) -> list[dict]:
     """Commands that take it further, ready to be pasted into a shell at the project's root."""
     here = os.path.relpath(work, _ROOT)
     here = str(work.resolve()) if here.startswith('..') else here
@@ -176,7 +177,7 @@ def duration(seconds: float) -> str:
     return f'{hours} h {minutes} min' if hours else f'{minutes} min {rest} s'
 
 
-def _read_json(path: Path, stage: Optional[str]) -> dict:
+def _read_json(path: Path, stage: str | None) -> dict:
     """The content of a file; of one that is missing {}, or an error that names its stage."""
     if not path.is_file():
         if stage is None:
@@ -198,7 +199,7 @@ def _or_reason(make: Callable[[], Any]) -> Any:
         return None, str(error)
 
 
-def _run(path: Path) -> Optional[Run]:
+def _run(path: Path) -> Run | None:
     try:
         return read_run(path)
     except MilanError:

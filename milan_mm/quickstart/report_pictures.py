@@ -2,7 +2,7 @@
 """The pictures of the quickstart's page: the gallery, and what each encoder finds similar."""
 from collections import defaultdict
 from pathlib import Path
-from typing import Any, Dict, List, NamedTuple, Optional
+from typing import Any, NamedTuple
 
 import numpy as np
 from torch import Tensor
@@ -23,14 +23,14 @@ _NEIGHBOURS = 6
 _SCALE = 3  # of a 64 px picture in the gallery
 
 
-def choose_pictures(root: Path, count: int) -> List[Path]:
+def choose_pictures(root: Path, count: int) -> list[Path]:
     """Readable pictures of a folder ``root/<class>/``, of as many classes as possible."""
     try:
         found = [Path(path) for path in find_pictures(root)]
     except MilanError:
         return []
     rng = np.random.default_rng(sample_key(0, 0, 0, 'report pictures'))
-    by_class: Dict[str, List[Path]] = defaultdict(list)
+    by_class: dict[str, list[Path]] = defaultdict(list)
     for index in rng.permutation(len(found)):
         by_class[found[index].relative_to(root).parts[0]].append(found[index])
     names = sorted(by_class)
@@ -38,7 +38,7 @@ def choose_pictures(root: Path, count: int) -> List[Path]:
     most = max(map(len, by_class.values()))
     turns = (by_class[name][turn] for turn in range(most) for name in names
              if turn < len(by_class[name]))
-    chosen: List[Path] = []
+    chosen: list[Path] = []
     for path in turns:
         if len(chosen) == count:
             break
@@ -63,19 +63,19 @@ class GalleryRow(NamedTuple):
     caption: str
     seen: float
     masked: float
-    tiles: List[Tile]
+    tiles: list[Tile]
 
 
 class Gallery(NamedTuple):
     """The rows, and what the reader must know of their scales."""
-    rows: List[GalleryRow]
+    rows: list[GalleryRow]
     highest_error: float
     importance_stops: str
     error_stops: str
     with_mae: bool
 
 
-def make_gallery(work: Path, paths: List[Path]) -> Optional[Gallery]:
+def make_gallery(work: Path, paths: list[Path]) -> Gallery | None:
     """One step of the trained MILAN on held-out pictures, seen panel by panel."""
     checkpoint = last_checkpoint(work / 'milan')
     if checkpoint is None or not paths:
@@ -97,7 +97,7 @@ def make_gallery(work: Path, paths: List[Path]) -> Optional[Gallery]:
                    panels.colour_stops(panels.ERROR_COLOURS), 'MAE' in colours)
 
 
-def _feature_colours(seen: Look, paths: List[Path], mae: Optional[Path]) -> Dict[str, Tensor]:
+def _feature_colours(seen: Look, paths: list[Path], mae: Path | None) -> dict[str, Tensor]:
     """(B, N, 3) colours of each encoder's patch features.
 
     Teacher and prediction live in one space and share the teacher's basis. A student has its own
@@ -117,7 +117,7 @@ def _feature_colours(seen: Look, paths: List[Path], mae: Optional[Path]) -> Dict
     return colours
 
 
-def _tiles(seen: Look, i: int, what: str, highest: float, colours: Dict[str, Any]) -> List[Tile]:
+def _tiles(seen: Look, i: int, what: str, highest: float, colours: dict[str, Any]) -> list[Tile]:
     pixels, grid = seen.pixels[i], seen.grid
     size = tuple(side * _SCALE for side in pixels.shape[-2:])
     top = divmod(int(seen.importance[i].argmax()), grid[1])
@@ -141,7 +141,7 @@ def _tiles(seen: Look, i: int, what: str, highest: float, colours: Dict[str, Any
                 Tile(panels.data_uri(image), name, alt) for image, name, alt in maps]
 
 
-def retrieval_rows(work: Path, queries: List[Path]) -> List[dict]:
+def retrieval_rows(work: Path, queries: list[Path]) -> list[dict]:
     """For held-out pictures, the training pictures that each encoder finds the most similar."""
     encoders = _encoders(work)
     if not encoders or not queries or not (work / 'data/train').is_dir():
@@ -170,9 +170,9 @@ def _crop(path: Path, extractor: Extractor) -> Any:
     return panels.as_picture(load_pixels([path], extractor.img_size)[0])
 
 
-def _encoders(work: Path) -> Dict[str, Extractor]:
+def _encoders(work: Path) -> dict[str, Extractor]:
     """The encoders that are there, each taking the whole of a picture."""
-    encoders: Dict[str, Extractor] = {}
+    encoders: dict[str, Extractor] = {}
     for name in ('milan', 'mae'):
         checkpoint = last_checkpoint(work / name)
         if checkpoint is not None:

@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """The page's second half: what an encoder is worth once it is carried into a task."""
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Dict, List, NamedTuple, Optional, Sequence, Tuple
+from typing import NamedTuple
 
 import numpy as np
 from PIL import Image
@@ -33,10 +34,10 @@ class TaskGallery(NamedTuple):
     """Held-out scenes: the truth, and what each start made of it."""
     title: str
     note: str
-    rows: List[List[Tile]]
+    rows: list[list[Tile]]
 
 
-def task_charts(results: dict) -> List[Bars]:
+def task_charts(results: dict) -> list[Bars]:
     """A chart of each measure of each task that was run."""
     charts = []
     for name, task in TASKS.items():
@@ -67,7 +68,7 @@ def task_sentence(results: dict) -> str:
     return 'From MILAN\'s encoder: ' + '; '.join(parts) + '.' if parts else ''
 
 
-def task_curves(work: Path) -> List[Curves]:
+def task_curves(work: Path) -> list[Curves]:
     """Loss of each task's training, one curve a start."""
     charts = []
     for name, task in TASKS.items():
@@ -83,7 +84,7 @@ def task_curves(work: Path) -> List[Curves]:
     return [chart for chart in charts if chart is not None]
 
 
-def task_galleries(work: Path) -> List[TaskGallery]:
+def task_galleries(work: Path) -> list[TaskGallery]:
     """Detections and label maps on held-out scenes, beside the truth."""
     found = []
     for name, scenes in (('detection', _detection_scenes), ('segmentation', _segmentation_scenes)):
@@ -94,7 +95,7 @@ def task_galleries(work: Path) -> List[TaskGallery]:
     return found
 
 
-def _models(work: Path, name: str) -> Dict[str, Trained]:
+def _models(work: Path, name: str) -> dict[str, Trained]:
     """What each start led to; empty if the task was not run."""
     cfg = read_config(_ROOT / TASKS[name].config)
     models = {}
@@ -108,7 +109,7 @@ def _models(work: Path, name: str) -> Dict[str, Trained]:
     return models
 
 
-def _detection_scenes(data: Path, models: Dict[str, Trained]) -> List[List[Tile]]:
+def _detection_scenes(data: Path, models: dict[str, Trained]) -> list[list[Tile]]:
     from pycocotools.coco import COCO  # comes with mmdet
     coco = COCO(str(data / 'annotations/test.json'))
     names = {c['id']: c['name'] for c in coco.loadCats(coco.getCatIds())}
@@ -136,7 +137,7 @@ def _detection_scenes(data: Path, models: Dict[str, Trained]) -> List[List[Tile]
     return rows
 
 
-def _segmentation_scenes(data: Path, models: Dict[str, Trained]) -> List[List[Tile]]:
+def _segmentation_scenes(data: Path, models: dict[str, Trained]) -> list[list[Tile]]:
     pictures = sorted((data / 'images/validation').iterdir())
     rows = []
     for path in _spread(pictures):
@@ -155,21 +156,21 @@ def _segmentation_scenes(data: Path, models: Dict[str, Trained]) -> List[List[Ti
     return rows
 
 
-def _spread(items: Sequence) -> List:
+def _spread(items: Sequence) -> list:
     """A few, evenly over the list, so that all kinds of scenes have a chance."""
     step = max(1, len(items) // _SHOWN)
     return list(items)[::step][:_SHOWN]
 
 
-def _corners(box: Sequence[float]) -> Tuple[float, float, float, float]:
+def _corners(box: Sequence[float]) -> tuple[float, float, float, float]:
     left, top, width, height = box
     return left, top, left + width, top + height
 
 
-def _tile(image: Image.Image, name: str, alt: Optional[str] = None) -> Tile:
+def _tile(image: Image.Image, name: str, alt: str | None = None) -> Tile:
     return Tile(panels.data_uri(image, photograph=True), name, alt or name)
 
 
-def skipped_words(results: dict) -> List[str]:
+def skipped_words(results: dict) -> list[str]:
     """Stages that could not be done with these pictures, and why."""
     return [f'{stage}: {reason}' for stage, reason in (results.get('skipped') or {}).items()]

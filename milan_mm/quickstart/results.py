@@ -2,7 +2,7 @@
 """The quickstart's figures, brought together."""
 import json
 import statistics
-from typing import Any, Dict, List, Optional
+from typing import Any
 
 from ..provenance import versions
 from .tasks import TASKS, collect_task, task_table
@@ -10,8 +10,8 @@ from .tasks import TASKS, collect_task, task_table
 _ENCODERS = ('milan', 'mae', 'random', 'teacher')
 
 
-def collect_results(settings: Any, seconds: Dict[str, float],
-                    skipped: Optional[Dict[str, str]] = None) -> dict:
+def collect_results(settings: Any, seconds: dict[str, float],
+                    skipped: dict[str, str] | None = None) -> dict:
     """Reads ``eval/*.json`` and ``data/meta.json`` of one repetition.
 
     Args:
@@ -52,7 +52,7 @@ def collect_results(settings: Any, seconds: Dict[str, float],
     return result
 
 
-def summarise_seeds(results: List[dict]) -> dict:
+def summarise_seeds(results: list[dict]) -> dict:
     """Means over repetitions, with ``<name>_std`` (sample standard deviation) beside each."""
     summary = dict(results[0], seeds=[r['seeds'][0] for r in results], each_seed=[
         {block: r[block] for block in ('classification', 'style_shift', 'seconds', *TASKS)
@@ -75,8 +75,8 @@ def summarise_seeds(results: List[dict]) -> dict:
     return summary
 
 
-def _spread(rows: List[Dict[str, float]]) -> Dict[str, float]:
-    found: Dict[str, float] = {}
+def _spread(rows: list[dict[str, float]]) -> dict[str, float]:
+    found: dict[str, float] = {}
     for name in rows[0]:
         values = [row[name] for row in rows]
         found[name], found[f'{name}_std'] = statistics.mean(values), statistics.stdev(values)

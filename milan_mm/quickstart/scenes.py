@@ -9,7 +9,6 @@ import time
 from collections import Counter
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Optional
 
 import numpy as np
 from PIL import Image
@@ -46,9 +45,9 @@ Cutouts = dict[str, list[Image.Image]]
 
 
 def make_all_scenes(out: str | Path,
-                    pictures: Optional[str],
-                    coco: Optional[tuple[str, str]],
-                    ade: Optional[str],
+                    pictures: str | None,
+                    coco: tuple[str, str] | None,
+                    ade: str | None,
                     train: int,
                     test: int,
                     size: int = 64,
@@ -100,7 +99,7 @@ def make_all_scenes(out: str | Path,
 
 
 def make_scenes(out: Path,
-                pictures: Optional[str],
+                pictures: str | None,
                 train: int,
                 test: int,
                 size: int = 64,

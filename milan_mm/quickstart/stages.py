@@ -7,8 +7,9 @@ import hashlib
 import json
 import shutil
 import time
+from collections.abc import Callable
 from pathlib import Path
-from typing import Callable, Dict, List, NamedTuple, Optional, Tuple
+from typing import NamedTuple
 
 from ..checkpoints.io import write_atomically
 from ..engine.run_tool import Job, ToolRunner
@@ -39,7 +40,7 @@ class Plan(NamedTuple):
     teacher_steps: int = 650
     student_steps: int = 700
     batch_size: int = 64
-    scenes: Tuple[int, int] = (4000, 400)
+    scenes: tuple[int, int] = (4000, 400)
 
 
 QUICK = Plan(variants=1, teacher_steps=12, student_steps=12, scenes=(32, 8))
@@ -58,19 +59,19 @@ class Settings(NamedTuple):
         ade: own pictures with label maps, in ADE20K's folders.
     """
     work: Path
-    pictures: Optional[str] = None
+    pictures: str | None = None
     quick: bool = False
     seed: int = 0
     full: bool = False
-    coco: Optional[Tuple[str, str]] = None
-    ade: Optional[str] = None
+    coco: tuple[str, str] | None = None
+    ade: str | None = None
 
     @property
     def plan(self) -> Plan:
         return QUICK if self.quick else Plan()
 
 
-def run_quickstart(asked: Settings, seeds: int, force: bool, stages: Optional[List[str]],
+def run_quickstart(asked: Settings, seeds: int, force: bool, stages: list[str] | None,
                    log: Callable[[str], None] = print) -> dict:
     """Runs the stages for every seed, then writes ``results.json`` and ``report.html``.
 
@@ -123,7 +124,7 @@ class Run:
         self.tools = ToolRunner(self.work, log)
         self.state_file = self.work / 'state.json'
 
-    def stages(self, wanted: List[str]) -> None:
+    def stages(self, wanted: list[str]) -> None:
         """Runs those of the stages that are wanted and not finished."""
         for number, name in enumerate(s for s in STAGES if s != 'report'):
             if name not in wanted:
@@ -222,11 +223,11 @@ class Run:
         raise MilanError(f'{self.work / "scenes"} is missing: run the stage "scenes" first '
                          '(--stage scenes)')
 
-    def skipped(self) -> Dict[str, str]:
+    def skipped(self) -> dict[str, str]:
         """Stages that could not be done with these pictures, and why."""
         return {name: note['skipped'] for name, note in self._read().items() if 'skipped' in note}
 
-    def done(self) -> List[str]:
+    def done(self) -> list[str]:
         """Finished stages, as long as no earlier one was finished with other settings."""
         finished = []
         for name, note in self._read().items():
@@ -235,7 +236,7 @@ class Run:
             finished.append(name)
         return finished
 
-    def seconds(self) -> Dict[str, float]:
+    def seconds(self) -> dict[str, float]:
         return {name: note['seconds'] for name, note in self._read().items()}
 
     def forget(self) -> None:

@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """The quickstart's second half: a schedule for each task, from MILAN's encoder and from scratch."""
 import shutil
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Dict, List, NamedTuple, Optional, Sequence, Tuple
+from typing import Any, NamedTuple
 
 from ..checkpoints import io
 from ..engine.run_tool import Job, ToolRunner
@@ -28,9 +29,9 @@ class Task(NamedTuple):
     title: str
     config: str
     data: str
-    metrics: Dict[str, Tuple[str, float]]
+    metrics: dict[str, tuple[str, float]]
     length: str
-    starts: Tuple[str, ...]
+    starts: tuple[str, ...]
 
 
 TASKS = dict(
@@ -44,7 +45,7 @@ TASKS = dict(
                       ('milan', 'scratch')))
 
 
-def run_task(name: str, work: Path, tools: ToolRunner, starts: Dict[str, Optional[Path]],
+def run_task(name: str, work: Path, tools: ToolRunner, starts: dict[str, Path | None],
              seed: int, quick: bool) -> None:
     """Trains a task from each start, with the same schedule, data and seed.
 
@@ -59,7 +60,7 @@ def run_task(name: str, work: Path, tools: ToolRunner, starts: Dict[str, Optiona
         quick: a smoke test.
     """
     task = TASKS[name]
-    jobs: List[Job] = []
+    jobs: list[Job] = []
     for start, checkpoint in starts.items():
         run = work / name / start
         shutil.rmtree(run, ignore_errors=True)
@@ -73,7 +74,7 @@ def run_task(name: str, work: Path, tools: ToolRunner, starts: Dict[str, Optiona
     tools.run_all(jobs, parallel=len(jobs))
 
 
-def collect_task(name: str, work: Path) -> Dict[str, Dict[str, float]]:
+def collect_task(name: str, work: Path) -> dict[str, dict[str, float]]:
     """What a task's evaluations measured: start -> metric -> percent; empty if it was not run."""
     task, found = TASKS[name], {}
     for start in STARTS:
@@ -101,7 +102,7 @@ def last_checkpoint(run: Path) -> Path:
     return found
 
 
-def task_table(result: Dict[str, Any], starts: Sequence[str] = STARTS) -> List[str]:
+def task_table(result: dict[str, Any], starts: Sequence[str] = STARTS) -> list[str]:
     """The tasks' figures, for a terminal; empty if none was run."""
     lines = []
     for name, task in TASKS.items():

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """What the quickstart's figures say, in words: who is ahead, by how much, and whether it counts."""
 import math
-from typing import Dict, NamedTuple, Optional
+from typing import NamedTuple
 
 KINDS = dict(knn='k-NN', linear='linear probe')
 _RIVALS = dict(mae='MAE', random='random weights')
@@ -46,7 +46,7 @@ def judge(results: dict) -> Verdict:
     return Verdict(headline, sentence + '.', _caveat(results))
 
 
-def status(block: Dict[str, float], rival: str, sample: Optional[int]) -> str:
+def status(block: dict[str, float], rival: str, sample: int | None) -> str:
     """'ahead', 'behind' or 'level': MILAN against a rival in one measure.
 
     Args:
@@ -60,7 +60,7 @@ def status(block: Dict[str, float], rival: str, sample: Optional[int]) -> str:
     return 'ahead' if difference > 0 else 'behind'
 
 
-def threshold(block: Dict[str, float], rival: str, sample: Optional[int]) -> float:
+def threshold(block: dict[str, float], rival: str, sample: int | None) -> float:
     """The difference, in points, that chance may well make; see :func:`judge`."""
     if 'milan_std' in block:
         return math.hypot(block['milan_std'], block.get(f'{rival}_std', 0.0))
@@ -70,7 +70,7 @@ def threshold(block: Dict[str, float], rival: str, sample: Optional[int]) -> flo
     return 200 * math.sqrt(sum(p * (1 - p) for p in shares) / sample)
 
 
-def sample_size(results: dict) -> Optional[int]:
+def sample_size(results: dict) -> int | None:
     """Concepts held out, or files of a user's; renders of one are not independent."""
     sizes = results.get('sizes', {})
     for name in ('test_concepts', 'test_files', 'test_pictures'):
@@ -99,7 +99,7 @@ def _change(points: float) -> str:
     return f'{"rises" if points > 0 else "falls"} by {abs(points):.1f} points'
 
 
-def _headline(statuses: Dict[str, Dict[str, str]]) -> str:
+def _headline(statuses: dict[str, dict[str, str]]) -> str:
     if 'mae' not in statuses or 'random' not in statuses:
         return 'What MILAN learned on these pictures'
     mae, random = (set(statuses[rival].values()) for rival in ('mae', 'random'))
@@ -122,7 +122,7 @@ def _headline(statuses: Dict[str, Dict[str, str]]) -> str:
     return f'{text}, and not ahead of random weights'
 
 
-def _clause(kind: str, block: Dict[str, float], statuses: Dict[str, str], first: bool) -> str:
+def _clause(kind: str, block: dict[str, float], statuses: dict[str, str], first: bool) -> str:
     """One measure: what MILAN scores, and how that compares."""
     value = f'{block["milan"]:.1f} %' + (
         f' (± {block["milan_std"]:.1f})' if 'milan_std' in block else '')

@@ -2,8 +2,9 @@
 """From a command line to the figures of a suite."""
 import argparse
 import json
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Dict, List, Sequence, Tuple
+from typing import Any
 
 import numpy as np
 import torch
@@ -55,7 +56,7 @@ def robustness_parser(description: str) -> argparse.ArgumentParser:
     return parser
 
 
-def test_robustness(args: argparse.Namespace) -> Dict[str, Any]:
+def test_robustness(args: argparse.Namespace) -> dict[str, Any]:
     """Runs what the arguments say, prints the table and gives the results.
 
     Raises:
@@ -86,7 +87,7 @@ def test_robustness(args: argparse.Namespace) -> Dict[str, Any]:
     return result
 
 
-def named_checkpoints(given: Sequence[str]) -> Tuple[List[str], List[str]]:
+def named_checkpoints(given: Sequence[str]) -> tuple[list[str], list[str]]:
     """Names and paths; the name of a path without one is that of its folder, or of the file."""
     names, paths = [], []
     for text in given:
@@ -105,7 +106,7 @@ def named_checkpoints(given: Sequence[str]) -> Tuple[List[str], List[str]]:
 
 
 def outputs_of(suite: str, models: Sequence[Trained],
-               names: Sequence[str]) -> Tuple[Dict[str, int], str]:
+               names: Sequence[str]) -> tuple[dict[str, int], str]:
     """The output of each class by its folder's name, which must be the same of all models."""
     found = []
     for model, name in zip(models, names):
@@ -119,8 +120,8 @@ def outputs_of(suite: str, models: Sequence[Trained],
     return found[0]
 
 
-def _outputs_of_one(suite: str, classes: Tuple[str, ...],
-                    outputs: int) -> Tuple[Dict[str, int], str]:
+def _outputs_of_one(suite: str, classes: tuple[str, ...],
+                    outputs: int) -> tuple[dict[str, int], str]:
     if suite != 'corruptions':
         return candidates(suite, classes, outputs)
     if outputs == 1000:  # whose names load_trained has put into words; folders bear WordNet's
@@ -134,7 +135,7 @@ def _outputs_of_one(suite: str, classes: Tuple[str, ...],
     return {name: i for i, name in enumerate(classes)}, 'by the names in the checkpoint'
 
 
-def heading(result: Dict[str, Any]) -> str:
+def heading(result: dict[str, Any]) -> str:
     """What was measured, in a line or two."""
     sizes = result['pictures']
     several = f' in {len(sizes)} sets' if len(sizes) > 2 else ''
@@ -145,7 +146,7 @@ def heading(result: Dict[str, Any]) -> str:
     return text
 
 
-def write(result: Dict[str, Any], out: Path, model: Trained, part: Pass,
+def write(result: dict[str, Any], out: Path, model: Trained, part: Pass,
           args: argparse.Namespace) -> None:
     """results.json, results.csv, and the plots."""
     write_atomically(out / 'results.json',

@@ -14,24 +14,24 @@ JPEG quality do not depend on the size.
 The one maintained library with all 15 (imagecorruptions-imaug) needs numba, scikit-image and the
 opencv-python that needs libGL, draws from numpy's global generator and has lengths for one size.
 """
-from typing import Callable, Dict, Tuple
+from collections.abc import Callable
 
 import numpy as np
 
 from ..errors import MilanError
 from . import digital, noise_and_blur, weather
 
-GROUPS: Dict[str, Tuple[str, ...]] = {
+GROUPS: dict[str, tuple[str, ...]] = {
     'noise': ('gaussian_noise', 'shot_noise', 'impulse_noise'),
     'blur': ('defocus_blur', 'glass_blur', 'motion_blur', 'zoom_blur'),
     'weather': ('snow', 'frost', 'fog', 'brightness'),
     'digital': ('contrast', 'elastic_transform', 'pixelate', 'jpeg_compression'),
 }
-CORRUPTIONS: Tuple[str, ...] = tuple(name for names in GROUPS.values() for name in names)
+CORRUPTIONS: tuple[str, ...] = tuple(name for names in GROUPS.values() for name in names)
 SEVERITIES = (1, 2, 3, 4, 5)
 
 _IN = {'noise': noise_and_blur, 'blur': noise_and_blur, 'weather': weather, 'digital': digital}
-_FUNCTIONS: Dict[str, Callable] = {
+_FUNCTIONS: dict[str, Callable] = {
     name: getattr(_IN[group], name) for group, names in GROUPS.items() for name in names}
 
 

@@ -5,9 +5,9 @@ ImageNet-A (Hendrycks et al., arXiv 1907.07174) and ImageNet-R (arXiv 2006.16241
 each, not the same ones; a classifier of 1,000 chooses among these 200. ImageNet-Sketch (Wang et
 al., arXiv 1905.13549) and ImageNet-C (arXiv 1903.12261) hold all 1,000. The lists are timm's.
 """
-from functools import lru_cache
+from collections.abc import Sequence
+from functools import cache
 from importlib import resources
-from typing import Dict, Optional, Sequence, Tuple
 
 import numpy as np
 
@@ -17,7 +17,7 @@ from .corruptions import CORRUPTIONS, SEVERITIES
 # AlexNet's error in percent on each corruption, mean of the five severities, and on clean pictures:
 # Hendrycks & Dietterich 2019, arXiv 1903.12261, the row of AlexNet; more digits than the paper
 # prints as in its authors' repository (github.com/hendrycks/robustness).
-ALEXNET: Dict[str, float] = dict(
+ALEXNET: dict[str, float] = dict(
     gaussian_noise=88.6428, shot_noise=89.4468, impulse_noise=92.2640, defocus_blur=81.9880,
     glass_blur=82.6268, motion_blur=78.5948, zoom_blur=79.8360, snow=86.6816, frost=82.6572,
     fog=81.9324, brightness=56.4592, contrast=85.3204, elastic_transform=64.6056,
@@ -27,8 +27,8 @@ ALEXNET_CLEAN = 43.5
 _LISTS = dict(zip(('imagenet-a', 'imagenet-r'), ('imagenet_a_synsets', 'imagenet_r_synsets')))
 
 
-@lru_cache(maxsize=None)
-def imagenet_classes(suite: Optional[str] = None) -> Tuple[str, ...]:
+@cache
+def imagenet_classes(suite: str | None = None) -> tuple[str, ...]:
     """WordNet names such as 'n01440764', in ImageNet's order.
 
     Args:
@@ -39,8 +39,8 @@ def imagenet_classes(suite: Optional[str] = None) -> Tuple[str, ...]:
     return tuple(text.split())
 
 
-def corruption_errors(accuracy: Dict[Tuple[str, int], float],
-                      clean: Optional[float] = None) -> Dict[str, object]:
+def corruption_errors(accuracy: dict[tuple[str, int], float],
+                      clean: float | None = None) -> dict[str, object]:
     """Errors as the paper compares them.
 
     CE of a corruption is the sum of the errors at all severities by AlexNet's; mCE is the mean of
@@ -72,7 +72,7 @@ def corruption_errors(accuracy: Dict[Tuple[str, int], float],
     return result
 
 
-def _with_mean(kind: str, values: Dict[str, float]) -> Dict[str, object]:
+def _with_mean(kind: str, values: dict[str, float]) -> dict[str, object]:
     values = {name: float(value) for name, value in values.items()}
     mean = float(np.mean(list(values.values())))
     if len(values) == len(CORRUPTIONS):
@@ -80,7 +80,7 @@ def _with_mean(kind: str, values: Dict[str, float]) -> Dict[str, object]:
     return {kind: values, f'mean_{kind}': mean, f'mean_{kind}_of': list(values)}
 
 
-def candidates(suite: str, classes: Sequence[str], outputs: int) -> Tuple[Dict[str, int], str]:
+def candidates(suite: str, classes: Sequence[str], outputs: int) -> tuple[dict[str, int], str]:
     """Where a classifier has ImageNet's classes among its outputs.
 
     Args:
@@ -110,7 +110,7 @@ def candidates(suite: str, classes: Sequence[str], outputs: int) -> Tuple[Dict[s
         'For classes of your own: --suite corruptions --data DIR/<class>/<picture>')
 
 
-def _words() -> Tuple[str, ...]:
+def _words() -> tuple[str, ...]:
     """What mmpretrain's ImageNet, and load_trained for WordNet folders, call the 1,000."""
     from mmpretrain.datasets.categories import IMAGENET_CATEGORIES
     return tuple(IMAGENET_CATEGORIES)

@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Classifiers over the pictures of a suite: how many each gets right in each condition."""
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Dict, List, NamedTuple, Optional, Sequence, Tuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -27,9 +28,9 @@ class Counts(NamedTuple):
         total: pictures that could be read.
         unreadable: paths of the others.
     """
-    right: List[Dict[Condition, int]]
+    right: list[dict[Condition, int]]
     total: int
-    unreadable: List[str]
+    unreadable: list[str]
 
 
 @torch.no_grad()
@@ -55,9 +56,9 @@ def count_right(models: Sequence[Trained], part: Pass, choices: Sequence[int], b
     dataset = Corrupted(models[0], part, seed)
     loader = DataLoader(dataset, max(batch_size // len(part.conditions), 1), num_workers=workers,
                         collate_fn=list, generator=torch.Generator().manual_seed(0))
-    right: List[Dict[Condition, int]] = [dict.fromkeys(part.conditions, 0) for _ in models]
+    right: list[dict[Condition, int]] = [dict.fromkeys(part.conditions, 0) for _ in models]
     shown = Progress(part.title if progress else None, len(part.pictures))
-    unreadable: List[str] = []
+    unreadable: list[str] = []
     done, winners = 0, torch.tensor(sorted(set(choices)))
     for samples in loader:
         done += len(samples)
@@ -75,7 +76,7 @@ def count_right(models: Sequence[Trained], part: Pass, choices: Sequence[int], b
     return Counts(right, done - len(unreadable), unreadable)
 
 
-def predict(trained: Trained, pixels: Sequence[Tensor], winners: Tensor) -> List[int]:
+def predict(trained: Trained, pixels: Sequence[Tensor], winners: Tensor) -> list[int]:
     """The output with the largest logit among ``winners``, for each picture (3, H, W)."""
     same = len({tuple(p.shape) for p in pixels}) == 1
     inputs: Any = torch.stack(list(pixels)) if same else list(pixels)
@@ -101,7 +102,7 @@ class Corrupted(Dataset):
     def __len__(self) -> int:
         return len(self.part.pictures)
 
-    def __getitem__(self, index: int) -> Tuple[int, Optional[List[Tensor]]]:
+    def __getitem__(self, index: int) -> tuple[int, list[Tensor] | None]:
         picture = self.part.pictures[index]
         try:
             results = self.read(picture)

@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Accuracy against severity, and a sheet that shows what the corruptions look like."""
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Dict, Sequence, Union
+from typing import Any
 
 import numpy as np
 from matplotlib.figure import Figure
@@ -12,7 +13,7 @@ from ..keyed_random import sample_key
 from .corruptions import CORRUPTIONS, SEVERITIES, corrupt
 
 
-def plot_severity(result: Dict[str, Any], out: Union[str, Path]) -> None:
+def plot_severity(result: dict[str, Any], out: str | Path) -> None:
     """A panel with the mean over corruptions, and one for each; a line a classifier.
 
     Severity 0 is the accuracy on clean pictures, where that was measured; the dotted line is
@@ -47,7 +48,7 @@ def plot_severity(result: Dict[str, Any], out: Union[str, Path]) -> None:
     write_atomically(out, lambda path: figure.savefig(path, dpi=110))
 
 
-def plot_bars(result: Dict[str, Any], out: Union[str, Path]) -> None:
+def plot_bars(result: dict[str, Any], out: str | Path) -> None:
     """Of a suite without severities: the accuracy of each classifier, on clean pictures too."""
     models = result['models']
     kinds = [kind for kind in ('clean', 'top1') if kind in next(iter(models.values()))]
@@ -65,7 +66,7 @@ def plot_bars(result: Dict[str, Any], out: Union[str, Path]) -> None:
     write_atomically(out, lambda path: figure.savefig(path, dpi=110))
 
 
-def contact_sheet(image: Image.Image, out: Union[str, Path], name: str = 'picture',
+def contact_sheet(image: Image.Image, out: str | Path, name: str = 'picture',
                   corruptions: Sequence[str] = CORRUPTIONS, seed: int = 0) -> None:
     """One picture in each corruption (rows) and severity (columns), the clean one first.
 

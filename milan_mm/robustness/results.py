@@ -2,7 +2,8 @@
 """From counts to the figures of a suite: plain data, a table for the terminal, CSV."""
 import csv
 import io
-from typing import Any, Dict, List, Sequence
+from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 
@@ -12,7 +13,7 @@ from .measure import Counts
 from .suites import CLEAN, Condition, Pass
 
 
-def figures(suite: str, accuracy: Dict[Condition, float]) -> Dict[str, Any]:
+def figures(suite: str, accuracy: dict[Condition, float]) -> dict[str, Any]:
     """One classifier's figures.
 
     Args:
@@ -27,7 +28,7 @@ def figures(suite: str, accuracy: Dict[Condition, float]) -> Dict[str, Any]:
     """
     rest = {c: a for c, a in accuracy.items() if c != CLEAN}
     clean = accuracy.get(CLEAN)
-    result: Dict[str, Any] = {} if clean is None else {'clean': clean}
+    result: dict[str, Any] = {} if clean is None else {'clean': clean}
     if (suite, 0) in rest:
         result['top1'] = mean = rest[suite, 0]
     else:
@@ -48,7 +49,7 @@ def figures(suite: str, accuracy: Dict[Condition, float]) -> Dict[str, Any]:
 
 
 def gather(suite: str, passes: Sequence[Pass], counts: Sequence[Counts],
-           names: Sequence[str]) -> Dict[str, Any]:
+           names: Sequence[str]) -> dict[str, Any]:
     """The figures of all classifiers by name, and what they were measured on."""
     models = {}
     for i, name in enumerate(names):
@@ -63,11 +64,11 @@ def gather(suite: str, passes: Sequence[Pass], counts: Sequence[Counts],
     }
 
 
-def table(result: Dict[str, Any]) -> str:
+def table(result: dict[str, Any]) -> str:
     """For the terminal: one column a classifier."""
     models = result['models']
     first = next(iter(models.values()))
-    rows: List[Sequence[str]] = [('top-1, %', *models)]
+    rows: list[Sequence[str]] = [('top-1, %', *models)]
 
     def add(title: str, of: Any) -> None:
         rows.append((title, *(f'{of(model):.1f}' for model in models.values())))
@@ -94,7 +95,7 @@ def table(result: Dict[str, Any]) -> str:
                                in enumerate(zip(row, widths))) for row in rows)
 
 
-def as_csv(result: Dict[str, Any]) -> str:
+def as_csv(result: dict[str, Any]) -> str:
     """One line a classifier, corruption and severity."""
     out = io.StringIO()
     writer = csv.writer(out, lineterminator='\n')

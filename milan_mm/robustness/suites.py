@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """From a suite's folder to the pictures to classify, with the output that each should win."""
 import os
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Dict, List, NamedTuple, Optional, Sequence, Tuple, Union
+from typing import NamedTuple
 
 from mmengine.logging import print_log
 
@@ -13,7 +14,7 @@ from .imagenet import imagenet_classes
 
 SUITES = ('imagenet-a', 'imagenet-r', 'imagenet-sketch', 'imagenet-c', 'corruptions')
 CLEAN = ('clean', 0)
-Condition = Tuple[str, int]  # corruption and severity
+Condition = tuple[str, int]  # corruption and severity
 
 
 class Picture(NamedTuple):
@@ -34,18 +35,18 @@ class Pass(NamedTuple):
         left_out: pictures of classes that the classifier does not know.
     """
     title: str
-    pictures: List[Picture]
-    conditions: Tuple[Condition, ...]
+    pictures: list[Picture]
+    conditions: tuple[Condition, ...]
     apply: bool
     left_out: int
 
 
 def plan(suite: str,
-         data: Union[str, Path],
-         known: Dict[str, int],
-         clean: Optional[Union[str, Path]] = None,
+         data: str | Path,
+         known: dict[str, int],
+         clean: str | Path | None = None,
          corruptions: Sequence[str] = CORRUPTIONS,
-         severities: Sequence[int] = SEVERITIES) -> List[Pass]:
+         severities: Sequence[int] = SEVERITIES) -> list[Pass]:
     """The passes that measure a suite.
 
     Args:
@@ -80,8 +81,8 @@ def plan(suite: str,
     return passes
 
 
-def read_folder(root: Path, title: str, known: Dict[str, int], allowed: Optional[Sequence[str]],
-                conditions: Tuple[Condition, ...], apply: bool, others: bool = False) -> Pass:
+def read_folder(root: Path, title: str, known: dict[str, int], allowed: Sequence[str] | None,
+                conditions: tuple[Condition, ...], apply: bool, others: bool = False) -> Pass:
     """The pictures of ``root/<class>/``.
 
     Args:
@@ -110,7 +111,7 @@ def read_folder(root: Path, title: str, known: Dict[str, int], allowed: Optional
     return Pass(title, pictures, conditions, apply, left_out)
 
 
-def corruption_folders(data: Path, corruptions: Sequence[str]) -> Dict[Condition, Path]:
+def corruption_folders(data: Path, corruptions: Sequence[str]) -> dict[Condition, Path]:
     """``[<group>/]<corruption>/<severity>`` of each asked for, all five severities.
 
     Raises:
@@ -134,7 +135,7 @@ def corruption_folders(data: Path, corruptions: Sequence[str]) -> Dict[Condition
     return found
 
 
-def existing(folder: Union[str, Path]) -> Path:
+def existing(folder: str | Path) -> Path:
     """The folder; raises MilanError if there is none."""
     path = Path(folder).expanduser()
     if not path.is_dir():
@@ -155,8 +156,8 @@ def _has_class(root: Path, classes: set) -> bool:
     return any(p.name in classes and p.is_dir() for p in root.iterdir())
 
 
-def _strange(root: Path, path: str, folder: Optional[str], known: Dict[str, int],
-             allowed: Optional[Sequence[str]]) -> str:
+def _strange(root: Path, path: str, folder: str | None, known: dict[str, int],
+             allowed: Sequence[str] | None) -> str:
     names = list(allowed or known)
     some = f'{len(names)} classes ({", ".join(names[:3])}, …)'
     if folder is None:

@@ -1,6 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
 """Weather of ImageNet-C: snow, frost, fog, brightness. Arguments: see ``noise_and_blur.py``."""
-from typing import Tuple
 
 import cv2
 import numpy as np
@@ -58,7 +57,7 @@ def brightness(x: np.ndarray, severity: int, scale: float, rng: Generator) -> np
     return cv2.cvtColor(hsv, cv2.COLOR_HSV2RGB)
 
 
-def plasma(shape: Tuple[int, int], roughness: float, rng: Generator, first: int = 2) -> np.ndarray:
+def plasma(shape: tuple[int, int], roughness: float, rng: Generator, first: int = 2) -> np.ndarray:
     """A cloud: octaves of smooth noise, each finer and ``roughness`` times weaker than the last.
 
     Args:

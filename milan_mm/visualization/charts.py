@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """From numbers to the geometry of bars and curves; the page's template draws them."""
 import math
-from typing import List, NamedTuple, Optional, Sequence, Tuple
+from collections.abc import Sequence
+from typing import NamedTuple
 
 import numpy as np
 
@@ -29,7 +30,7 @@ class Bar(NamedTuple):
     label: str
     text: str
     length: float
-    whisker: Optional[Tuple[float, float]]
+    whisker: tuple[float, float] | None
 
 
 class Bars(NamedTuple):
@@ -42,9 +43,9 @@ class Bars(NamedTuple):
         reference: position of the line that bars are compared with, in percent, or None.
     """
     title: str
-    bars: List[Bar]
-    ticks: List[Tick]
-    reference: Optional[float]
+    bars: list[Bar]
+    ticks: list[Tick]
+    reference: float | None
 
 
 class Series(NamedTuple):
@@ -67,7 +68,7 @@ class Line(NamedTuple):
     label: str
     key: str
     path: str
-    end: Tuple[float, float]
+    end: tuple[float, float]
     last: str
 
 
@@ -75,15 +76,15 @@ class Curves(NamedTuple):
     """A chart of curves over steps, in units of WIDTH x HEIGHT."""
     title: str
     note: str
-    lines: List[Line]
-    x_ticks: List[Tick]
-    y_ticks: List[Tick]
-    box: Tuple[float, float, float, float]
+    lines: list[Line]
+    x_ticks: list[Tick]
+    y_ticks: list[Tick]
+    box: tuple[float, float, float, float]
     summary: str
 
 
-def bar_chart(title: str, rows: Sequence[Tuple[str, str, float, Optional[float]]],
-              reference: Optional[float], axis: float) -> Bars:
+def bar_chart(title: str, rows: Sequence[tuple[str, str, float, float | None]],
+              reference: float | None, axis: float) -> Bars:
     """Bars of values in percent.
 
     Args:
@@ -111,7 +112,7 @@ def axis_end(values: Sequence[float]) -> float:
 
 
 def curve_chart(title: str, note: str, series: Sequence[Series], percent: bool = False,
-                include: Sequence[float] = ()) -> Optional[Curves]:
+                include: Sequence[float] = ()) -> Curves | None:
     """Curves over steps, or None if there is nothing to draw.
 
     Args:
@@ -134,7 +135,7 @@ def curve_chart(title: str, note: str, series: Sequence[Series], percent: bool =
     y_ticks = nice_ticks(float(y_all.min()), float(y_all.max()), 5, outside=True)
     unit = ' %' if percent else ''
 
-    def at(step: float, value: float) -> Tuple[float, float]:
+    def at(step: float, value: float) -> tuple[float, float]:
         x = _LEFT + (step - x_min) / (x_max - x_min) * (WIDTH - _LEFT - _RIGHT)
         y = _TOP + (y_ticks[-1] - value) / (y_ticks[-1] - y_ticks[0]) * (HEIGHT - _TOP - _BOTTOM)
         return round(x, 1), round(y, 1)
@@ -154,7 +155,7 @@ def curve_chart(title: str, note: str, series: Sequence[Series], percent: bool =
         (_LEFT, _TOP, WIDTH - _RIGHT, HEIGHT - _BOTTOM), summary)
 
 
-def nice_ticks(low: float, high: float, about: int, outside: bool = False) -> List[float]:
+def nice_ticks(low: float, high: float, about: int, outside: bool = False) -> list[float]:
     """Round values from ``low`` to ``high``, about so many.
 
     Args:

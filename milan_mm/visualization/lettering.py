@@ -10,7 +10,7 @@ from PIL import ImageFont
 _FONTS = Path(matplotlib.get_data_path()) / 'fonts/ttf'
 
 
-@functools.lru_cache(maxsize=None)
+@functools.cache
 def font_of(size: int, bold: bool = False) -> ImageFont.FreeTypeFont:
     """DejaVu Sans, ``size`` pixels high."""
     return ImageFont.truetype(str(_FONTS / f'DejaVuSans{"-Bold" if bold else ""}.ttf'), size)

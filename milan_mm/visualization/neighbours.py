@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """The pictures that an encoder takes for the most similar to a given one."""
+from collections.abc import Sequence
 from pathlib import Path
-from typing import List, NamedTuple, Optional, Sequence, Union
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -21,12 +22,12 @@ class Neighbour(NamedTuple):
 
 @torch.no_grad()
 def nearest_pictures(extractor: Extractor,
-                     gallery: Union[str, Path],
+                     gallery: str | Path,
                      queries: Sequence[Path],
                      k: int = 6,
                      most: int = 800,
                      seed: int = 0,
-                     name: Optional[str] = None) -> List[List[Neighbour]]:
+                     name: str | None = None) -> list[list[Neighbour]]:
     """The k most similar pictures of a folder for each query, by the CLS token.
 
     Args:

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """The page of :func:`visualize`: one file that asks nothing of any server and runs no script."""
 from pathlib import Path
-from typing import Dict, List, NamedTuple, Optional
+from typing import NamedTuple
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
@@ -15,12 +15,12 @@ from .views import Views
 class PageRow(NamedTuple):
     """A picture: its name, numbers, rows of panels, and the file of its sheet."""
     name: str
-    facts: Dict[str, float]
-    rows: List[Row]
+    facts: dict[str, float]
+    rows: list[Row]
     sheet: str
 
 
-def write_page(path: Path, rows: List[PageRow], views: Views, painter: Painter, source: str,
+def write_page(path: Path, rows: list[PageRow], views: Views, painter: Painter, source: str,
                measure: str, masked_only: bool) -> Path:
     """Writes the page; what comes from files' names is escaped by the template engine.
 
@@ -66,12 +66,12 @@ def write_page(path: Path, rows: List[PageRow], views: Views, painter: Painter, 
     return path
 
 
-def mean_facts(rows: List[PageRow]) -> Dict[str, float]:
+def mean_facts(rows: list[PageRow]) -> dict[str, float]:
     """The numbers of the pictures, averaged."""
     return {name: sum(row.facts[name] for row in rows) / len(rows) for name in rows[0].facts}
 
 
-def ratio_chart(views: Views, measure: str) -> Optional[Curves]:
+def ratio_chart(views: Views, measure: str) -> Curves | None:
     """The mean measure over the share masked, on patches seen and on the others."""
     if len(views.attempts) < 2:
         return None

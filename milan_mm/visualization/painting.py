@@ -1,6 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
 """From predicted pixels of patches back to a picture."""
-from typing import Tuple
 
 import torch
 from torch import Tensor
@@ -40,7 +39,7 @@ def as_uint8(images: Tensor, mean: Tensor, std: Tensor) -> Tensor:
     return (images * std + mean).round().clamp(0, 255).to(torch.uint8)
 
 
-def _untile(patches: Tensor, size: Tuple[int, int], side: int) -> Tensor:
+def _untile(patches: Tensor, size: tuple[int, int], side: int) -> Tensor:
     """Patches (B, N, side * side * 3), channels last, to pictures (B, 3, H, W)."""
     batch, number, _ = patches.shape
     columns = patches.view(batch, number, side * side, 3).permute(0, 3, 2, 1).flatten(1, 2)

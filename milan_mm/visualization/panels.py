@@ -2,7 +2,7 @@
 """From tensors to small RGB pictures; pure functions, all panels of a picture the same size."""
 import base64
 import io
-from typing import NamedTuple, Optional, Tuple
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -13,7 +13,7 @@ from torch.nn import functional as F
 
 from ..errors import MilanError
 
-Grid = Tuple[int, int]
+Grid = tuple[int, int]
 
 IMPORTANCE_COLOURS = 'inferno'
 ERROR_COLOURS = 'viridis'
@@ -79,9 +79,9 @@ def mask_panel(pixels: Tensor, visible: Tensor, grid: Grid, scale: int = 1) -> I
 
 def error_panel(errors: Tensor,
                 grid: Grid,
-                size: Tuple[int, int],
+                size: tuple[int, int],
                 highest: float,
-                visible: Optional[Tensor] = None) -> Image.Image:
+                visible: Tensor | None = None) -> Image.Image:
     """The error of each patch's prediction; bright is wrong.
 
     Args:
@@ -106,7 +106,7 @@ def error_panel(errors: Tensor,
     return Image.fromarray(pixels)
 
 
-def feature_panel(scores: Tensor, grid: Grid, size: Tuple[int, int]) -> Image.Image:
+def feature_panel(scores: Tensor, grid: Grid, size: tuple[int, int]) -> Image.Image:
     """Coordinates (N, 3) of a :class:`ColourBasis` as colours: alike patches look alike.
 
     Args:

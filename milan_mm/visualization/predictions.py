@@ -2,14 +2,15 @@
 """Predictions drawn on pictures, with Pillow alone; small pictures are enlarged to be readable."""
 import colorsys
 import math
-from typing import NamedTuple, Optional, Sequence, Tuple
+from collections.abc import Sequence
+from typing import NamedTuple
 
 import numpy as np
 from PIL import Image, ImageChops, ImageDraw, ImageFilter, ImageFont
 
 from .lettering import fitted, font_of
 
-Colour = Tuple[int, int, int]
+Colour = tuple[int, int, int]
 
 _LEAST_SIDE = 448  # pixels of the longer side of a drawing
 _READABLE = 900  # from here on, text grows with the picture
@@ -28,14 +29,14 @@ class Instance(NamedTuple):
         colour: of its class.
         mask: (H, W) bool, or None where the detector gives no masks.
     """
-    box: Tuple[float, float, float, float]
+    box: tuple[float, float, float, float]
     name: str
-    score: Optional[float]
+    score: float | None
     colour: Colour
-    mask: Optional[np.ndarray] = None
+    mask: np.ndarray | None = None
 
 
-def class_colours(number: int) -> Tuple[Colour, ...]:
+def class_colours(number: int) -> tuple[Colour, ...]:
     """So many colours that neighbours in the list are far apart."""
     colours = []
     for i in range(number):
@@ -46,7 +47,7 @@ def class_colours(number: int) -> Tuple[Colour, ...]:
 
 
 def draw_classification(image: Image.Image,
-                        rows: Sequence[Tuple[str, float]]) -> Image.Image:
+                        rows: Sequence[tuple[str, float]]) -> Image.Image:
     """The picture, and beside it a bar for each class.
 
     Args:
@@ -99,7 +100,7 @@ def draw_detection(image: Image.Image, instances: Sequence[Instance]) -> Image.I
 
 def draw_segmentation(image: Image.Image,
                       labels: np.ndarray,
-                      rows: Sequence[Tuple[int, str, float, Colour]]) -> Image.Image:
+                      rows: Sequence[tuple[int, str, float, Colour]]) -> Image.Image:
     """The picture under its classes' colours, and a legend.
 
     Args:
@@ -135,7 +136,7 @@ def draw_segmentation(image: Image.Image,
     return canvas
 
 
-def _enlarged(image: Image.Image) -> Tuple[Image.Image, int]:
+def _enlarged(image: Image.Image) -> tuple[Image.Image, int]:
     """A copy, by a whole factor larger where it is small, and the factor."""
     factor = max(1, math.ceil(_LEAST_SIDE / max(image.size)))
     if factor == 1:
@@ -150,7 +151,7 @@ def _unit(image: Image.Image) -> int:
 
 
 def _with_panel(image: Image.Image,
-                least: int) -> Tuple[Image.Image, ImageDraw.ImageDraw, int, int]:
+                least: int) -> tuple[Image.Image, ImageDraw.ImageDraw, int, int]:
     """The picture on paper with room for text at its right, and that room's left and right."""
     unit = _unit(image)
     canvas = Image.new(
@@ -160,7 +161,7 @@ def _with_panel(image: Image.Image,
             canvas.width - 16 * unit)
 
 
-def _label(draw: ImageDraw.ImageDraw, size: Tuple[int, int], corner: Sequence[float], text: str,
+def _label(draw: ImageDraw.ImageDraw, size: tuple[int, int], corner: Sequence[float], text: str,
            colour: Colour, font: ImageFont.FreeTypeFont) -> None:
     """Text on its colour, above a box's corner or inside it, never outside the picture."""
     text = fitted(text, font, size[0] - 6)

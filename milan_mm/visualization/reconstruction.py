@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """One training step on given pictures, with everything kept that is worth looking at."""
+from collections.abc import Sequence
 from pathlib import Path
-from typing import NamedTuple, Sequence, Tuple, Union
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -34,11 +35,11 @@ class Look(NamedTuple):
     target: Tensor
     predicted: Tensor
     student: Tensor
-    grid: Tuple[int, int]
+    grid: tuple[int, int]
 
 
-def load_milan(config: Union[str, Path], checkpoint: Union[str, Path],
-               teacher: Union[str, Path]) -> MILAN:
+def load_milan(config: str | Path, checkpoint: str | Path,
+               teacher: str | Path) -> MILAN:
     """The model of a training, in eval mode, with exactly the checkpoint's weights.
 
     Args:
@@ -52,7 +53,7 @@ def load_milan(config: Union[str, Path], checkpoint: Union[str, Path],
     return load_run(checkpoint, config, teacher)
 
 
-def load_pixels(paths: Sequence[Union[str, Path]], size: Tuple[int, int]) -> Tensor:
+def load_pixels(paths: Sequence[str | Path], size: tuple[int, int]) -> Tensor:
     """The largest central crop of each picture, (B, 3, H, W) uint8.
 
     Args:

@@ -1,13 +1,14 @@
 # SPDX-License-Identifier: Apache-2.0
 """Where the CLS token of a ViT gets what it says from: attention rollout."""
-from typing import Any, List, Sequence
+from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 
 @torch.no_grad()
-def layer_attentions(backbone: nn.Module, images: Tensor) -> List[Tensor]:
+def layer_attentions(backbone: nn.Module, images: Tensor) -> list[Tensor]:
     """The attention of each block, averaged over its heads.
 
     The blocks compute theirs without writing the map down; here it is formed again from what
@@ -20,7 +21,7 @@ def layer_attentions(backbone: nn.Module, images: Tensor) -> List[Tensor]:
     Returns:
         (B, 1 + N, 1 + N) for each block, the first one first; every row sums to 1.
     """
-    maps: List[Tensor] = []
+    maps: list[Tensor] = []
 
     def note(attention: nn.Module, inputs: Any) -> None:
         tokens = inputs[0]

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """Rows of panels on one picture, to be put into a paper or sent to somebody."""
-from typing import List, Sequence, Tuple
+from collections.abc import Sequence
 
 from matplotlib import colormaps
 from PIL import Image, ImageDraw
@@ -51,7 +51,7 @@ def draw_sheet(name: str, facts: str, rows: Sequence[Row], highest: float) -> Im
     return sheet
 
 
-def _draw_scales(sheet: Image.Image, at: Tuple[int, int], scales: List[Tuple[str, str]]) -> None:
+def _draw_scales(sheet: Image.Image, at: tuple[int, int], scales: list[tuple[str, str]]) -> None:
     """The colour scales side by side, each with what it means."""
     draw = ImageDraw.Draw(sheet)
     left, top = at

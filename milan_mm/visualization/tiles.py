@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """From views to rows of small pictures with captions, which sheet and page arrange."""
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Dict, List, NamedTuple, Optional, Sequence, Tuple
+from typing import NamedTuple
 
 import numpy as np
 from PIL import Image
@@ -26,7 +27,7 @@ class Tile(NamedTuple):
 class Row(NamedTuple):
     """Panels side by side, and what they have in common."""
     title: str
-    tiles: List[Tile]
+    tiles: list[Tile]
 
 
 class Colours(NamedTuple):
@@ -38,8 +39,8 @@ class Colours(NamedTuple):
             nothing were predicted.
         student: the encoder's; in a basis of its own, turned towards the teacher's.
     """
-    teacher: Optional[Tensor]
-    predicted: List[Tensor]
+    teacher: Tensor | None
+    predicted: list[Tensor]
     student: Tensor
 
 
@@ -89,9 +90,9 @@ class Painter:
         self.colours = colours_of(views)
         self.highest = highest_error(views)
         self.scale = scale_of(views)
-        self.size: Tuple[int, int] = tuple(side * self.scale for side in views.pixels.shape[-2:])
+        self.size: tuple[int, int] = tuple(side * self.scale for side in views.pixels.shape[-2:])
 
-    def rows(self, i: int) -> List[Row]:
+    def rows(self, i: int) -> list[Row]:
         """The rows of picture i, without its neighbours."""
         trained = f'{percent(self.views.trained.ratio)} masked'
         attempts = [(f'{percent(one.ratio)} masked', one) for one in self.views.attempts]
@@ -130,7 +131,7 @@ class Painter:
         return Tile(panels.as_picture(self.views.pixels[i], self.scale), 'picture', self.names[i],
                     True)
 
-    def _importance(self, i: int) -> List[Tile]:
+    def _importance(self, i: int) -> list[Tile]:
         if self.views.importance is None:
             return []
         return [self._heat(i, self.views.importance[i], "teacher's importance")]
@@ -142,7 +143,7 @@ class Painter:
             panels.importance_panel(self.views.pixels[i], values, grid, self.scale), name,
             f'{name} over "{self.names[i]}", the most in row {row + 1}, column {column + 1}', True)
 
-    def _masks(self, i: int) -> List[Tile]:
+    def _masks(self, i: int) -> list[Tile]:
         return [self._mask(i, visible, f'draw {draw + 1}')
                 for draw, visible in enumerate(self.views.masks[i])]
 
@@ -153,7 +154,7 @@ class Painter:
             f'"{self.names[i]}" as the encoder sees it ({caption}): {len(visible)} of '
             f'{grid[0] * grid[1]} patches', True)
 
-    def _features(self, i: int) -> List[Tile]:
+    def _features(self, i: int) -> list[Tile]:
         rollout = self.views.rollout[i]
         # Every patch gets some of it, and the pictures differ in how much: from least to most.
         shown = [self._heat(i, rollout - rollout.min(), 'attention rollout')]
@@ -183,7 +184,7 @@ class Painter:
             f'largest in row {row + 1}, column {column + 1}', False)
 
 
-def seen_masked(one: Attempt, i: Optional[int] = None) -> Tuple[float, float]:
+def seen_masked(one: Attempt, i: int | None = None) -> tuple[float, float]:
     """Mean measure of the patches seen and of the others, of picture i or of all."""
     seen = np.zeros(one.measure.shape, bool)
     np.put_along_axis(seen, one.visible.numpy(), True, axis=1)
@@ -193,9 +194,9 @@ def seen_masked(one: Attempt, i: Optional[int] = None) -> Tuple[float, float]:
     return float(measure[seen].mean()), float(measure[~seen].mean())
 
 
-def facts_of(views: Views, i: int, measure: str) -> Dict[str, float]:
+def facts_of(views: Views, i: int, measure: str) -> dict[str, float]:
     """Numbers that belong to a picture, by name."""
-    facts: Dict[str, float] = {}
+    facts: dict[str, float] = {}
     if views.trained.measure is not None:
         seen, masked = seen_masked(views.trained, i)
         facts = {f'{measure} on seen patches': seen, f'{measure} on masked patches': masked}

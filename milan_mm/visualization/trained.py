@@ -1,7 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """From a training's checkpoint to its model, the teacher and the decoder included."""
 from pathlib import Path
-from typing import Optional, Tuple, Union
 
 import torch
 from mmengine.config import Config, ConfigDict
@@ -16,13 +15,13 @@ from ..models import MILAN, EMATargetGenerator
 from ..models.targets.ema import averaged
 from ..registry import MODELS
 
-Path_ = Union[str, Path]
+Path_ = str | Path
 
 
 def load_run(checkpoint: Path_,
-             config: Optional[Path_] = None,
-             teacher: Optional[Path_] = None,
-             options: Optional[dict] = None,
+             config: Path_ | None = None,
+             teacher: Path_ | None = None,
+             options: dict | None = None,
              trust: bool = False) -> MILAN:
     """The model of a pretraining, frozen and in eval mode, with exactly the checkpoint's weights.
 
@@ -99,7 +98,7 @@ def set_teacher(model: ConfigDict, spec: str) -> None:
                          '--cfg-options model.target_generator.<key>=...')
 
 
-def pixel_statistics(model: nn.Module) -> Tuple[Tensor, Tensor]:
+def pixel_statistics(model: nn.Module) -> tuple[Tensor, Tensor]:
     """Mean and standard deviation that a model's pixels are normalised with, each (3, 1, 1)."""
     pixels = model.data_preprocessor
     if getattr(pixels, '_enable_normalize', False):
@@ -107,7 +106,7 @@ def pixel_statistics(model: nn.Module) -> Tuple[Tensor, Tensor]:
     return torch.zeros(3, 1, 1), torch.ones(3, 1, 1)
 
 
-def _restore_averages(model: MILAN, kept: Optional[list], checkpoint: str) -> None:
+def _restore_averages(model: MILAN, kept: list | None, checkpoint: str) -> None:
     """Teachers that are averages of the encoder are kept beside the model's weights."""
     generators = filter(None, (model.target_generator, model.importance_generator))
     parts = (part for generator in generators for part in generator.modules())

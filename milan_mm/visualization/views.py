@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Everything that is worth seeing of a trained model and some pictures, as tensors."""
 import copy
-from typing import Callable, List, NamedTuple, Optional, Sequence, Tuple
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -33,10 +34,10 @@ class Attempt(NamedTuple):
     """
     ratio: float
     visible: Tensor
-    error: Optional[Tensor] = None
-    measure: Optional[Tensor] = None
-    predicted: Optional[Tensor] = None
-    painted: Optional[Tensor] = None
+    error: Tensor | None = None
+    measure: Tensor | None = None
+    predicted: Tensor | None = None
+    painted: Tensor | None = None
 
 
 class Views(NamedTuple):
@@ -56,14 +57,14 @@ class Views(NamedTuple):
         student: (B, N, D) the encoder's features of the whole picture.
     """
     pixels: Tensor
-    grid: Tuple[int, int]
-    importance: Optional[Tensor]
+    grid: tuple[int, int]
+    importance: Tensor | None
     rollout: Tensor
     masks: Tensor
-    attempts: List[Attempt]
+    attempts: list[Attempt]
     trained: Attempt
     target: Tensor
-    teacher: Optional[Tensor]
+    teacher: Tensor | None
     student: Tensor
 
 
@@ -100,7 +101,7 @@ def view(model: MILAN, pixels: Tensor, seed: int = 0, draws: int = 4,
     return _joined(parts)
 
 
-def usable_ratios(ratios: Sequence[float], trained: float, patches: int) -> List[float]:
+def usable_ratios(ratios: Sequence[float], trained: float, patches: int) -> list[float]:
     """The ratios, ascending, that leave something visible and something masked."""
     return sorted(ratio for ratio in {*ratios, trained}
                   if 0 < num_visible(patches, ratio) < patches)
@@ -169,7 +170,7 @@ def attempt(model: MILAN, inputs: Tensor, importance: Tensor, features: Tensor, 
                    painted)
 
 
-def _teacher_features(model: MILAN, inputs: Tensor, features: Tensor) -> Optional[Tensor]:
+def _teacher_features(model: MILAN, inputs: Tensor, features: Tensor) -> Tensor | None:
     """What the teacher says of the patches, also where the targets are pixels."""
     if not isinstance(model.target_generator, PixelTargetGenerator):
         return features
@@ -178,12 +179,12 @@ def _teacher_features(model: MILAN, inputs: Tensor, features: Tensor) -> Optiona
     return model.importance_generator(inputs).features[:, -features.shape[1]:]
 
 
-def _joined(parts: List[Views]) -> Views:
+def _joined(parts: list[Views]) -> Views:
     """The parts' pictures one after the other, on the CPU."""
     if not parts:
         raise MilanError('got no picture')
 
-    def join(values: Sequence[Optional[Tensor]]) -> Optional[Tensor]:
+    def join(values: Sequence[Tensor | None]) -> Tensor | None:
         return None if values[0] is None else torch.cat([value.cpu() for value in values])
 
     attempts = [Attempt(some[0].ratio, *(join(column) for column in zip(*(a[1:] for a in some))))

@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """What a trained model does with given pictures: a sheet for each, and one page."""
 import re
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Callable, Dict, List, NamedTuple, Optional, Sequence, Tuple, Union
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -37,17 +38,17 @@ class Visualized(NamedTuple):
         left_out: for each folder that was given and has more pictures, how many.
     """
     page: Path
-    sheets: List[Path]
-    means: Dict[str, float]
-    left_out: Dict[str, int]
+    sheets: list[Path]
+    means: dict[str, float]
+    left_out: dict[str, int]
 
 
 def visualize(model: MILAN,
-              pictures: Sequence[Union[str, Path]],
-              out: Union[str, Path],
+              pictures: Sequence[str | Path],
+              out: str | Path,
               *,
               source: str = 'a model',
-              folder: Optional[Union[str, Path]] = None,
+              folder: str | Path | None = None,
               seed: int = 0,
               draws: int = 4,
               ratios: Sequence[float] = RATIOS,
@@ -107,8 +108,8 @@ def check_numbers(draws: int, ratios: Sequence[float], most: int, gallery: int) 
                          'patches that are masked')
 
 
-def gather(given: Sequence[Union[str, Path]], most: int,
-           seed: int) -> Tuple[List[Path], Dict[str, int]]:
+def gather(given: Sequence[str | Path], most: int,
+           seed: int) -> tuple[list[Path], dict[str, int]]:
     """Files as they are, and of each folder some readable pictures, drawn by ``seed``.
 
     Returns:
@@ -117,8 +118,8 @@ def gather(given: Sequence[Union[str, Path]], most: int,
     Raises:
         MilanError: if there is nothing of that name.
     """
-    paths: List[Path] = []
-    left_out: Dict[str, int] = {}
+    paths: list[Path] = []
+    left_out: dict[str, int] = {}
     for one in map(Path, given):
         if not one.is_dir():
             if not one.is_file():
@@ -136,8 +137,8 @@ def gather(given: Sequence[Union[str, Path]], most: int,
     return list(dict.fromkeys(paths)), left_out
 
 
-def _first_readable(found: Sequence[str], most: int) -> List[Path]:
-    chosen: List[Path] = []
+def _first_readable(found: Sequence[str], most: int) -> list[Path]:
+    chosen: list[Path] = []
     for path in found:
         try:
             open_picture(path)
@@ -149,7 +150,7 @@ def _first_readable(found: Sequence[str], most: int) -> List[Path]:
     return chosen
 
 
-def _short_names(paths: Sequence[Path]) -> List[str]:
+def _short_names(paths: Sequence[Path]) -> list[str]:
     """File names, with so many folders before them as tell them apart."""
     for parts in range(1, max(len(path.parts) for path in paths) + 1):
         names = ['/'.join(path.parts[-parts:]) for path in paths]
@@ -173,10 +174,10 @@ class _TargetExtractor(Extractor):
         return Features(features[:, 0], patches.mean(dim=1), patches, self.grid)
 
 
-def extractors_of(model: MILAN) -> Dict[str, Extractor]:
+def extractors_of(model: MILAN) -> dict[str, Extractor]:
     """The encoder, and the teacher if it has a CLS token; both take the whole of a picture."""
     mean, std = (values.flatten().tolist() for values in pixel_statistics(model))
-    found: Dict[str, Extractor] = dict(encoder=FeatureExtractor(
+    found: dict[str, Extractor] = dict(encoder=FeatureExtractor(
         model.backbone, tuple(model.backbone.img_size), mean, std, 1))
     patches = model.backbone.grid_size[0] * model.backbone.grid_size[1]
     for teacher in (model.target_generator, model.importance_generator):
@@ -192,10 +193,10 @@ def extractors_of(model: MILAN) -> Dict[str, Extractor]:
 
 
 def _neighbour_rows(model: MILAN, painter: Painter, paths: Sequence[Path],
-                    folder: Union[str, Path], gallery: int, seed: int) -> List[List[Row]]:
+                    folder: str | Path, gallery: int, seed: int) -> list[list[Row]]:
     """For each picture a row for the encoder and one for the teacher."""
     root = Path(folder).expanduser()
-    rows: List[List[Row]] = [[] for _ in paths]
+    rows: list[list[Row]] = [[] for _ in paths]
     for name, extractor in extractors_of(model).items():
         found = nearest_pictures(extractor, root, paths, _NEIGHBOURS + 1, gallery, seed,
                                  f'nearest by the {name}')
@@ -207,6 +208,6 @@ def _neighbour_rows(model: MILAN, painter: Painter, paths: Sequence[Path],
     return rows
 
 
-def _without(found: Sequence[Neighbour], path: Path) -> List[Neighbour]:
+def _without(found: Sequence[Neighbour], path: Path) -> list[Neighbour]:
     """The query itself, if the folder holds it, is no neighbour."""
     return [one for one in found if one.path.resolve() != path.resolve()]

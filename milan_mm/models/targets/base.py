@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """What every target generator is: frozen, in eval, and told which student it teaches."""
-from typing import Optional, Sequence, Tuple
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
@@ -22,8 +22,8 @@ class TargetGenerator(nn.Module):
     dim: int
     measures_importance = False
 
-    def match_student(self, grid_size: Tuple[int, int], pixel_mean: Optional[Sequence[float]],
-                      pixel_std: Optional[Sequence[float]]) -> None:
+    def match_student(self, grid_size: tuple[int, int], pixel_mean: Sequence[float] | None,
+                      pixel_std: Sequence[float] | None) -> None:
         """Prepares for pictures as the student gets them; called once, before training.
 
         Args:

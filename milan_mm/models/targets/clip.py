@@ -1,6 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
 """A frozen CLIP image tower as teacher."""
-from typing import Optional
 
 from ...registry import MODELS
 from .clip_weights import load_clip_tower
@@ -36,12 +35,12 @@ class CLIPTargetGenerator(TowerTargetGenerator):
     """
 
     def __init__(self,
-                 model: Optional[str] = None,
-                 pretrained: Optional[str] = None,
-                 quickgelu: Optional[bool] = None,
+                 model: str | None = None,
+                 pretrained: str | None = None,
+                 quickgelu: bool | None = None,
                  normalize: str = 'student',
-                 amp: Optional[str] = None,
-                 tower: Optional[Tower] = None) -> None:
+                 amp: str | None = None,
+                 tower: Tower | None = None) -> None:
         check_options(normalize, amp, ('student', 'clip', 'own'))  # before anything is loaded
         super().__init__(
             tower or load_clip_tower(model, pretrained, quickgelu),

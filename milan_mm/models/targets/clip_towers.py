@@ -4,7 +4,7 @@
 The library's own modules are held and called; no block is re-implemented.
 """
 import math
-from typing import Sequence, Tuple
+from collections.abc import Sequence
 
 import torch
 from open_clip.constants import OPENAI_DATASET_MEAN, OPENAI_DATASET_STD
@@ -33,7 +33,7 @@ def wrap_tower(visual: nn.Module, name: str) -> Tower:
                      'ViT-B-16-SigLIP or EVA02-B-16')
 
 
-def pixels_of(visual: nn.Module) -> Tuple[Sequence[float], Sequence[float]]:
+def pixels_of(visual: nn.Module) -> tuple[Sequence[float], Sequence[float]]:
     """Mean and standard deviation, in 0..1, of what a tower was trained on."""
     config = getattr(visual, 'preprocess_cfg', None) or {}
     return (tuple(config.get('mean') or OPENAI_DATASET_MEAN),
@@ -58,13 +58,13 @@ class ClsTower(Tower):
         self.grid_size = tuple(visual.grid_size)
         self.dim = len(visual.ln_post.weight) if visual.proj is None else visual.proj.shape[1]
 
-    def set_grid(self, grid_size: Tuple[int, int]) -> None:
+    def set_grid(self, grid_size: tuple[int, int]) -> None:
         positions = self.visual.positional_embedding
         self.visual.positional_embedding = nn.Parameter(
             resize_positions(positions.detach(), self.grid_size, grid_size), requires_grad=False)
         self.grid_size = self.visual.grid_size = tuple(grid_size)
 
-    def forward(self, images: Tensor) -> Tuple[Tensor, Tensor]:
+    def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
         """images (B, 3, H, W) give features (B, 1 + N, T) and importance (B, N)."""
         visual = self.visual
         x = visual.conv1(images).flatten(2).transpose(1, 2)
@@ -89,7 +89,7 @@ class ClsTower(Tower):
         return cls_importance(query, keys)[:, 1:]
 
 
-def resize_positions(positions: Tensor, old: Tuple[int, int], new: Tuple[int, int]) -> Tensor:
+def resize_positions(positions: Tensor, old: tuple[int, int], new: tuple[int, int]) -> Tensor:
     """Bicubic interpolation of learned positions (1 + N, width), CLS first."""
     if tuple(old) == tuple(new):
         return positions

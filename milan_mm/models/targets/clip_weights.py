@@ -2,8 +2,8 @@
 """From a name or a file to a CLIP image tower: which architecture, which weights, which GELU."""
 import json
 import math
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Dict, Optional, Sequence
 
 import open_clip
 import torch
@@ -18,8 +18,8 @@ from .hf_clip import is_hf_clip_folder, read_hf_clip_folder
 from .tower import Tower
 
 
-def load_clip_tower(model: Optional[str], pretrained: Optional[str],
-                    quickgelu: Optional[bool] = None) -> Tower:
+def load_clip_tower(model: str | None, pretrained: str | None,
+                    quickgelu: bool | None = None) -> Tower:
     """Loads the image tower of a CLIP model; the text tower is dropped.
 
     The arguments are those of :class:`milan_mm.CLIPTargetGenerator`.
@@ -43,9 +43,9 @@ def load_clip_tower(model: Optional[str], pretrained: Optional[str],
     return _from_tag(model, pretrained, quickgelu)
 
 
-def tower_from_state(state: Dict[str, Tensor], quickgelu: bool, *, name: str,
-                     num_heads: Optional[int] = None,
-                     image_size: Optional[Sequence[int]] = None) -> Tower:
+def tower_from_state(state: dict[str, Tensor], quickgelu: bool, *, name: str,
+                     num_heads: int | None = None,
+                     image_size: Sequence[int] | None = None) -> Tower:
     """A CLS tower whose architecture is read off its weights.
 
     Args:
@@ -86,7 +86,7 @@ def tower_from_state(state: Dict[str, Tensor], quickgelu: bool, *, name: str,
     return wrap_tower(visual, name)
 
 
-def _random_tower(model: Optional[str], quickgelu: Optional[bool]) -> Tower:
+def _random_tower(model: str | None, quickgelu: bool | None) -> Tower:
     if model is None:
         raise MilanError('a CLIP teacher needs model (an open_clip name) or pretrained (a file or '
                          'folder), and got neither')
@@ -98,7 +98,7 @@ def _random_tower(model: Optional[str], quickgelu: Optional[bool]) -> Tower:
     return wrap_tower(open_clip.create_model(model).visual, model)
 
 
-def _from_tag(model: str, tag: str, quickgelu: Optional[bool]) -> Tower:
+def _from_tag(model: str, tag: str, quickgelu: bool | None) -> Tower:
     _check_known(model)
     tags = open_clip.list_pretrained_tags_by_model(model)
     if tag.lower() not in [t.lower() for t in tags]:
@@ -122,7 +122,7 @@ def _from_tag(model: str, tag: str, quickgelu: Optional[bool]) -> Tower:
     return wrap_tower(clip.visual, f'{model} ({tag})')
 
 
-def _from_folder(folder: Path, quickgelu: Optional[bool]) -> Tower:
+def _from_folder(folder: Path, quickgelu: bool | None) -> Tower:
     if is_hf_clip_folder(folder):
         hf = read_hf_clip_folder(folder)
         _check_quickgelu(quickgelu, hf.quickgelu, f'config.json of {folder}')
@@ -165,7 +165,7 @@ def build_visual(model_cfg: dict) -> nn.Module:
                           quick_gelu=bool(model_cfg.get('quick_gelu'))).visual
 
 
-def _from_file(path: Path, model: Optional[str], quickgelu: Optional[bool]) -> Tower:
+def _from_file(path: Path, model: str | None, quickgelu: bool | None) -> Tower:
     if (path.parent / 'open_clip_config.json').is_file() and path.stem.startswith('open_clip'):
         return _from_folder(path.parent, quickgelu)
     state = state_of(read_checkpoint(path))
@@ -183,13 +183,13 @@ def _from_file(path: Path, model: Optional[str], quickgelu: Optional[bool]) -> T
     return tower_from_state(state, quickgelu, name=str(path))
 
 
-def _load_visual(visual: nn.Module, state: Dict[str, Tensor], name: str) -> None:
+def _load_visual(visual: nn.Module, state: dict[str, Tensor], name: str) -> None:
     visual_state = {k.removeprefix('visual.'): v.float() for k, v in state.items()
                     if k.startswith('visual.')}
     _load_strictly(visual, visual_state or state, name)
 
 
-def _load_strictly(visual: nn.Module, state: Dict[str, Tensor], name: str) -> None:
+def _load_strictly(visual: nn.Module, state: dict[str, Tensor], name: str) -> None:
     try:
         with torch.no_grad():
             visual.load_state_dict(state, strict=True)
@@ -206,7 +206,7 @@ def _check_known(model: str) -> None:
         raise MilanError(f'open_clip knows no model {model!r}; near to it are {near}')
 
 
-def _check_quickgelu(asked: Optional[bool], found: bool, source: str) -> None:
+def _check_quickgelu(asked: bool | None, found: bool, source: str) -> None:
     if asked is not None and asked != found:
         raise MilanError(f'quickgelu={asked} contradicts {source}, which says {_gelu(found)}. '
                          'Leave quickgelu out, or give other weights')

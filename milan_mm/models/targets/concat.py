@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """Several teachers at once."""
-from typing import Optional, Sequence, Tuple, Union
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
@@ -33,8 +33,8 @@ class ConcatTargetGenerator(TargetGenerator):
     """
 
     def __init__(self,
-                 generators: Sequence[Union[dict, TargetGenerator]],
-                 weights: Optional[Sequence[float]] = None,
+                 generators: Sequence[dict | TargetGenerator],
+                 weights: Sequence[float] | None = None,
                  importance: str = 'first') -> None:
         super().__init__()
         if not generators:
@@ -53,8 +53,8 @@ class ConcatTargetGenerator(TargetGenerator):
         self.measures_importance = any(measuring) if self.weighted else measuring[0]
         self.freeze()
 
-    def match_student(self, grid_size: Tuple[int, int], pixel_mean: Optional[Sequence[float]],
-                      pixel_std: Optional[Sequence[float]]) -> None:
+    def match_student(self, grid_size: tuple[int, int], pixel_mean: Sequence[float] | None,
+                      pixel_std: Sequence[float] | None) -> None:
         super().match_student(grid_size, pixel_mean, pixel_std)
         for part in self.generators:
             part.match_student(grid_size, pixel_mean, pixel_std)

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """The student's own past as its teacher, and the hook that keeps it."""
 import copy
-from typing import Any, Dict, List, Optional, Union
+from typing import Any
 
 import torch
 from mmengine.hooks import Hook
@@ -46,9 +46,9 @@ class EMATargetGenerator(TargetGenerator):
     measures_importance = True
 
     def __init__(self,
-                 arch: Union[str, dict] = 'vit-b',
+                 arch: str | dict = 'vit-b',
                  momentum: float = 0.999,
-                 end_momentum: Optional[float] = None,
+                 end_momentum: float | None = None,
                  levels: int = 6) -> None:
         super().__init__()
         sizes = look_up(arch)
@@ -61,10 +61,10 @@ class EMATargetGenerator(TargetGenerator):
                              f'blocks; got {levels}')
         self.momentum, self.end_momentum, self.levels = momentum, end_momentum, levels
         self.dim = sizes['embed_dims']
-        self.average: Optional[MaskedVisionTransformer] = None
+        self.average: MaskedVisionTransformer | None = None
 
     def follow(self, student: MaskedVisionTransformer,
-               state: Optional[Dict[str, Tensor]] = None) -> None:
+               state: dict[str, Tensor] | None = None) -> None:
         """Starts as a copy of the student, or as what a checkpoint kept of an earlier average.
 
         Raises:
@@ -120,7 +120,7 @@ class EMATeacherHook(Hook):
     priority = 'NORMAL'
 
     def __init__(self) -> None:
-        self.resumed: Optional[List[Dict[str, Tensor]]] = None
+        self.resumed: list[dict[str, Tensor]] | None = None
 
     def after_load_checkpoint(self, runner: Any, checkpoint: dict) -> None:
         self.resumed = checkpoint.get(_KEY)
@@ -141,8 +141,8 @@ class EMATeacherHook(Hook):
                   logger='current')
         self.resumed = None
 
-    def after_train_iter(self, runner: Any, batch_idx: int, data_batch: Optional[dict] = None,
-                         outputs: Optional[dict] = None) -> None:
+    def after_train_iter(self, runner: Any, batch_idx: int, data_batch: dict | None = None,
+                         outputs: dict | None = None) -> None:
         if not runner.optim_wrapper.should_update():
             return
         model, teachers = averaged(runner.model)

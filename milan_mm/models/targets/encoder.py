@@ -2,7 +2,7 @@
 """A trained encoder as teacher: an earlier run, MAE, DINO, or any ViT this package can read."""
 import json
 from pathlib import Path
-from typing import Any, Dict, List, Optional, Tuple, Union
+from typing import Any
 
 import torch
 from mmengine.logging import print_log
@@ -45,9 +45,9 @@ class EncoderTargetGenerator(TowerTargetGenerator):
     """
 
     def __init__(self,
-                 checkpoint: Union[str, Path],
+                 checkpoint: str | Path,
                  normalize: str = 'own',
-                 amp: Optional[str] = None,
+                 amp: str | None = None,
                  trust: bool = False) -> None:
         check_options(normalize, amp)
         super().__init__(load_encoder_tower(checkpoint, trust), normalize, amp)
@@ -61,28 +61,28 @@ class EncoderTower(Tower):
         mean, std: of the pixels it was trained on, in 0..1.
     """
 
-    def __init__(self, backbone: MaskedVisionTransformer, mean: Tuple[float, ...],
-                 std: Tuple[float, ...]) -> None:
+    def __init__(self, backbone: MaskedVisionTransformer, mean: tuple[float, ...],
+                 std: tuple[float, ...]) -> None:
         super().__init__()
         self.backbone = backbone
         self.mean, self.std = tuple(mean), tuple(std)
         self.dim, self.patch_size = backbone.embed_dims, backbone.patch_size
         self.grid_size = backbone.grid_size
 
-    def set_grid(self, grid_size: Tuple[int, int]) -> None:
+    def set_grid(self, grid_size: tuple[int, int]) -> None:
         positions = resize_pos_embed(
             self.backbone.pos_embed.detach(), self.grid_size, tuple(grid_size), 'bicubic', 1)
         self.backbone.pos_embed = nn.Parameter(positions, requires_grad=False)
         self.backbone.patch_resolution = self.grid_size = tuple(grid_size)
 
-    def forward(self, images: Tensor) -> Tuple[Tensor, Tensor]:
+    def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
         """images (B, 3, H, W) give features (B, 1 + N, T) and importance (B, N)."""
         (x, ), row = run_blocks(self.backbone, images)
         return (self.backbone.ln1(x) if self.backbone.final_norm else x), row[:, 1:]
 
 
 def run_blocks(vit: MaskedVisionTransformer, images: Tensor,
-               levels: int = 1) -> Tuple[List[Tensor], Tensor]:
+               levels: int = 1) -> tuple[list[Tensor], Tensor]:
     """A ViT on whole pictures, before its final norm.
 
     Args:
@@ -127,7 +127,7 @@ def cls_attention(block: nn.Module, x: Tensor) -> Tensor:
     return cls_importance(query, key)
 
 
-def load_encoder_tower(checkpoint: Union[str, Path], trust: bool = False) -> Tower:
+def load_encoder_tower(checkpoint: str | Path, trust: bool = False) -> Tower:
     """Reads a ViT of any known format and builds it.
 
     A Hugging Face folder of a DINOv2 with registers or gated MLPs, which this package's ViT has
@@ -163,7 +163,7 @@ def load_encoder_tower(checkpoint: Union[str, Path], trust: bool = False) -> Tow
                         tuple(v / 255 for v in spec.pixel_std))
 
 
-def _config_beside(folder: Path) -> Dict[str, Any]:
+def _config_beside(folder: Path) -> dict[str, Any]:
     """``config.json`` of a Hugging Face folder; empty for anything else."""
     file = folder / 'config.json'
     try:

@@ -2,7 +2,7 @@
 """Hugging Face's naming of CLIP's image tower, turned into OpenAI's."""
 import json
 from pathlib import Path
-from typing import Dict, NamedTuple, Tuple
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -28,10 +28,10 @@ _WEIGHTS = ('model.safetensors', 'pytorch_model.bin')
 
 class HFClip(NamedTuple):
     """A tower as a Hugging Face folder tells it."""
-    state: Dict[str, Tensor]
+    state: dict[str, Tensor]
     quickgelu: bool
     num_heads: int
-    image_size: Tuple[int, int]
+    image_size: tuple[int, int]
 
 
 def is_hf_clip_folder(folder: Path) -> bool:
@@ -64,8 +64,8 @@ def read_hf_clip_folder(folder: Path) -> HFClip:
         vision.get('num_attention_heads', 12), (size, size))
 
 
-def rename_hf_clip(state: Dict[str, Tensor], name: str,
-                   projection: bool = False) -> Dict[str, Tensor]:
+def rename_hf_clip(state: dict[str, Tensor], name: str,
+                   projection: bool = False) -> dict[str, Tensor]:
     """The image tower's tensors in OpenAI's names.
 
     Args:
@@ -76,7 +76,7 @@ def rename_hf_clip(state: Dict[str, Tensor], name: str,
     Raises:
         MilanError: if the projection is missing.
     """
-    renamed: Dict[str, Tensor] = {}
+    renamed: dict[str, Tensor] = {}
     for key, value in state.items():
         if not key.startswith('vision_model.') or key.endswith('position_ids'):
             continue

@@ -2,8 +2,9 @@
 """A Hugging Face folder of DINOv2, with registers or gated MLPs, as a ViT of timm."""
 import json
 import re
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Dict, NamedTuple, Sequence
+from typing import NamedTuple
 
 import torch
 from timm.layers import Mlp, SwiGLUPacked
@@ -40,7 +41,7 @@ class HFDinov2(NamedTuple):
         mean, std: of its pixels, in 0..1.
     """
     vit: VisionTransformer
-    state: Dict[str, Tensor]
+    state: dict[str, Tensor]
     mean: Sequence[float]
     std: Sequence[float]
 
@@ -88,9 +89,9 @@ def read_hf_dinov2(folder: Path, trust: bool = False) -> HFDinov2:
     return HFDinov2(vit, state, mean, std)
 
 
-def rename_hf_dinov2(state: Dict[str, Tensor]) -> Dict[str, Tensor]:
+def rename_hf_dinov2(state: dict[str, Tensor]) -> dict[str, Tensor]:
     """Hugging Face's names turned into those of DINOv2's authors."""
-    renamed: Dict[str, Tensor] = {}
+    renamed: dict[str, Tensor] = {}
     for key, value in state.items():
         key = re.sub(r'^dinov2(_with_registers)?\.', '', key)
         for theirs, published in _RENAMES:

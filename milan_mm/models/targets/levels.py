@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """A frozen CLIP image tower that tells several of its levels."""
-from typing import Any, List
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -50,7 +50,7 @@ class CLIPLevelsTargetGenerator(CLIPTargetGenerator):
         return TeacherOutput(torch.cat(levels, dim=-1), importance)
 
 
-def blocks_of(tower: nn.Module) -> List[nn.Module]:
+def blocks_of(tower: nn.Module) -> list[nn.Module]:
     """The transformer blocks of a tower, ``open_clip``'s own or timm's.
 
     Raises:

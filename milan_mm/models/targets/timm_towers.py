@@ -4,7 +4,7 @@
 The library's own modules compute the features; only the attention row of the last block, which a
 fused kernel does not give, is computed beside them.
 """
-from typing import Callable, Optional, Sequence, Tuple
+from collections.abc import Callable, Sequence
 
 import torch
 from timm.data import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
@@ -48,9 +48,9 @@ class TimmTower(Tower):
         MilanError: if it is no such ViT.
     """
 
-    def __init__(self, trunk: nn.Module, name: str, head: Optional[nn.Module] = None,
-                 mean: Optional[Sequence[float]] = None,
-                 std: Optional[Sequence[float]] = None) -> None:
+    def __init__(self, trunk: nn.Module, name: str, head: nn.Module | None = None,
+                 mean: Sequence[float] | None = None,
+                 std: Sequence[float] | None = None) -> None:
         super().__init__()
         self.pooling = pooling_of(trunk, name)
         self.trunk, self.head = trunk.eval(), head or nn.Identity()
@@ -62,7 +62,7 @@ class TimmTower(Tower):
         with torch.no_grad():
             self.dim = self._project(torch.zeros(1, 1, trunk.num_features)).shape[-1]
 
-    def set_grid(self, grid_size: Tuple[int, int]) -> None:
+    def set_grid(self, grid_size: tuple[int, int]) -> None:
         if tuple(grid_size) != self.grid_size and self._pool_positions() is not None:
             raise MilanError('this tower\'s pooling has learned positions of its own, which are '
                              f'for a grid of {self.grid_size}, and the student\'s is '
@@ -70,7 +70,7 @@ class TimmTower(Tower):
         self.trunk.set_input_size(img_size=self.input_size(grid_size))
         self.grid_size = tuple(grid_size)
 
-    def forward(self, images: Tensor) -> Tuple[Tensor, Tensor]:
+    def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
         """images (B, 3, H, W) give features (B, 1 + N, T) and importance (B, N)."""
         tokens, row = self.tokens_and_row(images)
         prefix = self.trunk.num_prefix_tokens
@@ -78,7 +78,7 @@ class TimmTower(Tower):
         features = self._project(torch.cat([first, tokens[:, prefix:]], dim=1))
         return features, row[:, row.shape[1] - (tokens.shape[1] - prefix):]
 
-    def tokens_and_row(self, images: Tensor) -> Tuple[Tensor, Tensor]:
+    def tokens_and_row(self, images: Tensor) -> tuple[Tensor, Tensor]:
         """All tokens after the final norm (B, L, width), and the whole attention row.
 
         Returns:
@@ -109,10 +109,10 @@ class TimmTower(Tower):
     def _project(self, tokens: Tensor) -> Tensor:
         return self.head(self.trunk.head(self.trunk.fc_norm(tokens)))
 
-    def _pool_positions(self) -> Optional[Tensor]:
+    def _pool_positions(self) -> Tensor | None:
         return getattr(getattr(self.trunk, 'attn_pool', None), 'pos_embed', None)
 
-    def _rotations(self) -> Optional[Tensor]:
+    def _rotations(self) -> Tensor | None:
         """Rotary positions of the last block, if the model has such."""
         rope = getattr(self.trunk, 'rope', None)
         if rope is None:
@@ -151,8 +151,8 @@ def pooling_of(trunk: nn.Module, name: str) -> str:
                      "expected 'token', 'avg' or 'map'")
 
 
-def query_and_keys(attn: nn.Module, x: Tensor, rotations: Optional[Tensor],
-                   only_first: bool = False) -> Tuple[Tensor, Tensor]:
+def query_and_keys(attn: nn.Module, x: Tensor, rotations: Tensor | None,
+                   only_first: bool = False) -> tuple[Tensor, Tensor]:
     """What an attention of timm compares.
 
     Args:
@@ -177,7 +177,7 @@ def query_and_keys(attn: nn.Module, x: Tensor, rotations: Optional[Tensor],
     return query, keys.repeat_interleave(groups, dim=1) if groups > 1 else keys
 
 
-def _projections(attn: nn.Module) -> Tuple[Callable, Callable]:
+def _projections(attn: nn.Module) -> tuple[Callable, Callable]:
     if attn.qkv is None:
         return attn.q_proj, attn.k_proj
     weights, bias = attn.qkv.weight.chunk(3), attn.qkv.bias

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """A ViT of timm as teacher: DINO, DINOv2 with or without registers, DINOv3, MAE, supervised."""
-from typing import Any, Dict, Optional
+from typing import Any
 
 from ...registry import MODELS
 from .timm_towers import TimmTower
@@ -36,11 +36,11 @@ class TimmTargetGenerator(TowerTargetGenerator):
     """
 
     def __init__(self,
-                 model: Optional[str] = None,
-                 pretrained: Optional[str] = None,
+                 model: str | None = None,
+                 pretrained: str | None = None,
                  normalize: str = 'own',
-                 amp: Optional[str] = None,
-                 model_args: Optional[Dict[str, Any]] = None,
+                 amp: str | None = None,
+                 model_args: dict[str, Any] | None = None,
                  trust: bool = False) -> None:
         check_options(normalize, amp)  # before anything is loaded
         found = load_timm_vit(model, pretrained, model_args, trust)

@@ -2,8 +2,9 @@
 """From a name, a file or a folder to a ViT of timm, every tensor accounted for."""
 import importlib
 import json
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Dict, List, NamedTuple, Optional, Sequence
+from typing import Any, NamedTuple
 
 import timm
 from mmengine.logging import print_log
@@ -26,12 +27,12 @@ class TimmVit(NamedTuple):
     """
     vit: nn.Module
     name: str
-    mean: Optional[Sequence[float]] = None
-    std: Optional[Sequence[float]] = None
+    mean: Sequence[float] | None = None
+    std: Sequence[float] | None = None
 
 
-def load_timm_vit(model: Optional[str], pretrained: Optional[str],
-                  model_args: Optional[Dict[str, Any]] = None, trust: bool = False) -> TimmVit:
+def load_timm_vit(model: str | None, pretrained: str | None,
+                  model_args: dict[str, Any] | None = None, trust: bool = False) -> TimmVit:
     """Builds a model and loads its weights; see :class:`TimmTargetGenerator`.
 
     Raises:
@@ -63,7 +64,7 @@ def load_timm_vit(model: Optional[str], pretrained: Optional[str],
     return _from_tag(model, pretrained, args)
 
 
-def build(model: Optional[str], args: Dict[str, Any]) -> nn.Module:
+def build(model: str | None, args: dict[str, Any]) -> nn.Module:
     """A model of timm without classifier, with random weights.
 
     Raises:
@@ -86,7 +87,7 @@ def build(model: Optional[str], args: Dict[str, Any]) -> nn.Module:
     return vit
 
 
-def arguments(name: str, args: Dict[str, Any]) -> Dict[str, Any]:
+def arguments(name: str, args: dict[str, Any]) -> dict[str, Any]:
     """What a model is built with: no classifier, and the pooling it was trained for.
 
     timm pools DINOv3 by the mean, although its loss trains the CLS token, as DINOv2's does.
@@ -95,7 +96,7 @@ def arguments(name: str, args: Dict[str, Any]) -> Dict[str, Any]:
     return {**pooled, 'num_classes': 0, **args}
 
 
-def load_strictly(vit: nn.Module, state: Dict[str, Tensor], source: str) -> None:
+def load_strictly(vit: nn.Module, state: dict[str, Tensor], source: str) -> None:
     """Loads weights in any naming that timm itself converts for this model.
 
     A classifier in the file is left out; anything else that is missing or left over is an error.
@@ -122,7 +123,7 @@ def load_strictly(vit: nn.Module, state: Dict[str, Tensor], source: str) -> None
               + (f'; not used: {", ".join(beside)}' if beside else ''), logger='current')
 
 
-def _from_tag(model: str, tag: str, args: Dict[str, Any]) -> TimmVit:
+def _from_tag(model: str, tag: str, args: dict[str, Any]) -> TimmVit:
     name = model.partition('.')[0]
     build(name, args)  # known, and a ViT, before anything is downloaded
     tags = tags_of(name)
@@ -139,12 +140,12 @@ def _from_tag(model: str, tag: str, args: Dict[str, Any]) -> TimmVit:
     return TimmVit(vit, f'{name}.{tag}')
 
 
-def tags_of(name: str) -> List[str]:
+def tags_of(name: str) -> list[str]:
     """The tags that timm has weights for."""
     return sorted(full.partition('.')[2] for full in timm.list_pretrained(f'{name}.*'))
 
 
-def _from_folder(folder: Path, args: Dict[str, Any], trust: bool) -> TimmVit:
+def _from_folder(folder: Path, args: dict[str, Any], trust: bool) -> TimmVit:
     weights = [folder / name for name in ('model.safetensors', 'pytorch_model.bin')
                if (folder / name).is_file()]
     if not (folder / 'config.json').is_file() or not weights:

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """A frozen ViT as teacher: what all such teachers share, whoever's modules do the computing."""
 import math
-from typing import Optional, Sequence, Tuple
+from collections.abc import Sequence
 
 import torch
 from mmengine.logging import print_log
@@ -26,19 +26,19 @@ class Tower(nn.Module):
     """
     dim: int
     patch_size: int
-    grid_size: Tuple[int, int]
+    grid_size: tuple[int, int]
     mean: Sequence[float]
     std: Sequence[float]
 
-    def input_size(self, grid_size: Tuple[int, int]) -> Tuple[int, int]:
+    def input_size(self, grid_size: tuple[int, int]) -> tuple[int, int]:
         """Height and width in pixels of a picture that has this grid."""
         return grid_size[0] * self.patch_size, grid_size[1] * self.patch_size
 
-    def set_grid(self, grid_size: Tuple[int, int]) -> None:
+    def set_grid(self, grid_size: tuple[int, int]) -> None:
         """Interpolates the positions for another grid."""
         raise NotImplementedError
 
-    def forward(self, images: Tensor) -> Tuple[Tensor, Tensor]:
+    def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
         """images (B, 3, H, W) give features (B, 1 + N, T), CLS first, and importance (B, N)."""
         raise NotImplementedError
 
@@ -59,7 +59,7 @@ class TowerTargetGenerator(TargetGenerator):
     measures_importance = True
 
     def __init__(self, tower: Tower, normalize: str = 'student',
-                 amp: Optional[str] = None) -> None:
+                 amp: str | None = None) -> None:
         super().__init__()
         check_options(normalize, amp)
         self.normalize = normalize
@@ -71,8 +71,8 @@ class TowerTargetGenerator(TargetGenerator):
         self.grid_size = tower.grid_size
         self.freeze()
 
-    def match_student(self, grid_size: Tuple[int, int], pixel_mean: Optional[Sequence[float]],
-                      pixel_std: Optional[Sequence[float]]) -> None:
+    def match_student(self, grid_size: tuple[int, int], pixel_mean: Sequence[float] | None,
+                      pixel_std: Sequence[float] | None) -> None:
         """Makes the tower's token grid the student's, and its input the student's pixels.
 
         A tower of another patch size or position grid is fed a resized picture, and its
@@ -89,8 +89,8 @@ class TowerTargetGenerator(TargetGenerator):
         if self.normalize != 'student':
             self._match_pixels(pixel_mean, pixel_std)
 
-    def _match_pixels(self, pixel_mean: Optional[Sequence[float]],
-                      pixel_std: Optional[Sequence[float]]) -> None:
+    def _match_pixels(self, pixel_mean: Sequence[float] | None,
+                      pixel_std: Sequence[float] | None) -> None:
         if pixel_mean is None or pixel_std is None:
             raise MilanError(f"normalize='{self.normalize}' must know the data preprocessor's "
                              'mean and std, and it has none; set them, or use '
@@ -114,7 +114,7 @@ class TowerTargetGenerator(TargetGenerator):
             return TeacherOutput(*self.tower(images))
 
 
-def check_options(normalize: str, amp: Optional[str],
+def check_options(normalize: str, amp: str | None,
                   known: Sequence[str] = ('student', 'own')) -> None:
     """Raises MilanError for a value that no teacher has."""
     if normalize not in known:
