@@ -6,12 +6,12 @@ files that `npm pack emoji-datasource-twitter@16.0.0` and its like write, or unp
 
   python demo/make_emoji_archive.py emoji-datasource-twitter-*.tgz emoji-datasource-google-*.tgz
 
-The archive holds the base pictures, without skin-tone variants:
+The archive holds the base images, without skin-tone variants:
 
-  index.json                  an entry a picture, in the order of the sheets' cells
-  twitter.webp, google.webp   all 64 px pictures of a style on one lossless RGBA sheet: 8 MB,
+  index.json                  an entry an image, in the order of the sheets' cells
+  twitter.webp, google.webp   all 64 px images of a style on one lossless RGBA sheet: 8 MB,
                               where single PNG files take 10.4 MB, and decoded in 0.1 s
-  ATTRIBUTION.md, LICENSE-*   so that they travel with the pictures
+  ATTRIBUTION.md, LICENSE-*   so that they travel with the images
 
 Every visible pixel is the package's (the colour under alpha 0 is dropped); what was written is
 read back and compared. The same packages and the same Pillow give the same bytes.
@@ -56,21 +56,21 @@ def make_index(table: list[dict]) -> list[dict]:
     table = sorted(table, key=lambda entry: (entry['sort_order'], entry['unified']))
     missing = [e['name'] for e in table if not all(e[f'has_img_{style}'] for style in STYLES)]
     if missing:
-        sys.exit(f'error: {len(missing)} pictures are missing in one of the styles, such as '
-                 f'{missing[0]}; a picture of another style must not take their place')
+        sys.exit(f'error: {len(missing)} images are missing in one of the styles, such as '
+                 f'{missing[0]}; an image of another style must not take their place')
     return [dict(cell=i, **{key: entry[key] for key in keep}) for i, entry in enumerate(table)]
 
 
 def make_sheet(read: Callable[[str], bytes], style: str, index: list[dict]) -> bytes:
-    """All pictures of a style as one lossless WebP, read back and compared."""
+    """All images of a style as one lossless WebP, read back and compared."""
     rows = -(-len(index) // COLUMNS)
     sheet = np.zeros((rows, COLUMNS, CELL, CELL, 4), np.uint8)
     for entry in index:
-        with Image.open(io.BytesIO(read(f'img/{style}/64/{entry["image"]}'))) as picture:
-            if picture.size != (CELL, CELL):
-                sys.exit(f'error: {style} {entry["image"]} has {picture.size} pixels, expected '
+        with Image.open(io.BytesIO(read(f'img/{style}/64/{entry["image"]}'))) as image:
+            if image.size != (CELL, CELL):
+                sys.exit(f'error: {style} {entry["image"]} has {image.size} pixels, expected '
                          f'{CELL} x {CELL}')
-            sheet[divmod(entry['cell'], COLUMNS)] = np.asarray(picture.convert('RGBA'))
+            sheet[divmod(entry['cell'], COLUMNS)] = np.asarray(image.convert('RGBA'))
     sheet[sheet[..., 3] == 0] = 0
     sheet = sheet.swapaxes(1, 2).reshape(rows * CELL, COLUMNS * CELL, 4)
     written = io.BytesIO()
@@ -115,7 +115,7 @@ def main() -> None:
     entries['LICENSE-Apache-2.0.txt'] = (HERE.parent / 'LICENSE').read_bytes()
     entries['ATTRIBUTION.md'] = (HERE / 'ATTRIBUTION.md').read_bytes()
     write_archive(args.out, entries)
-    print(f'{args.out}: {len(index)} pictures in {len(STYLES)} styles, '
+    print(f'{args.out}: {len(index)} images in {len(STYLES)} styles, '
           f'{args.out.stat().st_size / 1e6:.2f} MB')
 
 

@@ -11,7 +11,7 @@ with quiet_import():
     from .checkpoints.pretrained import PretrainedViT
     from .compat.plain_checkpoints import PlainCheckpointHook
     from .datasets import *  # noqa: F403
-    from .engine.hooks import DescribeEncoderHook, RunSummaryHook, UnreadablePicturesHook
+    from .engine.hooks import DescribeEncoderHook, RunSummaryHook, UnreadableImagesHook
     from .errors import MilanError
     from .evaluation.hook import FeatureEvalHook
     from .hub import get_model
@@ -21,8 +21,8 @@ __all__ = [  # noqa: F405
     'get_model', 'MilanError', 'MILAN', 'MaskedVisionTransformer', 'PromptingDecoder',
     'MAEDecoder', 'CLIPTargetGenerator', 'PixelTargetGenerator', 'SemanticMaskGenerator',
     'RandomMaskGenerator', 'ReconstructionHead', 'CosineReconstructionLoss',
-    'MSEReconstructionLoss', 'PretrainDataPreprocessor', 'PictureFolder', 'EpochSampler',
-    'LoadPicture', 'RandomResizedCropAndFlip', 'ResizeAndCenterCrop', 'PackPicture',
-    'PlainCheckpointHook', 'DescribeEncoderHook', 'RunSummaryHook', 'UnreadablePicturesHook',
+    'MSEReconstructionLoss', 'PretrainDataPreprocessor', 'ImageFolder', 'EpochSampler',
+    'LoadPILImage', 'RandomResizedCropAndFlip', 'ResizeAndCenterCrop', 'PackImageInputs',
+    'PlainCheckpointHook', 'DescribeEncoderHook', 'RunSummaryHook', 'UnreadableImagesHook',
     'FeatureEvalHook', 'PretrainedViT'
 ]

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from .checkpoints.handover import load_encoder
 from .checkpoints.spec import EncoderSpec, encoder_options
 from .checkpoints.student import Student, read_student
-from .datasets import LoadPicture, PackPicture, ResizeAndCenterCrop, composite
+from .datasets import LoadPILImage, PackImageInputs, ResizeAndCenterCrop, composite
 from .datasets.decoding import to_rgb
 from .errors import MilanError
 from .keyed_random import seeded_globals
@@ -26,7 +26,7 @@ from .models import CLIPTargetGenerator, MaskedVisionTransformer
 from .models.encoder import ARCHITECTURES, check_tiling
 
 Size = int | tuple[int, int]
-Picture = str | Path | Image.Image
+ImageLike = str | Path | Image.Image
 
 
 class Features(NamedTuple):
@@ -45,10 +45,10 @@ class Features(NamedTuple):
 
 
 class Extractor(nn.Module):
-    """Base: pictures in, :class:`Features` out. A subclass writes :meth:`encode`.
+    """Base: images in, :class:`Features` out. A subclass writes :meth:`encode`.
 
     Args:
-        img_size: height and width that pictures are brought to; a batch that is a tensor
+        img_size: height and width that images are brought to; a batch that is a tensor
             already may have any size that patches tile.
         patch_size: side of a patch in pixels.
         pixel_mean, pixel_std: per channel (RGB), in 0..255.
@@ -58,7 +58,7 @@ class Extractor(nn.Module):
         dim: D.
 
     Raises:
-        MilanError: if the patches do not tile the picture.
+        MilanError: if the patches do not tile the image.
     """
     dim: int
 
@@ -77,11 +77,11 @@ class Extractor(nn.Module):
         """Features of normalised pixels (B, 3, H, W)."""
         raise NotImplementedError
 
-    def forward(self, images: Tensor | Picture | Sequence[Picture]) -> Features:
+    def forward(self, images: Tensor | ImageLike | Sequence[ImageLike]) -> Features:
         """Encodes a batch.
 
         Args:
-            images: Pillow pictures or paths, one or a list; or normalised pixels
+            images: Pillow images or paths, one or a list; or normalised pixels
                 (B, 3, H, W) or (3, H, W) of any height and width that patches tile.
         """
         if not isinstance(images, Tensor):
@@ -90,20 +90,20 @@ class Extractor(nn.Module):
             images = images[None]
         if images.ndim != 4 or images.shape[1] != 3 or not images.is_floating_point():
             raise MilanError(f'expected normalised pixels (B, 3, H, W), got {images.dtype} '
-                             f'{tuple(images.shape)}. Give pictures or paths, or pass a uint8 '
+                             f'{tuple(images.shape)}. Give images or paths, or pass a uint8 '
                              'batch through normalise() first')
         check_tiling(tuple(images.shape[-2:]), self.patch_size)
         return self.encode(images.to(self.pixel_mean.device))
 
-    def load(self, pictures: Picture | Sequence[Picture]) -> Tensor:
-        """Pictures or paths to pixels (B, 3, H, W) in uint8, RGB, of ``img_size``."""
-        if isinstance(pictures, (str, Path, Image.Image)):
-            pictures = [pictures]
-        if len(pictures) == 0:
-            raise MilanError('got an empty list of pictures')
-        crop, pack = ResizeAndCenterCrop(self.img_size, self.crop_ratio), PackPicture()
+    def load(self, images: ImageLike | Sequence[ImageLike]) -> Tensor:
+        """Images or paths to pixels (B, 3, H, W) in uint8, RGB, of ``img_size``."""
+        if isinstance(images, (str, Path, Image.Image)):
+            images = [images]
+        if len(images) == 0:
+            raise MilanError('got an empty list of images')
+        crop, pack = ResizeAndCenterCrop(self.img_size, self.crop_ratio), PackImageInputs()
         return torch.stack(
-            [pack(crop(dict(img=_as_rgb(picture))))['inputs'] for picture in pictures])
+            [pack(crop(dict(img=_as_rgb(image))))['inputs'] for image in images])
 
     def normalise(self, pixels: Tensor) -> Tensor:
         """Pixels in 0..255 (B, 3, H, W) to what :meth:`encode` takes, on the model's device."""
@@ -114,9 +114,9 @@ class Extractor(nn.Module):
 class FeatureExtractor(Extractor):
     """A ViT of this package or of mmpretrain.
 
-    Pictures of another size than the encoder was trained on get interpolated positions: of
+    Images of another size than the encoder was trained on get interpolated positions: of
     sine-cosine ones the bicubic interpolation is, within 2 %, the sine-cosine of the rescaled
-    coordinate, so a patch keeps the position it has in the picture.
+    coordinate, so a patch keeps the position it has in the image.
 
     Args:
         backbone: an encoder with a CLS token and ``out_type='raw'``.
@@ -141,7 +141,7 @@ class TeacherExtractor(Extractor):
 
     Args:
         teacher: the target generator; its grid becomes that of ``img_size`` and ``patch_size``.
-        img_size: height and width of the pictures; None for the tower's own.
+        img_size: height and width of the images; None for the tower's own.
         patch_size: of the student whose grid it shall have; None for the tower's own.
         crop_ratio: see :class:`Extractor`.
 
@@ -163,7 +163,7 @@ class TeacherExtractor(Extractor):
 
     def encode(self, images: Tensor) -> Features:
         if tuple(images.shape[-2:]) != self.img_size:
-            raise MilanError(f'this teacher is set to pictures of {self.img_size}, got '
+            raise MilanError(f'this teacher is set to images of {self.img_size}, got '
                              f'{tuple(images.shape[-2:])}; set img_size to that')
         return _as_features(self.teacher(images).features, self.grid)
 
@@ -182,8 +182,8 @@ def get_model(path_or_name: str | Path,
             'vit-s', 'vit-b', 'vit-l' or 'vit-h' (patch 16, 224 px).
         pretrained: None takes the weights of a checkpoint, and random ones for an architecture;
             True insists on weights; False takes the architecture only, with random weights.
-        img_size: what pictures are brought to; None for the size of the training.
-        crop_ratio: see :class:`ResizeAndCenterCrop`; 1 keeps as much of a picture as fits.
+        img_size: what images are brought to; None for the size of the training.
+        crop_ratio: see :class:`ResizeAndCenterCrop`; 1 keeps as much of an image as fits.
         seed: of random weights.
         trust_checkpoint: see :func:`milan_mm.checkpoints.io.read_checkpoint`.
 
@@ -247,13 +247,13 @@ def _as_features(tokens: Tensor, grid: tuple[int, int]) -> Features:
     return Features(tokens[:, 0], patches.mean(dim=1), patches, grid)
 
 
-def _as_rgb(picture: Picture) -> Image.Image:
-    if isinstance(picture, (str, Path)):
-        return LoadPicture()(dict(img_path=str(picture)))['img']
-    if not isinstance(picture, Image.Image):
-        raise MilanError(f'expected a Pillow picture or a path, got {type(picture).__name__}; '
+def _as_rgb(image: ImageLike) -> Image.Image:
+    if isinstance(image, (str, Path)):
+        return LoadPILImage()(dict(img_path=str(image)))['img']
+    if not isinstance(image, Image.Image):
+        raise MilanError(f'expected a Pillow image or a path, got {type(image).__name__}; '
                          'for an array: PIL.Image.fromarray(array)')
-    return composite(ImageOps.exif_transpose(to_rgb(picture)))
+    return composite(ImageOps.exif_transpose(to_rgb(image)))
 
 
 def _init_quietly(backbone: MaskedVisionTransformer) -> None:

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Randomness as a function of (seed, epoch, sample, purpose).
 
-A picture's augmentation and mask must not depend on how many draws came before, nor on rank,
+An image's augmentation and mask must not depend on how many draws came before, nor on rank,
 worker or batch: the same run on 1 or 8 processes is then the same experiment, and a resumed run
 sees what the uninterrupted one would have seen. So nothing is drawn from a stream that runs on:
 each draw starts from a key.

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """What passes between the parts of a training step, and nothing else does.
 
-Symbols used in every docstring: B pictures, N patches, V visible patches, M = N - V masked
+Symbols used in every docstring: B images, N patches, V visible patches, M = N - V masked
 patches, D encoder width, E decoder width, T target width.
 """
 from typing import NamedTuple

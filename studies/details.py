@@ -4,7 +4,7 @@ _base_ = './paper.py'
 title = 'Ratio, temperature, decoder and teachers at the quickstart\'s scale'
 
 prepare = [
-    dict(pictures={{_base_.pictures}}),
+    dict(images={{_base_.images}}),
     dict(
         clip={{_base_.clip}},
         clip_other=dict(

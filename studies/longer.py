@@ -3,7 +3,7 @@ _base_ = './paper.py'
 title = 'Decoder and masking at the quickstart\'s scale, 9 epochs instead of 4'
 minutes = 4.5
 
-prepare = [dict(pictures={{_base_.pictures}}), dict(clip={{_base_.clip}})]
+prepare = [dict(images={{_base_.images}}), dict(clip={{_base_.clip}})]
 train = dict(
     arguments=['{config}', '--data-root', '{work}/data/train', '--work-dir', '{run}/train',
                '--epochs', '9', '--auto-scale-lr'])

@@ -1,6 +1,6 @@
 # The comparisons of the MILAN paper (target, decoder, masking, loss) at the quickstart's scale:
-# small networks, small pictures (the drawings, or --pictures DIR), minutes a run, no GPU. One CLIP
-# and one split of the pictures for all runs; a seed is other first weights, masks and order of the
+# small networks, small images (the drawings, or --images DIR), minutes a run, no GPU. One CLIP
+# and one split of the images for all runs; a seed is other first weights, masks and order of the
 # student.
 title = 'The paper\'s ablations at the quickstart\'s scale'
 base = 'milan'
@@ -10,9 +10,9 @@ minutes = 2.3
 megabytes = 30
 
 # What the other studies of this scale make first too.
-pictures = dict(
+images = dict(
     tool='quickstart.py',
-    arguments=['--stage', 'pictures', '--work-dir', '{work}', '--pictures', '{pictures}'],
+    arguments=['--stage', 'images', '--work-dir', '{work}', '--images', '{images}'],
     makes='{work}/data/meta.json')
 clip = dict(
     tool='train_clip.py',
@@ -23,7 +23,7 @@ epochs = ['--epochs', '4', '--auto-scale-lr']
 quiet = ['--cfg-options', 'train_dataloader.num_workers=0',
          'train_dataloader.persistent_workers=False']
 prepare = [
-    dict(pictures=pictures),
+    dict(images=images),
     dict(
         clip=clip,
         siglip=dict(

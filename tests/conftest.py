@@ -60,9 +60,9 @@ def teacher_folder(tiny_clip, tmp_path_factory):
 
 
 @pytest.fixture(scope='session')
-def picture_folder(tmp_path_factory):
-    """48 pictures of random blocks in nested folders, no labels."""
-    folder = tmp_path_factory.mktemp('pictures')
+def image_folder(tmp_path_factory):
+    """48 images of random blocks in nested folders, no labels."""
+    folder = tmp_path_factory.mktemp('images')
     rng = np.random.default_rng(0)
     for i in range(48):
         blocks = rng.integers(0, 255, (6, 7, 3), dtype=np.uint8)

@@ -52,8 +52,8 @@ def write_checkpoint(path, encoder=None, meta=True, more=()):
     return path
 
 
-def write_pictures(root, per_class=6, seed=0, classes=tuple(COLOURS), prefixes=('',), noise=40):
-    """Noisy pictures of one colour a class; names ``<prefix><class>_<i>.png``."""
+def write_images(root, per_class=6, seed=0, classes=tuple(COLOURS), prefixes=('',), noise=40):
+    """Noisy images of one colour a class; names ``<prefix><class>_<i>.png``."""
     rng = np.random.default_rng(seed)
     for name in classes:
         (root / name).mkdir(parents=True, exist_ok=True)

@@ -10,7 +10,7 @@ from mmengine.optim import build_optim_wrapper
 from mmengine.registry import DATASETS, METRICS, MODELS, TRANSFORMS, init_default_scope
 from PIL import Image
 
-from milan_mm.datasets import PictureFolder, class_names
+from milan_mm.datasets import ImageFolder, class_names
 from milan_mm.engine.batch import plan_batch
 from milan_mm.engine.train import read_config, train, train_parser
 from milan_mm.errors import MilanError
@@ -101,7 +101,7 @@ def test_linear_recipe(name):
         WIDTH[size], .01, 'mmpretrain.CrossEntropyLoss')
     assert 'train_cfg' not in cfg.model
     assert [t.type for t in cfg.train_dataloader.dataset.pipeline] == [
-        'milan_mm.LoadPicture', 'milan_mm.RandomResizedCropAndFlip', 'milan_mm.PackPicture']
+        'milan_mm.LoadPILImage', 'milan_mm.RandomResizedCropAndFlip', 'milan_mm.PackImageInputs']
     check_evaluation(cfg)
 
 
@@ -116,7 +116,7 @@ def check_evaluation(cfg):
 
 @pytest.fixture(scope='module')
 def classes_folder(tmp_path_factory):
-    """Three colours as classes; the first has no test pictures, the last a broken one."""
+    """Three colours as classes; the first has no test images, the last a broken one."""
     root = tmp_path_factory.mktemp('klassen ü')
     rng = np.random.default_rng(0)
     for split, count, names in (('train', 12, CLASSES), ('val', 5, CLASSES[1:])):
@@ -174,7 +174,7 @@ def test_lars_adapts_matrices_only():
 
 
 def test_arrays_are_bgr_and_come_back():
-    picture = Image.fromarray(np.random.default_rng(0).integers(0, 255, (5, 7, 3), np.uint8))
+    image = Image.fromarray(np.random.default_rng(0).integers(0, 255, (5, 7, 3), np.uint8))
     seen = []
 
     def spy(results):
@@ -182,44 +182,44 @@ def test_arrays_are_bgr_and_come_back():
         return results
 
     bridge = TRANSFORMS.build(dict(type='milan_mm.OnBGRArray', transforms=[spy]))
-    out = bridge(dict(img=picture))
-    assert (seen[0] == np.asarray(picture)[..., ::-1]).all() and seen[0].flags.c_contiguous
-    assert (np.asarray(out['img']) == np.asarray(picture)).all() and out['img_shape'] == (5, 7)
+    out = bridge(dict(img=image))
+    assert (seen[0] == np.asarray(image)[..., ::-1]).all() and seen[0].flags.c_contiguous
+    assert (np.asarray(out['img']) == np.asarray(image)).all() and out['img_shape'] == (5, 7)
     # mmpretrain's Invert with certainty: each channel in its place
     bridge = TRANSFORMS.build(dict(
         type='milan_mm.OnBGRArray', transforms=[dict(type='mmpretrain.Invert', prob=1.)]))
-    assert (np.asarray(bridge(dict(img=picture))['img']) == 255 - np.asarray(picture)).all()
+    assert (np.asarray(bridge(dict(img=image))['img']) == 255 - np.asarray(image)).all()
 
 
 def test_test_set_numbers_classes_as_the_training_set(classes_folder):
-    """A test set without pictures of the first class must not shift the labels of the others."""
-    train = PictureFolder(classes_folder, data_prefix=dict(img_path='train'), with_label=True)
+    """A test set without images of the first class must not shift the labels of the others."""
+    train = ImageFolder(classes_folder, data_prefix=dict(img_path='train'), with_label=True)
     assert train.metainfo['classes'] == CLASSES
     val = dict(data_root=classes_folder, data_prefix=dict(img_path='val'), with_label=True)
-    assert PictureFolder(**val).metainfo['classes'] == CLASSES[1:]
-    test = PictureFolder(**val, classes_from='train')
+    assert ImageFolder(**val).metainfo['classes'] == CLASSES[1:]
+    test = ImageFolder(**val, classes_from='train')
     assert test.metainfo['classes'] == CLASSES
     assert {test.get_data_info(i)['gt_label'] for i in range(len(test))} == {1, 2}
     with pytest.raises(MilanError, match='has the class blau, which is not among the 2 classes'):
-        PictureFolder(classes_folder, data_prefix=dict(img_path='train'), with_label=True,
-                      classes_from='val')
-    given = PictureFolder(**val, metainfo=dict(classes=('rot', 'grün')))
+        ImageFolder(classes_folder, data_prefix=dict(img_path='train'), with_label=True,
+                    classes_from='val')
+    given = ImageFolder(**val, metainfo=dict(classes=('rot', 'grün')))
     assert given.get_data_info(0)['gt_label'] == 1  # grün
     with pytest.raises(MilanError, match='has the class rot, .*given.*: blau, grün'):
-        PictureFolder(**val, metainfo=dict(classes=CLASSES[:2]))
+        ImageFolder(**val, metainfo=dict(classes=CLASSES[:2]))
     with pytest.raises(MilanError, match='no such folder.*trian, whose folders name the classes'):
-        PictureFolder(**val, classes_from='trian')
+        ImageFolder(**val, classes_from='trian')
 
 
-def test_folders_without_pictures_are_no_classes(tmp_path):
+def test_folders_without_images_are_no_classes(tmp_path):
     for name in ('a', 'b', 'empty', '.hidden'):
         (tmp_path / name / 'deep').mkdir(parents=True)
-    with pytest.raises(MilanError, match='has no folder with pictures'):
+    with pytest.raises(MilanError, match='has no folder with images'):
         class_names(tmp_path)
     for name in ('b', 'a', '.hidden'):
         (tmp_path / name / 'deep/x.png').touch()
     assert class_names(tmp_path) == ('a', 'b')
-    assert PictureFolder(tmp_path, with_label=True).metainfo['classes'] == ('a', 'b')
+    assert ImageFolder(tmp_path, with_label=True).metainfo['classes'] == ('a', 'b')
 
 
 SMALL = [
@@ -244,9 +244,9 @@ def small_config(path, kind):
 
 def check_run(out, work):
     """What every run on the three colours must have said and saved."""
-    assert 'data: 36 pictures' in out and 'parameter groups:' in out
+    assert 'data: 36 images' in out and 'parameter groups:' in out
     assert 'starts from random weights' in out
-    assert 'kaputt.png cannot be decoded; the evaluation counts another picture' in out
+    assert 'kaputt.png cannot be decoded; the evaluation counts another image' in out
     losses = [float(x) for x in re.findall(r' loss: ([\d.]+)', out)]
     assert losses[-1] < losses[0] and len(losses) == 30
     checkpoint = torch.load(work / 'epoch_10.pth', weights_only=True)

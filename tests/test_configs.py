@@ -18,8 +18,8 @@ CONFIGS = sorted((p.relative_to(ROOT).as_posix() for p in (ROOT / 'configs').rgl
                   if p.parent.name in ('milan', 'mae') or p.stem in ('milan', 'mae')),
                  key=lambda p: ('vitl' in p or 'vith' in p, p))
 
-# MILAN (arXiv 2208.06049) Sec. 4 and App. A, and the published recipe: pictures per update, base
-# learning rate per 256 pictures, epochs, warm-up, share masked; decoder width, blocks, heads.
+# MILAN (arXiv 2208.06049) Sec. 4 and App. A, and the published recipe: images per update, base
+# learning rate per 256 images, epochs, warm-up, share masked; decoder width, blocks, heads.
 PAPER = dict(batch=4096, base_lr=1.5e-4, epochs=400, warmup=40, ratio=.75, decoder=(512, 8, 16),
              betas=(.9, .95), decay=.05, scale=(.2, 1.), size=224)
 # width, blocks, heads, hidden width, patch (Dosovitskiy et al., table 1)
@@ -54,7 +54,7 @@ def build(cfg, teacher_folder):
 
 
 @pytest.mark.parametrize('config', CONFIGS)
-def test_config_builds(config, teacher_folder, picture_folder):
+def test_config_builds(config, teacher_folder, image_folder):
     cfg = read_config(ROOT / config)
     if 'quickstart/milan' in config:  # its teacher is made by the quickstart
         cfg.model.backbone.update(img_size=32)
@@ -68,7 +68,7 @@ def test_config_builds(config, teacher_folder, picture_folder):
         grid = model.backbone.grid_size
         assert tuple(model.target_generator.grid_size) == grid
     dataset = cfg.train_dataloader.dataset
-    dataset.data_root = str(picture_folder)
+    dataset.data_root = str(image_folder)
     sample = DATASETS.build(dataset)[0]
     assert tuple(sample['inputs'].shape[1:]) == (cfg.model.backbone.img_size, ) * 2 or \
         'quickstart' in config
@@ -125,8 +125,8 @@ def test_learning_rate_follows_the_batch():
     assert cfg.auto_scale_lr.enable is False  # or mmengine would scale a second time
 
 
-def test_own_pictures_scale_by_themselves():
-    cfg = read_config(ROOT / 'configs/milan/own_pictures.py')
+def test_own_images_scale_by_themselves():
+    cfg = read_config(ROOT / 'configs/milan/own_images.py')
     cfg.merge_from_dict({'train_dataloader.batch_size': 64})
     apply_plan(cfg, plan_batch(cfg, 1))  # 64 x 4 = 256
     assert cfg.optim_wrapper.optimizer.lr == pytest.approx(1.5e-4)

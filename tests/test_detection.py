@@ -20,7 +20,7 @@ from milan_mm.models.encoder import ARCHITECTURES
 
 CONFIGS = sorted(p.stem for p in (ROOT / 'configs/mask_rcnn').glob('*.py'))
 GPUS = {name: 1 if '1gpu' in name else 8 for name in CONFIGS if name[:4] in ('vitb', 'vitl')}
-# ViTDet (arXiv 2203.16527) App. A.1 and its published configuration: pictures per update, learning
+# ViTDet (arXiv 2203.16527) App. A.1 and its published configuration: images per update, learning
 # rate, warm-up in updates; updates and the two at which the learning rate falls.
 RECIPE = dict(batch=64, lr=1e-4, warmup=250, betas=(.9, .999), decay=.1, size=1024, window=14,
               scale=(.1, 2.), fall=(163889 / 184375, 177546 / 184375))
@@ -157,7 +157,7 @@ def test_own_data_says_how_many_classes(coco):
     metric = METRICS.build(cfg.val_evaluator)
     metric.dataset_meta = train.metainfo
     sample = train[0]
-    # a crop of at most 1024 of a picture resized by at most 2 times what fits
+    # a crop of at most 1024 of an image resized by at most 2 times what fits
     assert sample['inputs'].shape[0] == 3 and max(sample['inputs'].shape[1:]) <= 1024
     masks = sample['data_samples'].gt_instances.masks
     assert masks.masks.shape[1:] == tuple(sample['inputs'].shape[1:])
@@ -225,7 +225,7 @@ model = dict(
                'train_dataloader.dataset.filter_cfg.min_size=1',
                'optim_wrapper.accumulative_counts=1', 'default_hooks.logger.interval=1']
     out = run_tool('train.py', small, '--work-dir', tmp_path / 'work', '--epochs', 1, *options)
-    assert 'data: 4 pictures' in out and 'starts from random weights' in out
+    assert 'data: 4 images' in out and 'starts from random weights' in out
     losses = [float(x) for x in re.findall(r' loss_mask: ([\d.]+)', out)]
     assert len(losses) == 2 and all(0 < x < 10 for x in losses)
     checkpoint = torch.load(tmp_path / 'work/epoch_1.pth', weights_only=True)

@@ -8,7 +8,7 @@ import open_clip
 import pytest
 import torch
 from conftest import TINY_CLIP, milan_config
-from helpers_eval import run_tool_here, write_checkpoint, write_pictures
+from helpers_eval import run_tool_here, write_checkpoint, write_images
 from mmengine.config import Config
 from safetensors.torch import load_file, save_file
 from torch.nn import functional as F
@@ -37,7 +37,7 @@ def clip():
 
 @pytest.fixture(scope='module')
 def place(clip, tmp_path_factory):
-    """A teacher with a text tower, two runs, an encoder alone, and pictures of 3 classes."""
+    """A teacher with a text tower, two runs, an encoder alone, and images of 3 classes."""
     root = tmp_path_factory.mktemp('diagnose')
     (root / 'teacher').mkdir()
     save_file(clip.state_dict(), root / 'teacher/open_clip_model.safetensors')
@@ -52,7 +52,7 @@ def place(clip, tmp_path_factory):
         head=dict(type='milan_mm.ReconstructionHead', tokens='masked',
                   loss=dict(type='milan_mm.MSEReconstructionLoss'))))
     write_checkpoint(root / 'encoder.safetensors')
-    write_pictures(root / 'pictures', per_class=8)
+    write_images(root / 'images', per_class=8)
     return root
 
 
@@ -221,7 +221,7 @@ def test_an_encoder_is_its_own_teacher(place, tmp_path):
     run = load_run(place / 'milan.pth')
     write_run(tmp_path / 'own.pth', milan_config('', target_generator=teacher),
               lambda built: built.backbone.load_state_dict(run.backbone.state_dict()))
-    result = diagnose(load_subject(tmp_path / 'own.pth'), place / 'pictures', batch_size=8)
+    result = diagnose(load_subject(tmp_path / 'own.pth'), place / 'images', batch_size=8)
     assert result['cka']['rows'] == ['block 1', 'block 2', 'output']
     assert result['cka']['batches'] == 3
     for kind in ('cls', 'patches'):
@@ -244,7 +244,7 @@ def test_dead_units_are_found_in_an_encoder(place, tmp_path):
     subject = load_subject(path)
     before = [len(module._forward_hooks) + len(module._forward_pre_hooks)
               for module in subject.backbone.modules()]
-    units = diagnose(subject, place / 'pictures', 16, 8)['units']
+    units = diagnose(subject, place / 'images', 16, 8)['units']
     assert units['never'][1] >= 5 and units['always'][0] >= 3
     assert units['units'] == [96, 96] and units['tokens'] == [16 * 17] * 2
     assert before == [len(module._forward_hooks) + len(module._forward_pre_hooks)
@@ -252,21 +252,21 @@ def test_dead_units_are_found_in_an_encoder(place, tmp_path):
 
 
 def test_diagnosis_is_repeatable(place):
-    one, two = (diagnose(load_subject(place / 'milan.pth'), place / 'pictures', 16, 8)
+    one, two = (diagnose(load_subject(place / 'milan.pth'), place / 'images', 16, 8)
                 for _ in range(2))
     assert json.dumps(one) == json.dumps(two)
 
 
 def test_diagnose_tool(place, tmp_path, capfd):
     folder = tmp_path / '<i>x'
-    write_pictures(folder, per_class=8)
+    write_images(folder, per_class=8)
     (folder / 'red/red_0.png').write_bytes(b'\x89PNG cut off')
     out = tmp_path / 'out'
     done = run_tool_here(capfd, 'diagnose', place / 'milan.pth', '--data', folder, '--out', out,
                          '--batch-size', 8)
     assert done.returncode == 0, done.stderr
     result = json.loads((out / 'diagnosis.json').read_text())
-    assert result['left_out'] == {} and result['pictures'] == 23
+    assert result['left_out'] == {} and result['images'] == 23
     assert result['cka']['columns'] == ['block 1', 'block 2', 'block 3', 'target']
     assert (out / 'index.html').read_text().count('data:image/png') == 6
     assert '<i>' not in (out / 'index.html').read_text()
@@ -277,15 +277,15 @@ def test_diagnose_tool(place, tmp_path, capfd):
 
 
 def test_of_other_runs_what_there_is_is_measured(place, tmp_path, capfd):
-    pixels = diagnose(load_subject(place / 'mae.pth'), place / 'pictures', 16, 8)
+    pixels = diagnose(load_subject(place / 'mae.pth'), place / 'images', 16, 8)
     assert pixels['deciles'] is None and 'no importance' in pixels['left_out']['deciles']
     assert pixels['cka']['columns'] == ['target'] and pixels['teacher'] == 'target'
     compared = diagnose(load_subject(place / 'mae.pth', teacher=str(place / 'teacher')),
-                        place / 'pictures', 16, 8)
+                        place / 'images', 16, 8)
     assert compared['teacher'] == 'CLIP' and compared['deciles']['trained_on'] == 'masked'
     assert compared['cka']['columns'] == ['block 1', 'block 2', 'block 3', 'target']
     done = run_tool_here(capfd, 'diagnose', place / 'encoder.safetensors', '--data',
-                         place / 'pictures', '--out', tmp_path / 'out')
+                         place / 'images', '--out', tmp_path / 'out')
     assert done.returncode == 0, done.stderr
     assert 'the encoder alone' in done.stdout and 'cka: left out' in done.stdout
     alone = json.loads((tmp_path / 'out/diagnosis.json').read_text())
@@ -295,20 +295,20 @@ def test_of_other_runs_what_there_is_is_measured(place, tmp_path, capfd):
 
 def test_an_encoder_alone_is_compared_with_a_clip(place):
     subject = load_subject(place / 'encoder.safetensors', teacher=str(place / 'teacher'))
-    result = diagnose(subject, place / 'pictures', 16, 8)
+    result = diagnose(subject, place / 'images', 16, 8)
     assert result['cka']['columns'][-1] == 'target' and list(result['left_out']) == ['deciles']
 
 
 @pytest.mark.parametrize('arguments, words', [
     (['nothing.pth'], 'no such'),
-    (['milan.pth', '--pictures', 4], 'at least 8'),
+    (['milan.pth', '--images', 4], 'at least 8'),
     (['milan.pth', '--teacher', 'nowhere'], 'not found'),
     (['milan.pth', '--config', 'nothing.py'], 'no such config'),
     (['encoder.safetensors', '--cfg-options', 'a=1'], 'not the config of a pretraining'),
 ])
 def test_mistakes_are_told(place, capfd, monkeypatch, arguments, words):
     monkeypatch.chdir(place)
-    done = run_tool_here(capfd, 'diagnose', *arguments, '--data', 'pictures', '--out', 'never')
+    done = run_tool_here(capfd, 'diagnose', *arguments, '--data', 'images', '--out', 'never')
     assert done.returncode == 2 and words in done.stderr and 'Traceback' not in done.stderr
     assert not (place / 'never').exists()
 
@@ -319,7 +319,7 @@ def test_mistakes_are_told(place, capfd, monkeypatch, arguments, words):
 def test_student_feature_is_the_heads_map_of_its_cls(place):
     model = load_run(place / 'milan.pth')
     inputs = torch.randn(2, 3, 32, 32)
-    features = zero_shot.picture_features(model, inputs, torch.tensor([1, 2]))
+    features = zero_shot.image_features(model, inputs, torch.tensor([1, 2]))
     neck = model.neck
     cls = neck.decoder_embed(model.backbone(inputs)[-1][:, 0])  # its position is zero
     torch.testing.assert_close(features['student'], neck.decoder_pred(neck.decoder_norm(cls)),
@@ -330,7 +330,7 @@ def test_student_feature_is_the_heads_map_of_its_cls(place):
                                neck.decoder_pred(neck.decoder_norm(cls)), atol=1e-5, rtol=1e-4)
 
 
-def test_maes_decoder_takes_a_whole_picture_too(place):
+def test_maes_decoder_takes_a_whole_image_too(place):
     model = load_run(place / 'mae.pth')
     everything = torch.arange(16).expand(1, -1)
     masks = MaskIds(everything, everything[:, :0])
@@ -342,7 +342,7 @@ def test_zero_shot_is_open_clips_own(place, clip, tmp_path, capfd):
     (tmp_path / 'names.json').write_text(json.dumps(dict(blue='sky', green='grass', red='fire')))
     (tmp_path / 'prompts.txt').write_text('a photo of {}\n\n{}, drawn\n')
     out, saved = tmp_path / 'out.json', tmp_path / 'texts.safetensors'
-    common = [place / 'milan.pth', '--data', place / 'pictures', '--out', out]
+    common = [place / 'milan.pth', '--data', place / 'images', '--out', out]
     done = run_tool_here(capfd, 'zero_shot', *common, '--prompts', tmp_path / 'prompts.txt',
                          'my {}', '--names', tmp_path / 'names.json', '--save-text', saved)
     assert done.returncode == 0, done.stderr
@@ -350,7 +350,7 @@ def test_zero_shot_is_open_clips_own(place, clip, tmp_path, capfd):
     assert result['prompts'] == ['a photo of {}', '{}, drawn', 'my {}']
     tokenizer = open_clip.SimpleTokenizer(context_length=16)
     model = load_run(place / 'milan.pth')
-    folder = zero_shot.labelled_folder(model, place / 'pictures')
+    folder = zero_shot.labelled_folder(model, place / 'images')
     pixels, _ = next(batches(folder, list(range(24)), 24, []))
     inputs = model.data_preprocessor(dict(inputs=pixels))['inputs']
     with torch.no_grad():
@@ -397,7 +397,7 @@ def test_texts_are_kept_by_name(tmp_path):
 
 def test_texts_of_another_clip_are_refused(place):
     model = load_run(place / 'milan.pth')
-    folder = zero_shot.labelled_folder(model, place / 'pictures')
+    folder = zero_shot.labelled_folder(model, place / 'images')
     texts = text.Texts(('blue', 'green', 'red'), ('{}', ), torch.eye(3), 'another')
     with pytest.raises(MilanError, match='3 wide'):
         zero_shot.zero_shot(model, folder, texts)
@@ -426,5 +426,5 @@ def test_a_tower_without_texts_is_told(place, clip, tmp_path):
 ])
 def test_zero_shot_mistakes_are_told(place, capfd, monkeypatch, arguments, words):
     monkeypatch.chdir(place)
-    done = run_tool_here(capfd, 'zero_shot', *arguments, '--data', 'pictures')
+    done = run_tool_here(capfd, 'zero_shot', *arguments, '--data', 'images')
     assert done.returncode == 2 and words in done.stderr and 'Traceback' not in done.stderr

@@ -14,7 +14,7 @@ from helpers_eval import (
     run_tool_here,
     tiny_encoder,
     write_checkpoint,
-    write_pictures,
+    write_images,
 )
 from PIL import Image
 from safetensors import safe_open
@@ -30,7 +30,7 @@ def place(tmp_path_factory):
     root = tmp_path_factory.mktemp('tools')
     write_checkpoint(root / 'epoch_1.pth')
     for split, seed in (('train', 1), ('test', 2)):
-        write_pictures(root / 'data' / split, seed=seed, prefixes=('twitter__', 'google__'))
+        write_images(root / 'data' / split, seed=seed, prefixes=('twitter__', 'google__'))
     bad = root / 'data' / 'test' / 'red' / 'google__red_1.png'
     bad.write_bytes(b'\x89PNG cut off')
     return root
@@ -134,7 +134,7 @@ def test_half_precision_and_nothing_half_written(place, tmp_path):
 
 
 def test_extraction_keeps_a_batch_in_memory(tmp_path):
-    """Patch features of many pictures, in a process whose memory could not hold them."""
+    """Patch features of many images, in a process whose memory could not hold them."""
     write_checkpoint(tmp_path / 'a.pth', tiny_encoder(img_size=(256, 256)))
     (tmp_path / 'data').mkdir()
     for i in range(200):

@@ -8,7 +8,7 @@ import sys
 import numpy as np
 import pytest
 import torch
-from helpers_eval import ARCH, MEAN, PATCH, ROOT, SIZE, STD, write_checkpoint, write_pictures
+from helpers_eval import ARCH, MEAN, PATCH, ROOT, SIZE, STD, write_checkpoint, write_images
 from mmengine.hooks import Hook
 from mmengine.runner import Runner
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
@@ -23,7 +23,7 @@ from milan_mm.evaluation.features import (
     FeatureTable,
     collect_features,
     evaluation_mode,
-    picture_folder,
+    image_folder,
 )
 from milan_mm.evaluation.hook import FeatureEvalHook
 from milan_mm.evaluation.knn import knn_accuracy
@@ -81,7 +81,7 @@ def test_knn_does_not_depend_on_chunks(alone):
 def test_knn_tiny_temperature_and_bad_input():
     gallery, known = blobs(40, 4, 8, .5, seed=1)
     sharp = knn_accuracy(gallery, known, gallery, known, 4, temperature=1e-6)
-    assert sharp == {'top1': 100.0}  # each picture's nearest is itself; no top-5 of 4 classes
+    assert sharp == {'top1': 100.0}  # each image's nearest is itself; no top-5 of 4 classes
     with pytest.raises(MilanError, match='NaN'):
         knn_accuracy(gallery * torch.nan, known, gallery, known, 4)
     with pytest.raises(MilanError, match='k must be at least 1'):
@@ -171,8 +171,8 @@ def test_collapse_measures():
 @pytest.fixture(scope='module')
 def folders(tmp_path_factory):
     root = tmp_path_factory.mktemp('data')
-    write_pictures(root / 'train', seed=1, prefixes=('a__', 'b__'))
-    write_pictures(root / 'val', seed=2, prefixes=('a__', 'b__'), per_class=4)
+    write_images(root / 'train', seed=1, prefixes=('a__', 'b__'))
+    write_images(root / 'val', seed=2, prefixes=('a__', 'b__'), per_class=4)
     return root
 
 
@@ -182,10 +182,10 @@ def model(tmp_path):
 
 
 def test_features_of_a_folder_name_what_cannot_be_read(tmp_path, model):
-    root = write_pictures(tmp_path / 'pictures', per_class=3)
+    root = write_images(tmp_path / 'images', per_class=3)
     bad = root / 'green' / 'green_1.png'
     bad.write_bytes(bad.read_bytes()[:60])
-    folder = picture_folder(model, root, with_label=True)
+    folder = image_folder(model, root, with_label=True)
     states = random.getstate(), torch.random.get_rng_state()
     one = collect_features(model, folder, ('cls', 'pooled'), batch_size=4, workers=2)
     two = collect_features(model, folder, ('cls', 'pooled'), batch_size=1, workers=0)
@@ -201,9 +201,9 @@ def test_features_of_a_folder_name_what_cannot_be_read(tmp_path, model):
 
 def test_nothing_readable_is_an_error(tmp_path, model):
     (tmp_path / 'x').mkdir()
-    (tmp_path / 'x' / 'a.png').write_bytes(b'no picture')
-    with pytest.raises(MilanError, match='none of the 1 pictures'):
-        collect_features(model, picture_folder(model, tmp_path, True), workers=0)
+    (tmp_path / 'x' / 'a.png').write_bytes(b'no image')
+    with pytest.raises(MilanError, match='none of the 1 images'):
+        collect_features(model, image_folder(model, tmp_path, True), workers=0)
 
 
 def test_evaluate(folders, model):
@@ -229,12 +229,12 @@ def test_both_features_are_what_each_gives_alone(folders, model):
 
 def test_classes_are_matched_by_name(tmp_path, folders, model):
     """The queries lack the first class, so their own labels are others than the gallery's."""
-    write_pictures(tmp_path / 'val', seed=4, classes=('green', 'red'))
+    write_images(tmp_path / 'val', seed=4, classes=('green', 'red'))
     only_knn = Options(linear=False)
     result = evaluate(model, folders / 'train', tmp_path / 'val', 'pooled', only_knn, workers=0,
                       progress=False)
     assert result['knn']['top1'] > 80 and 'linear' not in result
-    write_pictures(tmp_path / 'train', classes=('green', 'blue'))
+    write_images(tmp_path / 'train', classes=('green', 'blue'))
     with pytest.raises(MilanError, match='has 1 classes that .* has not, such as red'):
         evaluate(model, tmp_path / 'train', tmp_path / 'val', workers=0, progress=False)
 
@@ -280,9 +280,9 @@ def test_evaluation_mode_restores_every_part():
 
 def train(work_dir, data, hooks=(), epochs=3):
     """A real run of mmengine's: pixels by MAE's decoder, with dropout. Returns runner, losses."""
-    pipeline = [dict(type='milan_mm.LoadPicture'),
+    pipeline = [dict(type='milan_mm.LoadPILImage'),
                 dict(type='milan_mm.RandomResizedCropAndFlip', size=SIZE),
-                dict(type='milan_mm.PackPicture')]
+                dict(type='milan_mm.PackImageInputs')]
     runner = Runner(
         model=dict(
             type='milan_mm.MILAN',
@@ -299,7 +299,7 @@ def train(work_dir, data, hooks=(), epochs=3):
         train_dataloader=dict(
             batch_size=6, num_workers=0, collate_fn=dict(type='default_collate'),
             sampler=dict(type='milan_mm.EpochSampler', shuffle=True),
-            dataset=dict(type='milan_mm.PictureFolder', data_root=str(data), pipeline=pipeline)),
+            dataset=dict(type='milan_mm.ImageFolder', data_root=str(data), pipeline=pipeline)),
         train_cfg=dict(by_epoch=True, max_epochs=epochs),
         optim_wrapper=dict(type='OptimWrapper', optimizer=dict(type='AdamW', lr=1e-3)),
         default_hooks=dict(logger=dict(type='LoggerHook', interval=1),
@@ -347,12 +347,12 @@ def test_hook_measures_and_leaves_the_training_alone(tmp_path, folders):
         assert value == pytest.approx(scalars[f'eval/{name}'][1][-1], rel=1e-4)
 
 
-def test_hook_without_queries_leaves_each_picture_out(tmp_path):
-    data = write_pictures(tmp_path / 'noisy', noise=500)
+def test_hook_without_queries_leaves_each_image_out(tmp_path):
+    data = write_images(tmp_path / 'noisy', noise=500)
     hook = dict(type='milan_mm.FeatureEvalHook', data=str(data), k=1)
     runner, scalars = train(tmp_path / 'run', data, [hook], epochs=1)
     model = milan_mm.get_model(write_checkpoint(tmp_path / 'a.pth', runner.model.backbone))
-    table = collect_features(model, picture_folder(model, data, True), ('cls', ), workers=0)
+    table = collect_features(model, image_folder(model, data, True), ('cls', ), workers=0)
     args = (table.features['cls'], table.labels) * 2
     assert knn_accuracy(*args, 3, k=1)['top1'] == 100  # with itself in the gallery
     alone = knn_accuracy(*args, 3, k=1, leave_one_out=True)['top1']
@@ -363,7 +363,7 @@ def test_hook_says_before_training_what_is_wrong(tmp_path, folders):
     with pytest.raises(MilanError, match='no such folder'):
         train(tmp_path / 'a', folders / 'train',
               [FeatureEvalHook(data=str(tmp_path / 'nowhere'))], epochs=1)
-    with pytest.raises(MilanError, match='pictures outside any class folder'):
+    with pytest.raises(MilanError, match='images outside any class folder'):
         train(tmp_path / 'b', folders / 'train', [FeatureEvalHook(data=str(folders / 'val/red'))],
               epochs=1)
 

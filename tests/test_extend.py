@@ -90,12 +90,12 @@ def test_one_training_step(command, clone, monkeypatch, capfd):
 
 def test_the_target_sees_orientations(parts):
     """Stripes of 4 px, upright in the left half, lying in the right one; a blank strip above."""
-    picture = torch.zeros(1, 3, 32, 32)
+    image = torch.zeros(1, 3, 32, 32)
     x = torch.arange(32)
-    picture[..., :16] = ((x[:16] // 4) % 2).float()
-    picture[..., 16:] = ((x // 4) % 2).float()[:, None]
-    picture[..., :8, :] = 0
-    target = parts['GradientTargetGenerator'](patch_size=8, bins=4)(picture)
+    image[..., :16] = ((x[:16] // 4) % 2).float()
+    image[..., 16:] = ((x // 4) % 2).float()[:, None]
+    image[..., :8, :] = 0
+    target = parts['GradientTargetGenerator'](patch_size=8, bins=4)(image)
     features, importance = (t.view(4, 4, -1) for t in target)
     assert target.features.shape == (1, 16, 4) and target.importance.shape == (1, 16)
     assert features[2, 0].argmax() == 0 and features[2, 2].argmax() == 2  # along x, along y

@@ -5,7 +5,7 @@ import json
 import numpy as np
 import pytest
 import torch
-from helpers_eval import run_tool_here, write_checkpoint, write_pictures
+from helpers_eval import run_tool_here, write_checkpoint, write_images
 
 import milan_mm
 from milan_mm import MilanError
@@ -41,7 +41,7 @@ def test_few_shot_is_the_probe_on_each_draw():
     result = few_shot(train, labels, test, asked, 4, shots=(5, 1, 20), draws=3, seed=9)
     assert [row['shots'] for row in result['shots']] == [1, 5, 20] and result['l2'] == L2
     one, five, twenty = result['shots']
-    assert [row['pictures'] for row in result['shots']] == [4, 20, 60]
+    assert [row['images'] for row in result['shots']] == [4, 20, 60]
     assert twenty['short'] == 4 and five['short'] == 0
     expected = []
     for draw in range(3):
@@ -51,7 +51,7 @@ def test_few_shot_is_the_probe_on_each_draw():
     assert five['linear']['top1'] == pytest.approx(np.mean(expected))
     assert five['linear']['sd'] == pytest.approx(np.std(expected, ddof=1))
     assert one['centroid']['top1'] < twenty['centroid']['top1']
-    assert twenty['centroid']['sd'] == 0  # all pictures, each time
+    assert twenty['centroid']['sd'] == 0  # all images, each time
 
 
 def test_nearest_class_mean_by_hand():
@@ -83,15 +83,15 @@ def test_a_query_without_company_is_left_out():
     gallery, labels = torch.eye(3), torch.tensor([0, 0, 1])
     found = retrieval_map(gallery, labels, gallery, labels, leave_one_out=True)
     assert (found['queries'], found['left_out'], found['map']) == (2, 1, 100)
-    with pytest.raises(MilanError, match='no query has another picture of its class'):
+    with pytest.raises(MilanError, match='no query has another image of its class'):
         retrieval_map(gallery, labels, gallery, labels + 5)
 
 
 @pytest.fixture(scope='module')
 def place(tmp_path_factory):
     root = tmp_path_factory.mktemp('few')
-    write_pictures(root / 'data/train', per_class=8, seed=1)
-    write_pictures(root / 'data/val', per_class=4, seed=2)
+    write_images(root / 'data/train', per_class=8, seed=1)
+    write_images(root / 'data/val', per_class=4, seed=2)
     return root, write_checkpoint(root / 'epoch_1.pth')
 
 

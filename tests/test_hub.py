@@ -17,9 +17,9 @@ from milan_mm.models.positions import sincos_positions
 
 
 @pytest.fixture
-def picture(tmp_path):
+def image(tmp_path):
     pixels = np.random.default_rng(1).integers(0, 256, (40, 70, 3), dtype=np.uint8)
-    path = tmp_path / 'picture.png'
+    path = tmp_path / 'image.png'
     Image.fromarray(pixels).save(path)
     return path
 
@@ -38,33 +38,33 @@ def test_features_are_the_encoders_own(tmp_path, suffix):
     torch.testing.assert_close(out.patches, tokens[:, 1:], rtol=0, atol=0)
 
 
-def test_pictures_paths_and_tensors_agree(tmp_path, picture):
+def test_images_paths_and_tensors_agree(tmp_path, image):
     model = milan_mm.get_model(write_checkpoint(tmp_path / 'a.pth'), crop_ratio=1.0)
-    by_path = model(picture)
-    with Image.open(picture) as image:
-        by_picture = model([image, image])
+    by_path = model(image)
+    with Image.open(image) as opened:
+        by_image = model([opened, opened])
         # By hand: the largest central 2:3 box, resized; the checkpoint's mean and std.
-        crop = image.resize((24, 16), Image.Resampling.BICUBIC, box=(5, 0, 65, 40))
+        crop = opened.resize((24, 16), Image.Resampling.BICUBIC, box=(5, 0, 65, 40))
     pixels = torch.from_numpy(np.array(crop)).permute(2, 0, 1).float()
     pixels = (pixels - torch.tensor(MEAN).view(3, 1, 1)) / torch.tensor(STD).view(3, 1, 1)
     by_tensor = model(pixels)
     torch.testing.assert_close(by_path.cls, by_tensor.cls)
-    torch.testing.assert_close(by_picture.patches[1:], by_tensor.patches)
+    torch.testing.assert_close(by_image.patches[1:], by_tensor.patches)
 
 
 @pytest.mark.parametrize('mode', ['L', 'RGBA', 'P', 'CMYK', 'I;16'])
-def test_pictures_of_any_mode(tmp_path, mode):
+def test_images_of_any_mode(tmp_path, mode):
     model = milan_mm.get_model(write_checkpoint(tmp_path / 'a.pth'))
     image = Image.new('I;16', (24, 16), 30000) if mode == 'I;16' else Image.new(
         'RGB', (24, 16), (200, 10, 30)).convert(mode)
     assert model(image).cls.isfinite().all()
 
 
-def test_other_picture_sizes(tmp_path, picture):
+def test_other_image_sizes(tmp_path, image):
     """Interpolated positions are the sine-cosine ones of the rescaled coordinate."""
     path = write_checkpoint(tmp_path / 'a.pth', tiny_encoder(img_size=(48, 64)))
     model = milan_mm.get_model(path, img_size=(64, 96))
-    assert model(picture).grid == (8, 12)
+    assert model(image).grid == (8, 12)
     assert model(torch.randn(1, 3, 24, 40)).grid == (3, 5)
 
     seen = []
@@ -72,7 +72,7 @@ def test_other_picture_sizes(tmp_path, picture):
         lambda _, args, __: seen.append(args[0][0, 1:]))
     model.backbone.patch_embed.projection.weight.data.zero_()
     model.backbone.patch_embed.projection.bias.data.zero_()
-    model(picture)
+    model(image)
     handle.remove()
     # From a grid of (6, 8) to one of (8, 12): the same sines at the rescaled places.
     omega = 10000.0**-(torch.arange(8) / 8)
@@ -91,7 +91,7 @@ def test_size_that_does_not_tile(tmp_path):
         model(torch.randn(1, 3, 16, 20))
     with pytest.raises(MilanError, match='normalised pixels'):
         model(torch.zeros(1, 3, 16, 24, dtype=torch.uint8))
-    with pytest.raises(MilanError, match='Pillow picture or a path, got ndarray'):
+    with pytest.raises(MilanError, match='Pillow image or a path, got ndarray'):
         model([np.zeros((16, 24, 3))])
 
 
@@ -220,6 +220,6 @@ def test_a_teacher_is_measured_like_a_student(tmp_path):
 
     student_like = get_teacher(path, (16, 24), 8, quickgelu=True)
     assert student_like(torch.randn(1, 3, 16, 24)).grid == (2, 3)
-    with pytest.raises(MilanError, match='set to pictures of'):
+    with pytest.raises(MilanError, match='set to images of'):
         student_like(torch.randn(1, 3, 16, 16))
     assert isinstance(student_like.teacher, CLIPTargetGenerator)

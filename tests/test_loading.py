@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Pictures for mmdet's and mmseg's pipelines: as mmcv reads them, and none ends a run."""
+"""Images for mmdet's and mmseg's pipelines: as mmcv reads them, and none ends a run."""
 import os
 
 import numpy as np
@@ -9,7 +9,7 @@ from mmcv.transforms import LoadImageFromFile
 from mmengine.dataset import BaseDataset
 from PIL import Image
 
-from milan_mm.datasets import LoadImage, UnreadablePicture
+from milan_mm.datasets import LoadBGRImage, UnreadableImageError
 from milan_mm.datasets.loading import keep_notes, noted_unreadable
 
 
@@ -32,7 +32,7 @@ def folder(tmp_path, monkeypatch):
 
 def test_pixels_and_shapes_are_mmcvs(folder):
     ours, theirs = (load(dict(img_path=str(folder / '0.png')))
-                    for load in (LoadImage(), LoadImageFromFile()))
+                    for load in (LoadBGRImage(), LoadImageFromFile()))
     assert np.array_equal(ours['img'], theirs['img']) and ours['img'].dtype == np.uint8
     assert ours['img_shape'] == theirs['img_shape'] == ours['ori_shape'] == (20, 30)
 
@@ -40,7 +40,7 @@ def test_pixels_and_shapes_are_mmcvs(folder):
 def test_another_sample_is_taken_and_the_path_noted(folder):
     keep_notes(folder)
     paths = [str(folder / f'{i}.png') for i in range(4)]
-    dataset = Files(metainfo=dict(paths=paths), pipeline=[LoadImage()], serialize_data=False)
+    dataset = Files(metainfo=dict(paths=paths), pipeline=[LoadBGRImage()], serialize_data=False)
     np.random.seed(0)
     assert dataset[2]['img'].shape == (20, 30, 3)
     assert dataset[2]['img'].shape == (20, 30, 3)
@@ -50,8 +50,8 @@ def test_another_sample_is_taken_and_the_path_noted(folder):
 
 
 def test_an_evaluation_names_it(folder):
-    with pytest.raises(UnreadablePicture, match='2.png'):
-        LoadImage(skip_unreadable=False)(dict(img_path=str(folder / '2.png')))
+    with pytest.raises(UnreadableImageError, match='2.png'):
+        LoadBGRImage(skip_unreadable=False)(dict(img_path=str(folder / '2.png')))
 
 
 def test_a_training_goes_on_and_says_so(tmp_path):
@@ -66,6 +66,6 @@ def test_a_training_goes_on_and_says_so(tmp_path):
         'train_dataloader.num_workers=0', 'train_dataloader.persistent_workers=False',
         'val_dataloader.num_workers=0', 'val_dataloader.persistent_workers=False',
         'default_hooks.unreadable.interval=4', 'default_hooks.unreadable.max_share=0.5')
-    assert f'1 of 16 pictures cannot be decoded and were replaced by others; new: {broken}' in out
-    assert (tmp_path / 'run/unreadable_pictures.txt').read_text().strip() == str(broken)
+    assert f'1 of 16 images cannot be decoded and were replaced by others; new: {broken}' in out
+    assert (tmp_path / 'run/unreadable_images.txt').read_text().strip() == str(broken)
     assert 'mIoU: ' in out and (tmp_path / 'run/iter_4.pth').is_file()

@@ -28,7 +28,7 @@ from milan_mm.structures import MaskIds
 
 
 def config(teacher, levels=2, **changes):
-    """A small MaskAlign: pictures of 32 px, 16 patches, 4 of them seen."""
+    """A small MaskAlign: images of 32 px, 16 patches, 4 of them seen."""
     return dict(
         dict(
             type='milan_mm.MaskAlign',
@@ -306,12 +306,12 @@ SMALL = ['train_dataloader.batch_size=12', 'train_dataloader.num_workers=0',
 
 
 @pytest.fixture
-def trained(picture_folder, teacher_folder, tmp_path, capfd):
+def trained(image_folder, teacher_folder, tmp_path, capfd):
     """Eight steps of the quickstart's config, through the tool."""
     with mock.patch.dict(os.environ):  # a run leaves variables behind
         ran = run_tool_here(
             capfd, 'train', ROOT / 'configs/quickstart/mask_align.py', '--data-root',
-            picture_folder, '--work-dir', tmp_path / 'run', '--epochs', 2, '--cfg-options', *SMALL,
+            image_folder, '--work-dir', tmp_path / 'run', '--epochs', 2, '--cfg-options', *SMALL,
             f'model.target_generator.pretrained={teacher_folder}')
     assert not ran.returncode, ran.stdout + ran.stderr
     return tmp_path / 'run/epoch_2.pth'

@@ -162,10 +162,10 @@ def test_least_important_is_drawn_by_the_inverse():
     assert chi_square(counts, (draws * inverse / inverse.sum()).tolist()) < CHI2_99[7]
 
 
-def blockwise(ratio=0.75, grid=(14, 14), pictures=64):
+def blockwise(ratio=0.75, grid=(14, 14), images=64):
     generator = BlockwiseMaskGenerator(ratio)
     generator.match_student(grid)
-    return generator(torch.ones(pictures, grid[0] * grid[1]), keys(pictures))
+    return generator(torch.ones(images, grid[0] * grid[1]), keys(images))
 
 
 @pytest.mark.parametrize('ratio, grid', [(.75, (14, 14)), (.4, (14, 14)), (.6, (6, 10)),

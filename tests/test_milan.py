@@ -111,7 +111,7 @@ def test_every_combination_of_parts(teacher_folder, target, decoder, masking, to
 
 
 @pytest.mark.parametrize('size, patch', [((32, 48), 8), ((48, 32), 16), (40, 8)])
-def test_pictures_that_are_not_square(teacher_folder, size, patch):
+def test_images_that_are_not_square(teacher_folder, size, patch):
     config = milan_config(teacher_folder, img_size=size)
     config['backbone']['patch_size'] = patch
     model = MODELS.build(config)

@@ -283,7 +283,7 @@ def test_pasted_masks(rescale):
     result, = head.predict_by_feat(
         [logits], [InstanceData(bboxes=boxes, labels=labels)], [meta],
         ConfigDict(mask_thr_binary=.5), rescale=rescale)
-    height = 20 if rescale else 10  # not rescaled, mmdet pastes into the scaled picture
+    height = 20 if rescale else 10  # not rescaled, mmdet pastes into the scaled image
     assert result.masks.shape == (3, height, 18) and result.masks.dtype == torch.bool
     for mask, box, logit, label in zip(result.masks, boxes.tolist(), logits, labels):
         plane = torch.nn.functional.pad(logit[label].sigmoid().double(), (1, 1, 1, 1))

@@ -44,7 +44,7 @@ def test_relative_error_of_nan_is_infinite():
 
 @pytest.mark.parametrize('norm_pix', [True, False])
 def test_mae_is_mmpretrains_mae(norm_pix):
-    """The same weights, masks and pictures give MAE's loss and gradients to 1e-5."""
+    """The same weights, masks and images give MAE's loss and gradients to 1e-5."""
     torch.manual_seed(0)
     theirs = MMPRETRAIN.build(dict(
         type='MAE',

@@ -25,10 +25,10 @@ CLASSIFIER = dict(
         type='mmpretrain.ImageClassifier', backbone=dict(VIT, out_type='cls_token'),
         head=dict(type='mmpretrain.LinearClsHead', num_classes=None, in_channels=48)),
     data_preprocessor=dict(type='mmpretrain.ClsDataPreprocessor', num_classes=None, **PIXELS),
-    test_dataloader=dict(dataset=dict(type='milan_mm.PictureFolder', data_root='.', pipeline=[
-        dict(type='milan_mm.LoadPicture'),
+    test_dataloader=dict(dataset=dict(type='milan_mm.ImageFolder', data_root='.', pipeline=[
+        dict(type='milan_mm.LoadPILImage'),
         dict(type='milan_mm.ResizeAndCenterCrop', size=32),
-        dict(type='milan_mm.PackPicture')])))
+        dict(type='milan_mm.PackImageInputs')])))
 
 SEGMENTOR = dict(
     default_scope='mmseg',
@@ -74,7 +74,7 @@ DETECTOR = dict(
             rcnn=dict(score_thr=.05, nms=dict(type='nms', iou_threshold=.5), max_per_img=6,
                       mask_thr_binary=.5))),
     test_dataloader=dict(dataset=dict(type='mmdet.CocoDataset', pipeline=[
-        dict(type='milan_mm.LoadImage'),
+        dict(type='milan_mm.LoadBGRImage'),
         dict(type='mmdet.Resize', scale=(64, 64), keep_ratio=True),
         dict(type='mmdet.LoadAnnotations', with_bbox=True, with_mask=True),
         dict(type='mmdet.PackDetInputs')])))
@@ -82,8 +82,8 @@ CONFIGS = dict(classification=CLASSIFIER, detection=DETECTOR, segmentation=SEGME
 
 
 @pytest.fixture(scope='module')
-def pictures(tmp_path_factory):
-    """Two pictures of the same name, one that is broken, in a folder with an umlaut."""
+def images(tmp_path_factory):
+    """Two images of the same name, one that is broken, in a folder with an umlaut."""
     folder = tmp_path_factory.mktemp('Bilder für alle')
     rng = np.random.default_rng(0)
     for i, name in enumerate(('Größe.png', 'unten/Größe.png')):
@@ -122,52 +122,52 @@ def run(*arguments):
     return predict(predict_parser('').parse_args([str(a) for a in arguments]))
 
 
-def run_on(trained, pictures, out, *more):
-    assert run(*trained, pictures, '--out', out, '--device', 'cpu', *more) == 0
+def run_on(trained, images, out, *more):
+    assert run(*trained, images, '--out', out, '--device', 'cpu', *more) == 0
     report = json.loads((out / 'predictions.json').read_text(encoding='utf-8'))
-    assert [p['file'] for p in report['pictures']] == [
-        str(pictures / 'Größe.png'), str(pictures / 'unten/Größe.png')]
-    assert [p['annotated'] for p in report['pictures']] == ['Größe.png', 'Größe_2.png']
-    assert [(p['width'], p['height']) for p in report['pictures']] == [(100, 80), (120, 80)]
-    assert [u['file'] for u in report['unreadable']] == [str(pictures / 'kaputt.png')]
+    assert [p['file'] for p in report['images']] == [
+        str(images / 'Größe.png'), str(images / 'unten/Größe.png')]
+    assert [p['annotated'] for p in report['images']] == ['Größe.png', 'Größe_2.png']
+    assert [(p['width'], p['height']) for p in report['images']] == [(100, 80), (120, 80)]
+    assert [u['file'] for u in report['unreadable']] == [str(images / 'kaputt.png')]
     assert report['classes'] == list(NAMES)
-    for told in report['pictures']:
+    for told in report['images']:
         drawn = Image.open(out / told['annotated']).convert('RGB')
         before = Image.open(told['file']).convert('RGB')
-        factor = round(448 / told['width'] + .5)  # small pictures are enlarged
+        factor = round(448 / told['width'] + .5)  # small images are enlarged
         before = before.resize((factor * told['width'], factor * told['height']), 3)
         assert drawn.height >= before.height and drawn.width >= before.width
         assert drawn.size != before.size or (np.asarray(drawn) != np.asarray(before)).any()
     return report
 
 
-def test_classification(trained, pictures, tmp_path):
+def test_classification(trained, images, tmp_path):
     config, checkpoint = trained('classification')
-    report = run_on((config, checkpoint), pictures, tmp_path, '--topk', 2)
+    report = run_on((config, checkpoint), images, tmp_path, '--topk', 2)
     assert report['task'] == 'classification'
     model = load_trained(Config.fromfile(config), checkpoint)
-    for told in report['pictures']:
+    for told in report['images']:
         scores = model(Image.open(told['file']).convert('RGB')).pred_score
         best = scores.argsort(descending=True)[:2].tolist()
         assert [p['label'] for p in told['predictions']] == best
         assert [p['class'] for p in told['predictions']] == [NAMES[i] for i in best]
         assert [p['score'] for p in told['predictions']] == pytest.approx(
             scores[best].tolist(), abs=1e-6)
-    # the bars: paper at the right of the picture, ink on it
+    # the bars: paper at the right of the image, ink on it
     drawn = np.asarray(Image.open(tmp_path / 'Größe.png').convert('L'))
     panel = drawn[:, 500:]
     assert panel.shape[1] == 300 and (panel == 255).mean() > .7 and (panel < 60).sum() > 100
 
 
-def test_detection(trained, pictures, tmp_path):
+def test_detection(trained, images, tmp_path):
     config, checkpoint = trained('detection')
-    report = run_on((config, checkpoint), pictures, tmp_path, '--score-thr', .05)
+    report = run_on((config, checkpoint), images, tmp_path, '--score-thr', .05)
     from mmdet.apis import inference_detector
     from pycocotools import mask as coco_mask
     cfg = Config.fromfile(config)
     model = load_trained(cfg, checkpoint).model
     model.cfg = cfg
-    for told in report['pictures']:
+    for told in report['images']:
         pixels = np.asarray(Image.open(told['file']).convert('RGB'))[..., ::-1]
         found = inference_detector(model, np.ascontiguousarray(pixels)).pred_instances
         assert len(told['instances']) == len(found) > 0
@@ -180,19 +180,19 @@ def test_detection(trained, pictures, tmp_path):
             assert (coco_mask.decode(one['mask']) == mask.cpu().numpy()).all()
         left, top, right, bottom = np.array([i['box'] for i in told['instances']]).T
         assert left.min() >= 0 and right.max() <= told['width'] and bottom.max() <= told['height']
-        assert right.max() > 64  # pixels of the picture, not of the network's input
+        assert right.max() > 64  # pixels of the image, not of the network's input
 
 
-def test_segmentation(trained, pictures, tmp_path):
+def test_segmentation(trained, images, tmp_path):
     config, checkpoint = trained('segmentation')
-    report = run_on((config, checkpoint), pictures, tmp_path)
+    report = run_on((config, checkpoint), images, tmp_path)
     from mmseg.apis import inference_model
     cfg = Config.fromfile(config)
     model = load_trained(cfg, checkpoint).model
     cfg.test_pipeline = [t for t in cfg.test_dataloader.dataset.pipeline
                          if 'Annotations' not in t.type]
     model.cfg = cfg
-    for told in report['pictures']:
+    for told in report['images']:
         labels = np.asarray(Image.open(tmp_path / told['labels']))
         assert labels.shape == (told['height'], told['width']) and labels.dtype == np.uint8
         pixels = np.asarray(Image.open(told['file']).convert('RGB'))[..., ::-1]
@@ -204,42 +204,42 @@ def test_segmentation(trained, pictures, tmp_path):
             assert share['share'] == pytest.approx((labels == share['label']).mean(), abs=1e-6)
 
 
-def test_command_line(trained, pictures, tmp_path, capsys):
-    """One picture that can be read and one that cannot; then none at all."""
+def test_command_line(trained, images, tmp_path, capsys):
+    """One image that can be read and one that cannot; then none at all."""
     files = trained('classification')
-    out = run_tool('predict.py', *files, pictures / 'Größe.png', pictures / 'kaputt.png', '--out',
+    out = run_tool('predict.py', *files, images / 'Größe.png', images / 'kaputt.png', '--out',
                    tmp_path, '--device', 'cpu', '--topk', 2)
     assert 'left out: cannot decode' in out and 'kaputt.png' in out
-    assert '1 of 2 pictures' in out and '1 could not be read' in out
-    assert run(*files, pictures / 'kaputt.png', '--out', tmp_path, '--device', 'cpu') == 1
-    assert '0 of 1 pictures' in capsys.readouterr().out
-    assert json.loads((tmp_path / 'predictions.json').read_text())['pictures'] == []
+    assert '1 of 2 images' in out and '1 could not be read' in out
+    assert run(*files, images / 'kaputt.png', '--out', tmp_path, '--device', 'cpu') == 1
+    assert '0 of 1 images' in capsys.readouterr().out
+    assert json.loads((tmp_path / 'predictions.json').read_text())['images'] == []
 
 
 @pytest.mark.parametrize('arguments, words', [
-    (['no.png'], 'no such picture or folder: no.png'),
+    (['no.png'], 'no such image or folder: no.png'),
     (['.', '--topk', 0], 'topk must be at least 1'),
     (['.', '--score-thr', 2], 'score-thr in 0..1'),
     (['.', '--device', 'abacus'], 'abacus cannot be used'),
 ])
-def test_bad_arguments(arguments, words, trained, pictures, tmp_path, monkeypatch):
-    monkeypatch.chdir(pictures)
+def test_bad_arguments(arguments, words, trained, images, tmp_path, monkeypatch):
+    monkeypatch.chdir(images)
     with pytest.raises(MilanError, match=words):
         run(*trained('classification'), *arguments, '--out', tmp_path)
 
 
-def test_second_run_leaves_out_its_own_pictures(trained, pictures, tmp_path):
+def test_second_run_leaves_out_its_own_images(trained, images, tmp_path):
     import shutil
     folder = tmp_path / 'mine'
-    shutil.copytree(pictures, folder)
+    shutil.copytree(images, folder)
     files = trained('classification')
     for _ in range(2):
         run_on(files, folder, folder / 'predicted')
-    with pytest.raises(MilanError, match='holds the pictures themselves'):
+    with pytest.raises(MilanError, match='holds the images themselves'):
         run(*files, folder / 'Größe.png', '--out', folder)
 
 
-def test_names_without_the_checkpoint(trained, pictures, tmp_path):
+def test_names_without_the_checkpoint(trained, images, tmp_path):
     """Bare weights name no classes: the config does, or numbers stand for them."""
     config, checkpoint = trained('classification')
     state = torch.load(checkpoint, weights_only=True)['state_dict']
@@ -251,7 +251,7 @@ def test_names_without_the_checkpoint(trained, pictures, tmp_path):
     assert load_trained(cfg, tmp_path / 'bare.pth').name_of(2) == 'class 2'
     cfg.test_dataloader.dataset.metainfo = dict(classes=('a', 'b', 'c'))
     assert load_trained(cfg, tmp_path / 'bare.pth').name_of(2) == 'c'
-    cfg.test_dataloader.dataset = dict(type='nowhere.Dataset', pipeline=[dict(type='LoadPicture')])
+    cfg.test_dataloader.dataset = dict(type='nowhere.Dataset', pipeline=[dict(type='LoadPILImage')])
     assert load_trained(cfg, tmp_path / 'bare.pth').classes == ()
     pytest.importorskip('mmdet')
     cfg.merge_from_dict(dict(default_scope='mmdet', test_dataloader=dict(dataset=dict(
@@ -287,7 +287,7 @@ def test_pretraining_predicts_nothing(trained, tmp_path):
 
 
 def test_drawn_boxes():
-    """A box of one colour on black: its outline, its mask's tint, its label inside the picture."""
+    """A box of one colour on black: its outline, its mask's tint, its label inside the image."""
     mask = np.zeros((500, 600), bool)
     mask[100:200, 50:150] = True
     drawn = np.asarray(draw_detection(Image.new('RGB', (600, 500)), [

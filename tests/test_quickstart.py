@@ -29,7 +29,7 @@ def test_results(quick):
         assert set(row) == {'milan', 'mae', 'random', 'teacher'}
         assert all(0 <= value <= 100 for value in row.values())
         assert set(results['style_shift'][kind]) == set(row)
-    assert set(results['seconds']) == {'pictures', 'teacher', 'milan', 'mae', 'eval', 'finetune',
+    assert set(results['seconds']) == {'images', 'teacher', 'milan', 'mae', 'eval', 'finetune',
                                        'scenes', 'detection', 'segmentation'}
     assert {start: set(row) for start, row in results['finetune'].items()} == dict.fromkeys(
         ('milan', 'mae', 'scratch'), {'top1'})
@@ -38,14 +38,14 @@ def test_results(quick):
         assert {start: set(row) for start, row in results[task].items()} == dict.fromkeys(
             ('milan', 'scratch'), metrics)
         assert all(0 <= value <= 100 for row in results[task].values() for value in row.values())
-    assert results['chance'] > 0 and results['sizes']['test_pictures'] > 0
+    assert results['chance'] > 0 and results['sizes']['test_images'] > 0
     assert 'torch' in results['versions'] and 'linear probe' in out
     assert (work / 'report.html').stat().st_size > 50_000
 
 
 def test_progress_has_an_eta(quick):
     assert 'eta' in quick[1] and 'left' in quick[1]
-    assert '[1/10] pictures' in quick[1] and '[9/10] segmentation' in quick[1]
+    assert '[1/10] images' in quick[1] and '[9/10] segmentation' in quick[1]
 
 
 def test_each_task_takes_the_whole_encoder(quick):
@@ -79,7 +79,7 @@ def test_a_second_call_runs_no_stage_again(quick):
     assert (work / 'milan/epoch_1.pth').stat().st_mtime_ns == before
 
 
-def own_pictures(folder, classes=3, each=8):
+def own_images(folder, classes=3, each=8):
     rng = np.random.default_rng(0)
     for c in range(classes):
         (folder / f'Klasse {c}').mkdir(parents=True)
@@ -89,16 +89,16 @@ def own_pictures(folder, classes=3, each=8):
             pixels[..., c % 3] += 100
             Image.fromarray(pixels).save(folder / f'Klasse {c}' / f'bild {i} ü.jpg')
     (folder / 'Klasse 0' / 'bild 0 ü.txt').write_text('ein Bild <b>')
-    (folder / 'Klasse 0' / 'broken.jpg').write_bytes(b'no picture')
+    (folder / 'Klasse 0' / 'broken.jpg').write_bytes(b'no image')
     return folder
 
 
-def test_own_pictures(tmp_path):
-    folder = own_pictures(tmp_path / 'mine')
-    out = run_tool('quickstart.py', '--quick', '--pictures', folder, '--work-dir',
+def test_own_images(tmp_path):
+    folder = own_images(tmp_path / 'mine')
+    out = run_tool('quickstart.py', '--quick', '--images', folder, '--work-dir',
                    tmp_path / 'work', timeout=400)
     results = json.loads((tmp_path / 'work/results.json').read_text())
-    assert results['sizes']['train_pictures'] + results['sizes']['test_pictures'] == 24
+    assert results['sizes']['train_images'] + results['sizes']['test_images'] == 24
     assert 'style_shift' not in results and 'broken.jpg' in out
     # Photographs without transparency: no scenes can be composed of them, and it is said how else.
     assert 'detection' not in results and 'segmentation' not in results
@@ -108,12 +108,12 @@ def test_own_pictures(tmp_path):
     assert 'Klasse 0' in page and '<b>' not in page.split('ein Bild')[-1][:5]
 
 
-def test_too_few_pictures_say_how_many_are_needed(tmp_path):
-    folder = own_pictures(tmp_path / 'mine', classes=1)
-    out = run_tool('quickstart.py', '--quick', '--pictures', folder, '--work-dir',
+def test_too_few_images_say_how_many_are_needed(tmp_path):
+    folder = own_images(tmp_path / 'mine', classes=1)
+    out = run_tool('quickstart.py', '--quick', '--images', folder, '--work-dir',
                    tmp_path / 'work', code=2)
     assert 'at least 2' in out and 'Traceback' not in out
-    out = run_tool('quickstart.py', '--pictures', tmp_path / 'absent', '--work-dir',
+    out = run_tool('quickstart.py', '--images', tmp_path / 'absent', '--work-dir',
                    tmp_path / 'work', code=2)
     assert 'absent' in out and 'Traceback' not in out
 

@@ -9,20 +9,20 @@ import torch
 from mmengine.dataset import default_collate
 from torch.utils.data import DataLoader
 
-from milan_mm.datasets import EpochSampler, PictureFolder, SampleIndex
+from milan_mm.datasets import EpochSampler, ImageFolder, SampleIndex
 from milan_mm.keyed_random import sample_key, seeded_globals
 
 PIPELINE = [
-    dict(type='milan_mm.LoadPicture'),
+    dict(type='milan_mm.LoadPILImage'),
     dict(type='milan_mm.RandomResizedCropAndFlip', size=32),
     dict(type='milan_mm.RandomResizedCropAndFlip', size=24),
-    dict(type='milan_mm.PackPicture'),
+    dict(type='milan_mm.PackImageInputs'),
 ]
 
 
 def seen(folder, batch_size, workers, epochs=2, seed=3, rank=0, world_size=1):
     """{(epoch, path): (pixels, key)} of a run's data."""
-    dataset = PictureFolder(folder, pipeline=PIPELINE)
+    dataset = ImageFolder(folder, pipeline=PIPELINE)
     sampler = EpochSampler(dataset, seed=seed)
     sampler.rank, sampler.world_size = rank, world_size
     loader = DataLoader(dataset, batch_size, sampler=sampler, num_workers=workers,
@@ -42,25 +42,25 @@ def same(a, b):
     return all(torch.equal(a[k][0], b[k][0]) and a[k][1] == b[k][1] for k in a)
 
 
-def test_workers_batch_and_global_state_change_nothing(picture_folder):
-    reference = seen(picture_folder, 8, 0)
+def test_workers_batch_and_global_state_change_nothing(image_folder):
+    reference = seen(image_folder, 8, 0)
     assert len(reference) == 96
     np.random.rand(11)
-    assert same(reference, seen(picture_folder, 8, 3))  # persistent workers, two epochs
-    assert same(reference, seen(picture_folder, 4, 2))
-    assert not same(reference, seen(picture_folder, 8, 0, seed=4))
+    assert same(reference, seen(image_folder, 8, 3))  # persistent workers, two epochs
+    assert same(reference, seen(image_folder, 4, 2))
+    assert not same(reference, seen(image_folder, 8, 0, seed=4))
 
 
-def test_processes_change_nothing(picture_folder):
-    reference = seen(picture_folder, 8, 0)
-    ranks = [seen(picture_folder, 4, 0, rank=r, world_size=2) for r in (0, 1)]
+def test_processes_change_nothing(image_folder):
+    reference = seen(image_folder, 8, 0)
+    ranks = [seen(image_folder, 4, 0, rank=r, world_size=2) for r in (0, 1)]
     assert not set(ranks[0]) & set(ranks[1])
     assert same(reference, {**ranks[0], **ranks[1]})
 
 
-def test_global_batches_hold_the_same_pictures(picture_folder):
+def test_global_batches_hold_the_same_images(image_folder):
     """The first 8 of one process are the first 4 and 4 of two."""
-    dataset = PictureFolder(picture_folder, pipeline=PIPELINE)
+    dataset = ImageFolder(image_folder, pipeline=PIPELINE)
     order = [int(i) for i in EpochSampler(dataset, seed=0)]
     halves = []
     for rank in (0, 1):
@@ -70,8 +70,8 @@ def test_global_batches_hold_the_same_pictures(picture_folder):
     assert sorted(order[:8]) == sorted(halves[0] + halves[1])
 
 
-def test_epochs_differ(picture_folder):
-    found = seen(picture_folder, 8, 0)
+def test_epochs_differ(image_folder):
+    found = seen(image_folder, 8, 0)
     differ = [not torch.equal(found[0, p][0], found[1, p][0]) for _, p in list(found)[:48]]
     assert sum(differ) >= 46
     assert len({key for _, key in found.values()}) == 96

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The quickstart's page, and the pictures on it."""
+"""The quickstart's page, and the images on it."""
 import json
 import re
 import shutil
@@ -20,7 +20,7 @@ from milan_mm.keyed_random import sample_key
 from milan_mm.models import MILAN  # noqa: F401  registers
 from milan_mm.quickstart.clip_training import ClipRecipe, save_clip
 from milan_mm.quickstart.report import duration, write_report
-from milan_mm.quickstart.report_pictures import choose_pictures
+from milan_mm.quickstart.report_images import choose_images
 from milan_mm.quickstart.verdict import judge
 from milan_mm.registry import MODELS
 from milan_mm.visualization import panels
@@ -69,9 +69,9 @@ def make_results(knn=(18.0, 24.0, 49.5, 50.7), linear=(26.2, 33.8, 45.8, 47.2), 
     names = ('random', 'mae', 'milan', 'teacher')
     return dict(
         dict(classification=dict(knn=dict(zip(names, knn)), linear=dict(zip(names, linear))),
-             chance=12.5, sizes=dict(test_concepts=400, test_pictures=1600), seeds=[0],
-             seconds=dict(pictures=2.0, teacher=200.0), versions=dict(torch='1'),
-             settings=dict(quick=False, pictures='demo', styles=[])), **more)
+             chance=12.5, sizes=dict(test_concepts=400, test_images=1600), seeds=[0],
+             seconds=dict(images=2.0, teacher=200.0), versions=dict(torch='1'),
+             settings=dict(quick=False, images='demo', styles=[])), **more)
 
 
 @pytest.fixture(scope='module')
@@ -203,7 +203,7 @@ def test_a_panel_says_what_does_not_fit():
 
 def test_look_is_the_training_step(work):
     model = load_milan(CONFIGS / 'milan.py', work / 'milan/epoch_2.pth', work / 'teacher')
-    paths = choose_pictures(work / 'data/test', 4)
+    paths = choose_images(work / 'data/test', 4)
     pixels = load_pixels(paths, (64, 64))
     seen = look(model, pixels, seed=5)
     again = look(model, pixels, seed=5)
@@ -224,13 +224,13 @@ def test_a_checkpoint_of_another_model_is_refused(work, tmp_path):
         load_milan(CONFIGS / 'milan.py', work / 'mae/epoch_2.pth', work / 'teacher')
 
 
-def test_pictures_are_of_many_classes_and_can_be_read(tmp_path):
+def test_images_are_of_many_classes_and_can_be_read(tmp_path):
     write_folder(tmp_path, 3, seed=0)
-    (tmp_path / 'plain/one__0.png').write_bytes(b'not a picture')
-    chosen = choose_pictures(tmp_path, 3)
+    (tmp_path / 'plain/one__0.png').write_bytes(b'not an image')
+    chosen = choose_images(tmp_path, 3)
     assert {path.parent.name for path in chosen} == set(CLASSES)
-    assert len(choose_pictures(tmp_path, 99)) == 8
-    assert choose_pictures(tmp_path / 'missing', 3) == []
+    assert len(choose_images(tmp_path, 99)) == 8
+    assert choose_images(tmp_path / 'missing', 3) == []
 
 
 # ------------------------------------------------------------------------------------------- charts
@@ -303,9 +303,9 @@ def test_milan_no_better_than_random_weights_is_said():
     assert verdict.headline == 'MILAN is not ahead of MAE, and not ahead of random weights'
 
 
-def test_few_held_out_pictures_prove_little_and_many_seeds_more():
+def test_few_held_out_images_prove_little_and_many_seeds_more():
     knn, linear = (30.0, 42.0, 49.5, 50.0), (26.0, 39.0, 45.8, 47.0)
-    few = make_results(knn, linear, sizes=dict(test_files=40, test_pictures=4000))
+    few = make_results(knn, linear, sizes=dict(test_files=40, test_images=4000))
     assert judge(few).headline.startswith('MILAN is not ahead of MAE')
     seeds = make_results(knn, linear, sizes=dict(test_files=40), seeds=[0, 1, 2])
     for block in seeds['classification'].values():
@@ -329,11 +329,11 @@ def test_a_smoke_test_is_no_evidence():
 def test_page_holds_every_part(page):
     parsed = Elements(page.read_text(encoding='utf-8'))
     for part in ('MILAN is ahead of MAE', 'k-NN', 'linear probe', 'What MILAN was asked to do',
-                 'The most similar training pictures', 'Training', 'What was run', '3 min 20 s',
+                 'The most similar training images', 'Training', 'What was run', '3 min 20 s',
                  'What to do next', 'tools/quickstart.sh'):
         assert part in parsed.text, part
     tiles = [attrs for tag, attrs in parsed.elements if tag == 'img']
-    # 6 held-out pictures: 8 panels each; each also asked with 3 encoders' 6 neighbours.
+    # 6 held-out images: 8 panels each; each also asked with 3 encoders' 6 neighbours.
     assert len(tiles) == 6 * 8 + 6 * (1 + 3 * 6)
     assert all(attrs['alt'] for attrs in tiles)
     assert 'In the other drawing style' not in parsed.text
@@ -375,7 +375,7 @@ def test_parts_that_are_missing_are_left_out(work, tmp_path):
     whole = (copy / 'milan/epoch_2.pth').read_bytes()
     (copy / 'milan/epoch_2.pth').write_bytes(whole[:len(whole) // 2])
     text = Elements(write_report(copy).read_text(encoding='utf-8')).text
-    assert 'These pictures could not be made' in text and 'was it copied to the end?' in text
+    assert 'These images could not be made' in text and 'was it copied to the end?' in text
     shutil.rmtree(copy / 'milan')
     shutil.rmtree(copy / 'teacher')
     shutil.rmtree(copy / 'data/test')

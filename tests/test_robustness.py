@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Suites in miniature folders of their real layout, with answers known beforehand.
 
-The classifier looks at the mean colour alone and gives each class the colour of its number, so a
-picture's colour says what will be answered.
+The classifier looks at the mean colour alone and gives each class the colour of its number, so an
+image's colour says what will be answered.
 """
 import csv
 import io
@@ -18,7 +18,7 @@ from mmengine.config import Config
 from mmpretrain.registry import MODELS
 from PIL import Image
 
-from milan_mm.datasets import LoadPicture, ResizeAndCenterCrop
+from milan_mm.datasets import LoadPILImage, ResizeAndCenterCrop
 from milan_mm.engine.inference import build_model
 from milan_mm.errors import MilanError
 from milan_mm.keyed_random import sample_key
@@ -50,14 +50,14 @@ def colour_of(number):
 
 
 LOADERS = dict(
-    picture=[dict(type='milan_mm.LoadPicture'),
-             dict(type='milan_mm.ResizeAndCenterCrop', size=SIDE, crop_ratio=1),
-             dict(type='milan_mm.PackPicture')],
+    image=[dict(type='milan_mm.LoadPILImage'),
+           dict(type='milan_mm.ResizeAndCenterCrop', size=SIDE, crop_ratio=1),
+           dict(type='milan_mm.PackImageInputs')],
     array=[dict(type='mmpretrain.LoadImageFromFile'),
            dict(type='mmpretrain.CenterCrop', crop_size=SIDE), dict(type='mmpretrain.PackInputs')])
 
 
-def write_classifier(folder, classes=(), outputs=None, loader='picture'):
+def write_classifier(folder, classes=(), outputs=None, loader='image'):
     """A config and a checkpoint; gives their paths."""
     outputs = outputs or len(classes) or 1000
     cfg = Config(dict(
@@ -66,7 +66,7 @@ def write_classifier(folder, classes=(), outputs=None, loader='picture'):
                    head=dict(type='mmpretrain.LinearClsHead', num_classes=outputs, in_channels=3)),
         data_preprocessor=dict(type='mmpretrain.ClsDataPreprocessor', num_classes=outputs,
                                mean=[0] * 3, std=[255] * 3, to_rgb=loader == 'array'),
-        test_dataloader=dict(dataset=dict(type='milan_mm.PictureFolder', data_root='.',
+        test_dataloader=dict(dataset=dict(type='milan_mm.ImageFolder', data_root='.',
                                           pipeline=LOADERS[loader]))))
     model = build_model(cfg, classes)
     colours = torch.tensor(np.array([colour_of(k) for k in range(outputs)]) / 255).float()
@@ -85,7 +85,7 @@ def imagenet(tmp_path_factory):
 
 
 def put(root, folder, answers):
-    """Pictures in ``root/<folder>``, to be answered with these numbers."""
+    """Images in ``root/<folder>``, to be answered with these numbers."""
     (root / folder).mkdir(parents=True, exist_ok=True)
     for i, number in enumerate(answers):
         image = Image.fromarray(np.full((20, 24, 3), colour_of(number), dtype=np.uint8))
@@ -134,7 +134,7 @@ def test_imagenet_a(imagenet, tmp_path, capfd):
     assert model['top1'] == pytest.approx(200 / 3)
     assert model['clean'] == pytest.approx(75) and model['kept'] == pytest.approx(800 / 9)
     assert result['choices'] == 200 and result['chance'] == pytest.approx(.5)
-    assert result['pictures'] == {'clean': 4, 'imagenet-a': 3}
+    assert result['images'] == {'clean': 4, 'imagenet-a': 3}
     assert '66.7' in said and '200 classes to choose from' in said
 
 
@@ -223,7 +223,7 @@ def by_hand(root, name, severity):
     right = 0
     for label, folder in enumerate(CLASSES):
         for j in range(2):
-            image = LoadPicture()(dict(img_path=str(root / folder / f'{j}.png')))
+            image = LoadPILImage()(dict(img_path=str(root / folder / f'{j}.png')))
             pixels = np.asarray(ResizeAndCenterCrop(SIDE, 1)(image)['img'])
             if severity:
                 key = sample_key(3, 0, 0, f'{folder}/{j}.png/{name}/{severity}')
@@ -233,8 +233,8 @@ def by_hand(root, name, severity):
     return 100 * right / 6
 
 
-@pytest.mark.parametrize('loader', ['picture', 'array'])
-def test_corruptions_of_own_pictures(tmp_path, capfd, loader):
+@pytest.mark.parametrize('loader', ['image', 'array'])
+def test_corruptions_of_own_images(tmp_path, capfd, loader):
     data = write_own(tmp_path / 'data')
     config, checkpoint = write_classifier(tmp_path / 'a', CLASSES, loader=loader)
     _, other = write_classifier(tmp_path / 'b', CLASSES, loader=loader)
@@ -251,16 +251,16 @@ def test_corruptions_of_own_pictures(tmp_path, capfd, loader):
             [by_hand(data, name, s) for s in range(1, 6)]), name
     assert len({tuple(values) for values in seer['accuracy'].values()}) > 3
     assert [blind[k] for k in ('clean', 'mean', 'kept')] == pytest.approx([100 / 3, 100 / 3, 100])
-    assert result['pictures'] == {'pictures': 6} and len(result['unreadable']) == 1
+    assert result['images'] == {'images': 6} and len(result['unreadable']) == 1
     rows = list(csv.DictReader(io.StringIO((tmp_path / 'out' / 'results.csv').read_text())))
     assert len(rows) == 2 * 76 and rows[0] == dict(
         model='seer', condition='clean', severity='0', top1=f'{seer["clean"]:.4f}')
-    for picture in ('accuracy.png', 'corruptions.png'):
-        with Image.open(tmp_path / 'out' / picture) as image:
+    for name in ('accuracy.png', 'corruptions.png'):
+        with Image.open(tmp_path / 'out' / name) as image:
             assert min(image.size) > 400 and len(np.unique(image.convert('L'))) > 20
     assert {p.name for p in (tmp_path / 'out').iterdir()} == {
         'accuracy.png', 'corruptions.png', 'results.json', 'results.csv'}
-    if loader == 'picture':  # neither batches nor workers change a figure
+    if loader == 'image':  # neither batches nor workers change a figure
         again, _ = run(capfd, tmp_path, (config, f'seer={checkpoint}'), 'corruptions', data,
                        '--seed', 3, '--batch-size', 200, '--workers', 1, '--corruptions', 'frost',
                        'shot_noise', '--severities', 4, 2)
@@ -339,7 +339,7 @@ def test_a_corruption_follows_from_its_key(photo, name):
     # Several numbers change at once, or (pixelate) blocks meet an edge by chance.
     if name not in ('glass_blur', 'snow', 'frost', 'fog', 'pixelate'):
         assert change == sorted(change)
-    for shape in ((8, 8, 3), (9, 40, 3)):  # tiny and long pictures
+    for shape in ((8, 8, 3), (9, 40, 3)):  # tiny and long images
         assert corrupt(np.full(shape, 90, np.uint8), name, 5, 0).shape == shape
 
 
@@ -368,7 +368,7 @@ def test_corruptions_against_their_definitions(photo):
         assert np.abs(corrupt(grey, name, 5, 3).astype(int) - 128).max() <= 1, name  # adds no light
 
 
-def test_lengths_grow_with_the_picture():
+def test_lengths_grow_with_the_image():
     """A point of 224 px becomes a disk of radius 6 at severity 3; of 112 px, of radius 3."""
     for side, radius in ((224, 6), (112, 3)):
         point = np.zeros((side, side, 3), np.uint8)
@@ -391,9 +391,9 @@ def test_motion_leaves_a_fading_line():
 
 
 def test_corrupt_refuses():
-    picture = np.zeros((8, 8, 3), np.uint8)
-    for args, said in (((picture, 'rain', 1, 0), "no corruption is named 'rain'"),
-                       ((picture, 'fog', 0, 0), 'severities are 1 to 5'),
-                       ((picture / 255, 'fog', 1, 0), 'in uint8')):
+    image = np.zeros((8, 8, 3), np.uint8)
+    for args, said in (((image, 'rain', 1, 0), "no corruption is named 'rain'"),
+                       ((image, 'fog', 0, 0), 'severities are 1 to 5'),
+                       ((image / 255, 'fog', 1, 0), 'in uint8')):
         with pytest.raises(MilanError, match=said):
             corrupt(*args)

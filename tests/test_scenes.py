@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Composed scenes tell the truth about themselves; own annotated pictures are checked and split."""
+"""Composed scenes tell the truth about themselves; own annotated images are checked and split."""
 import json
 
 import numpy as np
@@ -13,15 +13,15 @@ from milan_mm.engine.data_paths import move_data
 from milan_mm.engine.own_data import fill_num_classes
 from milan_mm.engine.train import read_config
 from milan_mm.errors import MilanError
-from milan_mm.quickstart.pictures import make_pictures
+from milan_mm.quickstart.images import make_images
 from milan_mm.quickstart.scenes import OBJECTS, SCALE, VISIBLE, NoScenes, make_all_scenes
 
 PARTS = dict(train='training', test='validation')
 CLASSES = ('blatt', 'fisch', 'stern')
 
 
-def make(out, pictures=None, coco=None, ade=None, train=12, test=6, **options):
-    return make_all_scenes(out, pictures, coco, ade, train, test, log=lambda line: None, **options)
+def make(out, images=None, coco=None, ade=None, train=12, test=6, **options):
+    return make_all_scenes(out, images, coco, ade, train, test, log=lambda line: None, **options)
 
 
 @pytest.fixture(scope='module')
@@ -33,7 +33,7 @@ def demo(tmp_path_factory):
 @pytest.fixture(scope='module')
 def cutouts(tmp_path_factory):
     """Three classes of eight discs with alpha, each of a colour of its own; and the colours."""
-    folder, colours = tmp_path_factory.mktemp('pictures'), {}
+    folder, colours = tmp_path_factory.mktemp('images'), {}
     for i, name in enumerate(CLASSES):
         (folder / name).mkdir()
         for j in range(8):
@@ -47,7 +47,7 @@ def cutouts(tmp_path_factory):
 
 @pytest.fixture(scope='module')
 def photographs(tmp_path_factory):
-    """Three classes of four pictures without alpha."""
+    """Three classes of four images without alpha."""
     folder = tmp_path_factory.mktemp('photographs')
     rng = np.random.default_rng(0)
     for name in CLASSES:
@@ -59,7 +59,7 @@ def photographs(tmp_path_factory):
 
 
 def read_part(out, part):
-    """COCO's reader; and for each scene its id, picture and label map."""
+    """COCO's reader; and for each scene its id, image and label map."""
     coco = COCO(str(out / f'coco/annotations/{part}.json'))
     scenes = []
     for image in coco.loadImgs(coco.getImgIds()):
@@ -78,7 +78,7 @@ def test_masks_and_label_maps_are_the_same_pixels(demo, part):
     coco, scenes = read_part(out, part)
     assert len(scenes) == meta['coco']['scenes'][part] == dict(train=30, test=12)[part]
     numbers = []
-    for identity, picture, labels in scenes:
+    for identity, image, labels in scenes:
         annotations = coco.loadAnns(coco.getAnnIds(identity))
         numbers.append(len(annotations))
         rebuilt, covered = np.zeros_like(labels), np.zeros(labels.shape, int)
@@ -92,7 +92,7 @@ def test_masks_and_label_maps_are_the_same_pixels(demo, part):
             rebuilt[mask] = a['category_id']
             covered += mask
         assert covered.max() <= 1 and (rebuilt == labels).all()
-        assert picture.shape == (*labels.shape, 3)
+        assert image.shape == (*labels.shape, 3)
         stem = coco.imgs[identity]['file_name']
         assert (out / 'coco' / part / stem).read_bytes() == (
             out / 'ade/images' / PARTS[part] / stem).read_bytes()
@@ -109,18 +109,18 @@ def test_classes_have_one_order(demo):
     assert json.loads((out / 'meta.json').read_text()) == meta
 
 
-def test_scenes_hold_what_their_part_of_the_pictures_holds(cutouts, tmp_path):
+def test_scenes_hold_what_their_part_of_the_images_holds(cutouts, tmp_path):
     """Each disc is known by its colour; discs are drawn whole, so areas tell what was hidden."""
     folder, colours = cutouts
-    split = make_pictures(tmp_path / 'data', folder, log=lambda line: None)['split']
+    split = make_images(tmp_path / 'data', folder, log=lambda line: None)['split']
     meta = make(tmp_path / 'scenes', str(folder), train=60, test=30, size=128)
     palette = np.array(list(colours))
     for part in PARTS:
         coco, scenes = read_part(tmp_path / 'scenes', part)
         shown, areas = set(), []
-        for identity, picture, _ in scenes:
+        for identity, image, _ in scenes:
             for a in coco.loadAnns(coco.getAnnIds(identity)):
-                pixels = picture[coco.annToMask(a).astype(bool)]
+                pixels = image[coco.annToMask(a).astype(bool)]
                 distance = np.abs(palette - np.median(pixels, axis=0)).sum(1)
                 name = list(colours.values())[distance.argmin()]
                 assert distance.min() < 8
@@ -148,7 +148,7 @@ def test_a_foreign_folder_is_left_alone(tmp_path):
 
 @pytest.fixture
 def own_coco(tmp_path):
-    """Twelve pictures, one of them without annotations, and a function that writes the JSON."""
+    """Twelve images, one of them without annotations, and a function that writes the JSON."""
     images = tmp_path / 'images'
     (images / 'deep').mkdir(parents=True)
     content = dict(images=[], annotations=[], categories=[
@@ -192,7 +192,7 @@ def test_own_coco_is_split(own_coco, photographs, tmp_path):
     (lambda c: c['annotations'][0].update(bbox=[1, 2, 3]), r'the box \[1, 2, 3\]'),
     (lambda c: c['images'][5].update(file_name='absent.png'), '1 of 11 annotated .*absent.png'),
     (lambda c: c.pop('annotations'), 'no list of annotations'),
-    (lambda c: c.update(annotations=c['annotations'][:7]), '7 pictures .*at least 8'),
+    (lambda c: c.update(annotations=c['annotations'][:7]), '7 images .*at least 8'),
 ])
 def test_broken_coco_is_named(own_coco, tmp_path, change, message):
     content, write = own_coco
@@ -204,7 +204,7 @@ def test_broken_coco_is_named(own_coco, tmp_path, change, message):
 
 @pytest.fixture
 def own_ade(tmp_path):
-    """Ten pictures of two sizes with label maps of the values 0, 1, 2 and 255."""
+    """Ten images of two sizes with label maps of the values 0, 1, 2 and 255."""
     root = tmp_path / 'own'
     for kind in ('images', 'annotations'):
         (root / kind / 'training').mkdir(parents=True)
@@ -241,7 +241,7 @@ def test_own_label_maps_are_split_and_read(own_ade, photographs, tmp_path):
     (lambda root: Image.new('RGB', (40, 30)).save(root / 'annotations/training/5.png'),
      'mode RGB'),
     (lambda root: [(root / f'images/training/{i}').unlink() for i in ('1.png', '2.png', '4.png')],
-     '7 pictures, at least 8'),
+     '7 images, at least 8'),
 ])
 def test_broken_label_maps_are_named(own_ade, tmp_path, change, message):
     change(own_ade)
@@ -262,8 +262,8 @@ def test_the_configs_read_them(demo, task, folder):
     assert len(dataset) == 30 and len(DATASETS.build(cfg.val_dataloader.dataset)) == 12
     coco, scenes = read_part(out, 'train')
     sample = dataset[4]
-    identity, picture, labels = scenes[4]
-    assert (sample['inputs'].numpy()[::-1].transpose(1, 2, 0) == picture).all()
+    identity, image, labels = scenes[4]
+    assert (sample['inputs'].numpy()[::-1].transpose(1, 2, 0) == image).all()
     if task == 'segmentation':
         assert (sample['data_samples'].gt_sem_seg.data[0].numpy() == labels).all()
         return

@@ -99,7 +99,7 @@ def test_model_and_data_recipe(name):
 
 @pytest.fixture(scope='module')
 def ade_folder(tmp_path_factory):
-    """Coloured blocks on a dark ground; the frame of each picture is not labelled."""
+    """Coloured blocks on a dark ground; the frame of each image is not labelled."""
     root = tmp_path_factory.mktemp('eigene Bilder')
     rng = np.random.default_rng(0)
     for part, count in (('training', 16), ('validation', 5)):
@@ -232,7 +232,7 @@ def small_config(tmp_path_factory):
 
 @pytest.fixture(scope='module')
 def trained(small_config, ade_folder, tmp_path_factory):
-    """60 steps of 4 pictures; the folder and what was printed."""
+    """60 steps of 4 images; the folder and what was printed."""
     work = tmp_path_factory.mktemp('run')
     out = run_tool('train.py', small_config, '--data-root', ade_folder, '--work-dir', work,
                    '--iters', 60, '--cfg-options', *SMALL)
@@ -242,7 +242,7 @@ def trained(small_config, ade_folder, tmp_path_factory):
 def test_training(trained):
     work, out = trained
     assert 'SyncBN is BN here' in out and 'starts from random weights' in out
-    assert 'batch: 4 pictures x 1 processes x 1 accumulated = 4 per update' in out
+    assert 'batch: 4 images x 1 processes x 1 accumulated = 4 per update' in out
     losses = [float(x) for x in re.findall(r' loss: ([\d.]+)', out)]
     assert len(losses) == 60 and np.mean(losses[-5:]) < losses[0] / 2
     assert ' decode.loss_ce: ' in out and ' aux.loss_ce: ' in out
@@ -256,7 +256,7 @@ def test_training(trained):
 
 
 def test_slide_evaluation(trained, small_config, ade_folder, tmp_path):
-    """The tool's mIoU is that of predictions, averaged over windows, in the pictures' own size."""
+    """The tool's mIoU is that of predictions, averaged over windows, in the images' own size."""
     work, _ = trained
     run_tool('test.py', small_config, work / 'iter_60.pth', '--data-root', ade_folder,
              '--work-dir', tmp_path, '--out', tmp_path / 'told.json', '--cfg-options', *SMALL)
@@ -269,12 +269,12 @@ def test_slide_evaluation(trained, small_config, ade_folder, tmp_path):
     assert trained.task == 'segmentation' and trained.classes == CLASSES
     joint = np.zeros((3, 3))
     for path in sorted((ade_folder / 'images/validation').glob('*.jpg')):
-        picture = Image.open(path)
-        labels = by_windows(trained.model, picture)
+        image = Image.open(path)
+        labels = by_windows(trained.model, image)
         truth = np.asarray(Image.open(ade_folder / 'annotations/validation' / f'{path.stem}.png'))
         known = truth != 255
         np.add.at(joint, (truth[known], labels[known]), 1)
-        predicted = trained(picture, Path(path)).pred_sem_seg.data[0].numpy()
+        predicted = trained(image, Path(path)).pred_sem_seg.data[0].numpy()
         assert (predicted != labels).mean() < 1e-3
     hits = joint.diagonal()
     iou = hits / (joint.sum(0) + joint.sum(1) - hits)
@@ -284,11 +284,11 @@ def test_slide_evaluation(trained, small_config, ade_folder, tmp_path):
 
 
 @torch.no_grad()
-def by_windows(model, picture):
-    """Labels of a picture whose shorter side becomes 64: logits of windows of 64, 43 apart."""
+def by_windows(model, image):
+    """Labels of an image whose shorter side becomes 64: logits of windows of 64, 43 apart."""
     assert not any(isinstance(part, nn.SyncBatchNorm) for part in model.modules())
     import mmcv
-    scaled = mmcv.imrescale(np.asarray(picture.convert('RGB')), (256, 64))
+    scaled = mmcv.imrescale(np.asarray(image.convert('RGB')), (256, 64))
     pixels = torch.from_numpy(scaled.copy()).permute(2, 0, 1).float()
     mean, std = (torch.tensor(v).view(3, 1, 1) for v in (
         [123.675, 116.28, 103.53], [58.395, 57.12, 57.375]))
@@ -304,10 +304,10 @@ def by_windows(model, picture):
             count[top:top + 64, left:left + 64] += 1
     assert count.max() >= 2 or (height, width) == (64, 64)
     logits = nn.functional.interpolate(
-        total / count, size=picture.size[::-1], mode='bilinear')
+        total / count, size=image.size[::-1], mode='bilinear')
     return logits.argmax(1)[0].numpy()
 
 
 def starts(side):
-    """Windows begin 43 apart; the last ends with the picture."""
+    """Windows begin 43 apart; the last ends with the image."""
     return sorted({min(start, side - 64) for start in range(0, side - 64 + 43, 43)})

@@ -119,7 +119,7 @@ def test_siglip_tower(images):
 
 @pytest.mark.parametrize('grid', [(4, 4), (3, 3), (6, 4)])
 def test_grid_of_the_student(teacher_folder, grid):
-    """A student of 16-pixel patches: the 8-pixel teacher is fed a picture half the size."""
+    """A student of 16-pixel patches: the 8-pixel teacher is fed an image half the size."""
     teacher = CLIPTargetGenerator(pretrained=str(teacher_folder))
     teacher.match_student(grid, None, None)
     target = teacher(torch.randn(2, 3, grid[0] * 16, grid[1] * 16))

@@ -235,7 +235,7 @@ def generator_of(vit, tmp_path, model, **args):
     ('vit_small_patch16_dinov3', {}),
 ])
 def test_timm_generator_grid_and_pixels(model, args, tmp_path, images):
-    """Another grid than the weights': as timm itself does on a picture of that size."""
+    """Another grid than the weights': as timm itself does on an image of that size."""
     vit = timm_vit(model, global_pool='token', **args)
     teacher = generator_of(vit, tmp_path, model, **args)
     assert teacher.dim == 64 and teacher.tower.pooling == 'cls'
@@ -250,7 +250,7 @@ def test_timm_generator_grid_and_pixels(model, args, tmp_path, images):
         tokens = vit.forward_features((pixels - mean) / std)
     assert torch.allclose(target.features[:, 1:], tokens[:, 5:], atol=1e-4)
     assert target.importance.shape == (2, 24)
-    # a student of 16-pixel patches has the same grid from a picture twice the size
+    # a student of 16-pixel patches has the same grid from an image twice the size
     assert teacher(torch.randn(1, 3, 96, 64)).features.shape == (1, 25, 64)
 
 
@@ -412,12 +412,12 @@ def test_ema_target_is_the_mean_of_the_last_blocks(run, images):
         milan_mm.EMATargetGenerator('vit-s').follow(vit)
 
 
-def ema_run(pictures, work, epochs, resume=None, watch=None, **teacher):
+def ema_run(folder, work, epochs, resume=None, watch=None, **teacher):
     cfg = Config.fromfile(ROOT / 'configs/quickstart/milan.py')
     generator = dict(type='milan_mm.EMATargetGenerator', arch=TINY_VIT, levels=2, **teacher)
     cfg.model = dict(milan_config('', target_generator=generator), data_preprocessor=PIXELS)
     cfg.train_dataloader.update(batch_size=12, num_workers=0, persistent_workers=False)
-    cfg.train_dataloader.dataset.data_root = str(pictures)
+    cfg.train_dataloader.dataset.data_root = str(folder)
     cfg.train_dataloader.dataset.pipeline[1].size = 32
     cfg.optim_wrapper.accumulative_counts = 2
     cfg.param_scheduler = None  # so that runs of other lengths take the same steps
@@ -433,7 +433,7 @@ def ema_run(pictures, work, epochs, resume=None, watch=None, **teacher):
     return runner
 
 
-def test_ema_follows_is_saved_and_resumed(picture_folder, tmp_path):
+def test_ema_follows_is_saved_and_resumed(image_folder, tmp_path):
     """4 batches an epoch, 2 of them an update: the average by hand, then through a resumed run."""
     students = []
 
@@ -442,7 +442,7 @@ def test_ema_follows_is_saved_and_resumed(picture_folder, tmp_path):
         def after_train_iter(self, runner, *args, **kwargs):
             students.append(runner.model.backbone.layers[0].attn.qkv.weight.detach().clone())
 
-    runner = ema_run(picture_folder, tmp_path / 'one', 2, watch=Watch(), momentum=.5,
+    runner = ema_run(image_folder, tmp_path / 'one', 2, watch=Watch(), momentum=.5,
                      end_momentum=.9)
     teacher = runner.model.target_generator
     # The student before the first update is what it was after the first batch of two.
@@ -456,7 +456,7 @@ def test_ema_follows_is_saved_and_resumed(picture_folder, tmp_path):
     saved = read_checkpoint(tmp_path / 'one/epoch_2.pth')
     assert torch.equal(saved['ema_teacher'][0][weight], teacher.average.state_dict()[weight])
     assert not any('average' in key for key in saved['state_dict'])
-    resumed = ema_run(picture_folder, tmp_path / 'two', 2, tmp_path / 'one/epoch_1.pth',
+    resumed = ema_run(image_folder, tmp_path / 'two', 2, tmp_path / 'one/epoch_1.pth',
                       momentum=.5, end_momentum=.9)
     for key, value in resumed.model.target_generator.average.state_dict().items():
         assert torch.allclose(value, saved['ema_teacher'][0][key], atol=1e-5), key
@@ -464,7 +464,7 @@ def test_ema_follows_is_saved_and_resumed(picture_folder, tmp_path):
     del saved['ema_teacher']
     torch.save(saved, tmp_path / 'without.pth')
     with pytest.raises(MilanError, match='keeps no average'):
-        ema_run(picture_folder, tmp_path / 'three', 3, tmp_path / 'without.pth')
+        ema_run(image_folder, tmp_path / 'three', 3, tmp_path / 'without.pth')
 
 
 def compiled_teachers(run):

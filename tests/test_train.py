@@ -22,20 +22,20 @@ def options(teacher_folder, batch=12, extra=()):
             f'model.target_generator.pretrained={teacher_folder}', *extra]
 
 
-def milan(picture_folder, teacher_folder, work, *more, batch=12, extra=(), code=0,
+def milan(image_folder, teacher_folder, work, *more, batch=12, extra=(), code=0,
           tool='train.py', env=None):
     arguments = ['configs/quickstart/milan.py']
     if tool == 'dist_train.sh':
         arguments.append(2)
-    return run_tool(tool, *arguments, '--data-root', picture_folder, '--work-dir', work, *more,
+    return run_tool(tool, *arguments, '--data-root', image_folder, '--work-dir', work, *more,
                     *options(teacher_folder, batch, extra), code=code, env=env)
 
 
 @pytest.fixture(scope='module')
-def trained(picture_folder, teacher_folder, tmp_path_factory):
-    """20 steps: 48 pictures, 12 a step, 5 epochs."""
+def trained(image_folder, teacher_folder, tmp_path_factory):
+    """20 steps: 48 images, 12 a step, 5 epochs."""
     work = tmp_path_factory.mktemp('run')
-    out = milan(picture_folder, teacher_folder, work, '--epochs', 5,
+    out = milan(image_folder, teacher_folder, work, '--epochs', 5,
                 extra=('default_hooks.checkpoint.interval=1',
                        'default_hooks.checkpoint.max_keep_ckpts=2'))
     return work, out
@@ -43,11 +43,11 @@ def trained(picture_folder, teacher_folder, tmp_path_factory):
 
 def test_twenty_steps(trained):
     work, out = trained
-    assert 'batch: 12 pictures x 1 processes x 1 accumulated = 12 per update' in out
-    assert 'NOT the recipe\'s 64' in out and 'data: 48 pictures' in out
+    assert 'batch: 12 images x 1 processes x 1 accumulated = 12 per update' in out
+    assert 'NOT the recipe\'s 64' in out and 'data: 48 images' in out
     last = [line for line in out.splitlines() if 'Epoch(train)' in line][-1]
     for shown in ('eta', 'loss', 'cos_visible', 'cos_masked', 'importance_seen', 'grad_norm', 'lr',
-                  'pictures_per_s', 'memory_mb'):
+                  'images_per_s', 'memory_mb'):
         assert f'{shown}: ' in last, shown
     losses = [float(x) for x in re.findall(r' loss: ([\d.]+)', out)]
     assert losses[-1] < losses[0]
@@ -61,9 +61,9 @@ def test_checkpoint_is_plain_and_holds_no_teacher(trained):
     assert described == dict(arch=TINY_VIT, img_size=(32, 32), patch_size=8)
 
 
-def test_resume_goes_on(trained, picture_folder, teacher_folder, tmp_path):
+def test_resume_goes_on(trained, image_folder, teacher_folder, tmp_path):
     """From the checkpoint after 4 epochs to the weights of the run of 5."""
-    out = milan(picture_folder, teacher_folder, tmp_path, '--epochs', 5, '--resume',
+    out = milan(image_folder, teacher_folder, tmp_path, '--epochs', 5, '--resume',
                 trained[0] / 'epoch_4.pth')
     assert 'resumed epoch: 4' in out and 'Epoch(train) [5]' in out
     assert 'Epoch(train) [4]' not in out
@@ -71,11 +71,11 @@ def test_resume_goes_on(trained, picture_folder, teacher_folder, tmp_path):
     assert max((one[k] - two[k]).abs().max().item() for k in one) < 1e-5
 
 
-def test_two_processes_are_one(trained, picture_folder, teacher_folder, tmp_path):
-    """Two gloo processes of 6 pictures take the steps of one process of 12."""
-    out = milan(picture_folder, teacher_folder, tmp_path, '--epochs', 5, batch=6,
+def test_two_processes_are_one(trained, image_folder, teacher_folder, tmp_path):
+    """Two gloo processes of 6 images take the steps of one process of 12."""
+    out = milan(image_folder, teacher_folder, tmp_path, '--epochs', 5, batch=6,
                 tool='dist_train.sh', env=dict(PORT='29631'))
-    assert '6 pictures x 2 processes x 1 accumulated = 12 per update' in out
+    assert '6 images x 2 processes x 1 accumulated = 12 per update' in out
     one, two = (read_checkpoint(f / 'epoch_5.pth')['state_dict'] for f in (trained[0], tmp_path))
     # Sums in another order, then 20 steps of AdamW, which divides by small numbers.
     assert max((one[k] - two[k]).abs().max().item() for k in one) < 1e-3
@@ -84,7 +84,7 @@ def test_two_processes_are_one(trained, picture_folder, teacher_folder, tmp_path
 
 
 @pytest.mark.onedl_only
-def test_sharded_training(picture_folder, teacher_folder, tmp_path):
+def test_sharded_training(image_folder, teacher_folder, tmp_path):
     """FSDP through mmengine: two gloo processes hold a shard each, the teacher held whole."""
     small = [option for option in SMALL if 'arch.' not in option]
     (tmp_path / 'fsdp.py').write_text(
@@ -93,7 +93,7 @@ def test_sharded_training(picture_folder, teacher_folder, tmp_path):
         'strategy = dict(model_wrapper=dict(mixed_precision=None, '
         'auto_wrap_policy=dict(min_num_params=10000)))\n')
     out = run_tool(
-        'dist_train.sh', tmp_path / 'fsdp.py', 2, '--data-root', picture_folder, '--work-dir',
+        'dist_train.sh', tmp_path / 'fsdp.py', 2, '--data-root', image_folder, '--work-dir',
         tmp_path / 'run', '--epochs', 2, '--cfg-options', *small, 'train_dataloader.batch_size=6',
         'optim_wrapper.accumulative_counts=1', 'model.target_generator.model=None',
         f'model.target_generator.pretrained={teacher_folder}',
@@ -105,8 +105,8 @@ def test_sharded_training(picture_folder, teacher_folder, tmp_path):
     assert state['backbone.layers.1.attn.qkv.weight'].shape == (144, 48)
 
 
-def test_mae_starts_from_milan(trained, picture_folder, tmp_path):
-    out = run_tool('train.py', 'configs/quickstart/mae.py', '--data-root', picture_folder,
+def test_mae_starts_from_milan(trained, image_folder, tmp_path):
+    out = run_tool('train.py', 'configs/quickstart/mae.py', '--data-root', image_folder,
                    '--work-dir', tmp_path, '--epochs', 1, '--init-from',
                    trained[0] / 'epoch_5.pth', '--cfg-options', *SMALL,
                    'train_dataloader.batch_size=12')
@@ -115,8 +115,8 @@ def test_mae_starts_from_milan(trained, picture_folder, tmp_path):
     assert 'the decoder starts fresh' in out
 
 
-def test_milan_continues_with_its_decoder(trained, picture_folder, teacher_folder, tmp_path):
-    out = milan(picture_folder, teacher_folder, tmp_path, '--epochs', 1, '--init-from',
+def test_milan_continues_with_its_decoder(trained, image_folder, teacher_folder, tmp_path):
+    out = milan(image_folder, teacher_folder, tmp_path, '--epochs', 1, '--init-from',
                 trained[0] / 'epoch_5.pth')
     assert 'encoder tensors (100 %)' in out and 'decoder tensors' in out
     first = float(re.search(r' loss: ([\d.]+)', out).group(1))
@@ -124,30 +124,30 @@ def test_milan_continues_with_its_decoder(trained, picture_folder, teacher_folde
     assert first < fresh
 
 
-def test_init_from_another_architecture_is_refused(trained, picture_folder, teacher_folder,
+def test_init_from_another_architecture_is_refused(trained, image_folder, teacher_folder,
                                                    tmp_path):
-    out = milan(picture_folder, teacher_folder, tmp_path, '--epochs', 1, '--init-from',
+    out = milan(image_folder, teacher_folder, tmp_path, '--epochs', 1, '--init-from',
                 trained[0] / 'epoch_5.pth', extra=('model.backbone.arch.num_layers=3', ), code=2)
     assert 'does not fit the encoder' in out and 'layers.2' in out and 'Traceback' not in out
 
 
 @pytest.fixture
-def damaged_folder(picture_folder, tmp_path):
-    """A copy in which 2 of 50 pictures are broken."""
+def damaged_folder(image_folder, tmp_path):
+    """A copy in which 2 of 50 images are broken."""
     import shutil
     folder = tmp_path / 'damaged'
-    shutil.copytree(picture_folder, folder)
+    shutil.copytree(image_folder, folder)
     for name in ('bad 1.png', 'ünlesbar.png'):
         (folder / name).write_bytes(b'\x89PNG no more')
     return folder
 
 
-def test_bad_pictures_are_named_and_too_many_end_the_run(damaged_folder, teacher_folder, tmp_path):
+def test_bad_images_are_named_and_too_many_end_the_run(damaged_folder, teacher_folder, tmp_path):
     out = milan(damaged_folder, teacher_folder, tmp_path / 'a', '--epochs', 1,
                 extra=('default_hooks.unreadable.max_share=0.1', ))
-    named = (tmp_path / 'a/unreadable_pictures.txt').read_text().splitlines()
+    named = (tmp_path / 'a/unreadable_images.txt').read_text().splitlines()
     assert sorted(named) == sorted(str(damaged_folder / n) for n in ('bad 1.png', 'ünlesbar.png'))
-    assert '2 of 50 pictures cannot be decoded' in out and 'bad 1.png' in out
+    assert '2 of 50 images cannot be decoded' in out and 'bad 1.png' in out
     out = milan(damaged_folder, teacher_folder, tmp_path / 'b', '--epochs', 1, code=2)
     assert 'more than the share allowed, 1.0%' in out and 'Traceback' not in out
 
@@ -155,17 +155,17 @@ def test_bad_pictures_are_named_and_too_many_end_the_run(damaged_folder, teacher
 @pytest.mark.parametrize('arguments, words', [
     (['configs/no_such.py'], 'no such config'),
     (['configs/quickstart/mae.py', '--data-root', '/no/such/folder'], 'no such folder'),
-    (['configs/quickstart/mae.py', '--data-root', 'PICTURES', '--cfg-options',
+    (['configs/quickstart/mae.py', '--data-root', 'IMAGES', '--cfg-options',
       'train_dataloader.batch_size=1000'], 'do not fill one batch'),
-    (['configs/quickstart/milan.py', '--data-root', 'PICTURES', '--cfg-options',
+    (['configs/quickstart/milan.py', '--data-root', 'IMAGES', '--cfg-options',
       'model.target_generator.pretrained=/no/teacher'], 'teacher weights not found'),
-    (['configs/quickstart/mae.py', '--data-root', 'PICTURES', '--init-from', '/no/file'],
+    (['configs/quickstart/mae.py', '--data-root', 'IMAGES', '--init-from', '/no/file'],
      'no such file'),
-    (['configs/quickstart/mae.py', '--data-root', 'PICTURES', '--cfg-options',
+    (['configs/quickstart/mae.py', '--data-root', 'IMAGES', '--cfg-options',
       'model.backbone.img_size=50'], 'do not tile'),
 ])
-def test_bad_input_is_one_line_and_exit_2(arguments, words, picture_folder, tmp_path):
-    arguments = [str(picture_folder) if a == 'PICTURES' else a for a in arguments]
+def test_bad_input_is_one_line_and_exit_2(arguments, words, image_folder, tmp_path):
+    arguments = [str(image_folder) if a == 'IMAGES' else a for a in arguments]
     at = arguments.index('--cfg-options') if '--cfg-options' in arguments else len(arguments)
     arguments[at:at] = ['--work-dir', str(tmp_path)]
     out = run_tool('train.py', *arguments, code=2)
@@ -188,11 +188,11 @@ class Poison:
     ['--cfg-options', 'load_from=FILE'],
     ['--cfg-options', 'model.target_generator.pretrained=FILE',
      'model.target_generator.quickgelu=True']])
-def test_a_poisoned_file_runs_nothing_on_any_route(route, picture_folder, tmp_path):
+def test_a_poisoned_file_runs_nothing_on_any_route(route, image_folder, tmp_path):
     torch.save(dict(state_dict={}, meta=Poison(tmp_path / 'was_run')), tmp_path / 'x.pth')
     config = 'milan' if 'quickgelu' in route[-1] else 'mae'
     more = [word.replace('FILE', str(tmp_path / 'x.pth')) for word in route]
-    out = run_tool('train.py', f'configs/quickstart/{config}.py', '--data-root', picture_folder,
+    out = run_tool('train.py', f'configs/quickstart/{config}.py', '--data-root', image_folder,
                    '--work-dir', tmp_path / 'run', *more, 'train_dataloader.batch_size=12', code=2)
     error = [line for line in out.splitlines() if 'error:' in line]
     assert len(error) == 1 and 'is refused' in error[0] and '--trust-checkpoint' in error[0]

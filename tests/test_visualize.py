@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The config in a checkpoint, and the pictures of what a trained model does."""
+"""The config in a checkpoint, and the images of what a trained model does."""
 import itertools
 import shutil
 from html.parser import HTMLParser
@@ -290,7 +290,7 @@ def test_masks_that_follow_no_ratio(folder, pixels):
     assert [one.ratio for one in view(model, pixels).attempts] == [0.75]
 
 
-def test_the_views_of_a_picture_do_not_depend_on_the_batch(milan, pixels, monkeypatch):
+def test_the_views_of_a_image_do_not_depend_on_the_batch(milan, pixels, monkeypatch):
     whole = view(milan, pixels, seed=2)
     monkeypatch.setattr('milan_mm.visualization.views._TOGETHER', 4)
     steps = []
@@ -302,7 +302,7 @@ def test_the_views_of_a_picture_do_not_depend_on_the_batch(milan, pixels, monkey
         torch.testing.assert_close(one.error, other.error)
 
 
-def test_numbers_of_a_picture(milan, pixels):
+def test_numbers_of_a_image(milan, pixels):
     views = view(milan, pixels)
     at = [views.trained.visible[1].tolist(),
           sorted(set(range(16)) - set(views.trained.visible[1].tolist()))]
@@ -342,7 +342,7 @@ def test_teacher_and_prediction_share_colours(milan, pixels):
 
 
 @pytest.mark.parametrize('norm_pix', [False, True])
-def test_a_perfect_prediction_of_pixels_is_the_picture(norm_pix, pixels):
+def test_a_perfect_prediction_of_pixels_is_the_image(norm_pix, pixels):
     mean, std = torch.full((3, 1, 1), 110.), torch.full((3, 1, 1), 60.)
     inputs = (pixels - mean) / std
     generator = PixelTargetGenerator(8, norm_pix)
@@ -362,7 +362,7 @@ def captions(views):
     return [tile.caption for row in painter.rows(0) for tile in row.tiles]
 
 
-def test_mae_is_shown_as_pictures(folder, pixels):
+def test_mae_is_shown_as_images(folder, pixels):
     model = load_run(folder / 'mae.pth')
     views = view(model, pixels)
     assert views.importance is None and views.teacher is None
@@ -405,14 +405,14 @@ def test_the_tool(folder, milan, tmp_path, capfd):
         [folder / 'data'], 2, 0)[0]], (32, 32)))
     mean = views.trained.measure.gather(1, views.trained.visible).mean()
     assert f'cos on seen patches {mean:.3f}' in told
-    assert f'{out}/index.html: 3 pictures' in told
-    assert f'{folder / "data"} has 4 pictures more' in told
+    assert f'{out}/index.html: 3 images' in told
+    assert f'{folder / "data"} has 4 images more' in told
     page = Page((out / 'index.html').read_text())
     tags = [tag for tag, _ in page.elements]
     assert 'script' not in tags and EVIL in page.text
     images = [attrs for tag, attrs in page.elements if tag == 'img']
     assert all(image['src'].startswith('data:image/') and image['alt'] for image in images)
-    # 6 + 5 + 3 ratios x 4, and of 6 pictures in the folder 5 neighbours twice, the query left out
+    # 6 + 5 + 3 ratios x 4, and of 6 images in the folder 5 neighbours twice, the query left out
     assert len(images) == 3 * (6 + 5 + 3 * 4 + 2 * 5)
     assert not [attrs for _, attrs in page.elements if attrs.get('href', 'data:,') != 'data:,']
     sheets = sorted(out.glob('*.png'))
@@ -451,16 +451,16 @@ def test_the_same_seed_gives_the_same_files(folder, milan, tmp_path):
     assert pages[0] == pages[1] != pages[2] and sheets[0] == sheets[1] != sheets[2]
 
 
-def test_which_pictures_are_taken(folder, tmp_path):
+def test_which_images_are_taken(folder, tmp_path):
     some = folder / 'data/some'
     paths, left = gather([some / 'a.png', some, some / 'a.png'], 2, seed=0)
     assert paths[0] == some / 'a.png' and 2 <= len(paths) <= 3 and left == {str(some): 4}
     assert gather([some], 2, 0)[0] == gather([some], 2, 0)[0]
     assert len({tuple(gather([some], 2, seed)[0]) for seed in range(9)}) > 1
-    (tmp_path / 'broken.png').write_bytes(b'no picture')
-    with pytest.raises(MilanError, match='none of the 1 pictures'):
+    (tmp_path / 'broken.png').write_bytes(b'no image')
+    with pytest.raises(MilanError, match='none of the 1 images'):
         gather([tmp_path], 2, 0)
-    with pytest.raises(MilanError, match='no such picture or folder'):
+    with pytest.raises(MilanError, match='no such image or folder'):
         gather([tmp_path / 'gone.png'], 2, 0)
 
 

@@ -103,7 +103,7 @@ def test_tables_of_the_memory_tool_are_the_same_attention():
         torch.testing.assert_close(a, b, rtol=1e-9, atol=1e-10)
 
 
-def test_window_as_large_as_the_picture_is_global_attention():
+def test_window_as_large_as_the_image_is_global_attention():
     wide = windowed(window_size=8, global_indices=())
     everywhere = windowed(window_size=3, global_indices=range(4))
     everywhere.load_state_dict(wide.state_dict())
@@ -152,14 +152,14 @@ def test_without_windows_it_is_the_encoder_on_patch_tokens(tmp_path):
         tokens = layer(tokens)
     expected = tokens.transpose(1, 2).unflatten(2, (8, 8))
     torch.testing.assert_close(model(x)[0], expected, rtol=1e-5, atol=1e-5)
-    # With windows a picture of one window is the same thing, in another grid's corner of positions.
+    # With windows an image of one window is the same thing, in another grid's corner of positions.
     model = WindowedVisionTransformer(
         arch=ARCH, img_size=128, patch_size=8, window_size=8, init_cfg=start)
     model.init_weights()
     assert model.pos_embed.shape == (1, 256, 32) and model.global_indices == (0, 1, 2, 3)
 
 
-def test_pictures_of_other_sizes():
+def test_images_of_other_sizes():
     """Pixels are padded right and below with zeros, positions resized."""
     model = windowed()
     x = torch.randn(2, 3, 52, 75)

@@ -31,7 +31,7 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument('--jobs', type=int, metavar='J', help='runs at a time (default: one a GPU; '
                         'without a GPU one a core, at most 4)')
     parser.add_argument('--only', nargs='+', metavar='CELL', help='these cells and the base')
-    parser.add_argument('--pictures', metavar='DIR', help='your own, DIR/<class>/<picture>, for a '
+    parser.add_argument('--images', metavar='DIR', help='your own, DIR/<class>/<image>, for a '
                         'study that takes some, such as studies/paper.py')
     parser.add_argument('--resume', action='store_true',
                         help='go on with a study that was stopped: finished runs are kept, '
@@ -49,9 +49,9 @@ def main() -> int:
     work = Path(args.work_dir or f'work_dirs/studies/{Path(args.study).stem}').resolve()
     study = read_study(args.study)
     runner = StudyRunner(study, work, args.seeds, args.only, args.jobs,
-                         lambda line: print(line, flush=True), args.pictures)
-    if args.pictures and not study.takes_pictures:
-        raise MilanError(f'--pictures: {args.study} names no {{pictures}} in what it prepares')
+                         lambda line: print(line, flush=True), args.images)
+    if args.images and not study.takes_images:
+        raise MilanError(f'--images: {args.study} names no {{images}} in what it prepares')
     if args.dry_run:
         print(runner.forecast())
         return 0

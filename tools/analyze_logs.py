@@ -19,7 +19,7 @@ def main() -> None:
                         help='one for each run (default: the folder\'s name)')
     parser.add_argument('--smooth', type=float, default=0.0, metavar='W',
                         help='weight of the moving average, 0 to below 1 (default: 0, none)')
-    parser.add_argument('--out', metavar='FILE', help='picture to write, such as curves.png')
+    parser.add_argument('--out', metavar='FILE', help='image to write, such as curves.png')
     args = parser.parse_args()
     if not 0 <= args.smooth < 1:
         raise MilanError(f'--smooth must be in [0, 1), got {args.smooth}')

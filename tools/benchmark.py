@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Speed of MILAN's training step here against mmpretrain's own MILAN, as a ratio.
 
-Both models, the same sizes, pictures and randomly weighted CLIP teacher, take their steps in turns
+Both models, the same sizes, images and randomly weighted CLIP teacher, take their steps in turns
 in one process, so that whatever else the machine does meets both.
 """
 import sys

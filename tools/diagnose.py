@@ -23,18 +23,18 @@ def parse_args() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument('checkpoint', metavar='CHECKPOINT', help='of a pretraining, or any encoder')
-    parser.add_argument('--data', metavar='DIR', required=True, help='folder of pictures')
+    parser.add_argument('--data', metavar='DIR', required=True, help='folder of images')
     parser.add_argument('--config', help='of the training, instead of the one in the checkpoint')
     parser.add_argument('--teacher', metavar='FILE|DIR|MODEL:TAG',
                         help='where the teacher is now; of a run on pixels or an encoder alone, a '
                         'CLIP to compare its layers with')
     parser.add_argument('--out', metavar='DIR', default='work_dirs/diagnosis',
                         help='(default: work_dirs/diagnosis)')
-    parser.add_argument('--pictures', type=int, default=512, metavar='N',
+    parser.add_argument('--images', type=int, default=512, metavar='N',
                         help='how many are looked at (default: 512)')
     parser.add_argument('--batch-size', type=int, default=64)
     parser.add_argument('--seed', type=int, default=0,
-                        help='of the pictures chosen and of the masks (default: 0)')
+                        help='of the images chosen and of the masks (default: 0)')
     parser.add_argument('--device', default='cuda' if torch.cuda.is_available() else 'cpu')
     parser.add_argument('--cfg-options', nargs='+', action=DictAction, metavar='KEY=VALUE',
                         help='change values of the config')
@@ -43,12 +43,12 @@ def parse_args() -> argparse.Namespace:
 
 def main() -> None:
     args = parse_args()
-    if args.pictures < 8 or args.batch_size < 4:
-        raise MilanError('--pictures must be at least 8 and --batch-size at least 4; got '
-                         f'{args.pictures} and {args.batch_size}')
+    if args.images < 8 or args.batch_size < 4:
+        raise MilanError('--images must be at least 8 and --batch-size at least 4; got '
+                         f'{args.images} and {args.batch_size}')
     subject = load_subject(args.checkpoint, args.config, args.teacher, args.cfg_options,
                            check_device(args.device))
-    result = diagnose(subject, args.data, args.pictures, args.batch_size, args.seed)
+    result = diagnose(subject, args.data, args.images, args.batch_size, args.seed)
     page = write_diagnosis(result, args.out)
     for note in [*result['notes'], *(f'{name}: left out, {why}'
                                      for name, why in result['left_out'].items())]:

@@ -28,7 +28,7 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument('--teacher', metavar='NAME_OR_FILE',
                         help='also load this teacher: a file, a folder, MODEL:TAG such as '
                         'ViT-B-16-quickgelu:openai (may download), or MODEL:FILE')
-    parser.add_argument('--data', metavar='DIR', help='also look through this folder of pictures')
+    parser.add_argument('--data', metavar='DIR', help='also look through this folder of images')
     parser.add_argument('--work-dir', default='work_dirs', metavar='DIR',
                         help='where runs will be written (default: %(default)s)')
     parser.add_argument('--json', action='store_true', help='the report as JSON')

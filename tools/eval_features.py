@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Measures an encoder on labelled pictures: k-NN, linear probe, few-shot, retrieval, collapse.
+"""Measures an encoder on labelled images: k-NN, linear probe, few-shot, retrieval, collapse.
 
-Folders as of ImageNet: DIR/train/<class>/<pictures> is the gallery (k-NN) and the training set
+Folders as of ImageNet: DIR/train/<class>/<images> is the gallery (k-NN) and the training set
 (probe), DIR/val or DIR/test holds the queries. Nothing of the encoder is trained, except with
 --partial the last blocks of a copy of it.
 """
@@ -42,7 +42,7 @@ def parse_args() -> argparse.Namespace:
                         help='also: gallery limited to file names that start with the one, '
                         'queries with the other, both ways, and the mean')
     parser.add_argument('--few-shot', type=int, nargs='*', metavar='K',
-                        help='also: K labelled pictures a class, drawn anew several times; mean '
+                        help='also: K labelled images a class, drawn anew several times; mean '
                         'and standard deviation (without K: 1 2 5 10)')
     parser.add_argument('--draws', type=int, default=5, help='of --few-shot (default: 5)')
     parser.add_argument('--retrieval', nargs='?', const='gallery',

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Writes the features of a folder of pictures into one file, with the pictures' paths.
+"""Writes the features of a folder of images into one file, with the images' paths.
 
 .npz: arrays cls (n, D), pooled (n, D), patches (n, N, D), those asked for; paths (n), relative to
 --data; grid (rows, columns). .safetensors: the same tensors, paths and grid as JSON in the
@@ -18,7 +18,7 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     add_encoder_arguments(parser)
     parser.add_argument('--data', required=True, metavar='DIR',
-                        help='folder of pictures, sub-folders allowed')
+                        help='folder of images, sub-folders allowed')
     parser.add_argument('--out', required=True, metavar='FILE', help='.npz or .safetensors')
     parser.add_argument('--kind', nargs='+', choices=KINDS, default=['cls'],
                         help='CLS token, mean of the patch tokens, every patch token '
@@ -29,7 +29,7 @@ def main() -> None:
         build_extractor(args), args.data, args.out, args.kind, args.dtype, args.batch_size,
         args.workers)
     shapes = ', '.join(f'{kind} {tuple(shape)}' for kind, shape in told['shapes'].items())
-    print(f'{args.out}: {told["count"]} pictures, {shapes}'
+    print(f'{args.out}: {told["count"]} images, {shapes}'
           + (f'; {len(told["unreadable"])} could not be decoded' if told['unreadable'] else ''))
 
 

@@ -9,7 +9,7 @@ from milan_mm.evaluation.parity import TOLERANCE, parity_errors
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument('file', help='recorded step in safetensors: pictures, weights of teacher '
+    parser.add_argument('file', help='recorded step in safetensors: images, weights of teacher '
                         'and student, masks, features, importance, predictions, loss, gradients')
     args = parser.parse_args()
     errors = parity_errors(args.file)

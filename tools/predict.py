@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Predicts classes, boxes and masks, or label maps for pictures, and draws them."""
+"""Predicts classes, boxes and masks, or label maps for images, and draws them."""
 import sys
 
 from milan_mm.engine.cli import run_tool

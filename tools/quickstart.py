@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The whole chain on a CPU in minutes: pictures, a CLIP teacher, MILAN and MAE, the comparison of
+"""The whole chain on a CPU in minutes: images, a CLIP teacher, MILAN and MAE, the comparison of
 their features; then finetuning, Mask R-CNN and UperNet, from MILAN and from scratch.
 
-Without --pictures on drawings that come with the project; what was held out is what is measured.
+Without --images on drawings that come with the project; what was held out is what is measured.
 Results: WORK/results.json and WORK/report.html, one page that works offline.
 """
 import argparse
@@ -18,7 +18,7 @@ def parse_args() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         prog='tools/quickstart.sh', description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument('--pictures', metavar='DIR', help='your own pictures, DIR/<class>/<picture>'
+    parser.add_argument('--images', metavar='DIR', help='your own images, DIR/<class>/<image>'
                         '; the caption of a/b.png is the text of a/b.txt, else class and file name')
     parser.add_argument('--work-dir', default='work_dirs/quickstart', metavar='DIR')
     parser.add_argument('--seeds', type=int, default=1, metavar='N',
@@ -27,9 +27,9 @@ def parse_args() -> argparse.Namespace:
                         help='everything in a few minutes: a smoke test, no evidence')
     parser.add_argument('--full', action='store_true', help='MAE in detection and segmentation '
                         'too, and with --seeds every task each time')
-    parser.add_argument('--coco', nargs=2, metavar=('JSON', 'IMAGES'), help='your own pictures '
+    parser.add_argument('--coco', nargs=2, metavar=('JSON', 'IMAGES'), help='your own images '
                         'with boxes and masks, for the detection')
-    parser.add_argument('--ade', metavar='DIR', help='your own pictures with label maps in '
+    parser.add_argument('--ade', metavar='DIR', help='your own images with label maps in '
                         "ADE20K's folders, for the segmentation")
     parser.add_argument('--stage', nargs='+', choices=STAGES, metavar='STAGE',
                         help=f'only some of: {" ".join(STAGES)}')
@@ -40,7 +40,7 @@ def parse_args() -> argparse.Namespace:
 def main() -> None:
     args = parse_args()
     work = Path(args.work_dir)
-    asked = Settings(work, args.pictures or None, args.quick, full=args.full,
+    asked = Settings(work, args.images or None, args.quick, full=args.full,
                      coco=tuple(args.coco) if args.coco else None, ade=args.ade)
     result = run_quickstart(asked, args.seeds, args.force, args.stage,
                             log=lambda line: print(line, flush=True))

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Measures classifiers on pictures unlike their training's: ImageNet-A, -R, -Sketch, -C, or the 15
-corruptions of ImageNet-C made on the fly of pictures of your own. See docs/robustness.md.
+"""Measures classifiers on images unlike their training's: ImageNet-A, -R, -Sketch, -C, or the 15
+corruptions of ImageNet-C made on the fly of images of your own. See docs/robustness.md.
 
   CONFIG milan=a/epoch_100.pth mae=b/epoch_100.pth --suite corruptions --data DIR/val --out OUT
 """

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Trains a small CLIP on the pictures of a folder and their captions.
+"""Trains a small CLIP on the images of a folder and their captions.
 
 The caption of a/b.png is the text of a/b.txt, else the words of its class folder and file name.
 The result is a folder in open_clip's format, to be used as a teacher.
@@ -12,16 +12,16 @@ import torch
 
 from milan_mm.engine.cli import run_tool
 from milan_mm.errors import MilanError
-from milan_mm.quickstart.clip_training import ClipRecipe, PicturePairs, save_clip, train_clip
+from milan_mm.quickstart.clip_training import ClipRecipe, ImagePairs, save_clip, train_clip
 
 
 def parse_args() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument('--data', required=True, metavar='DIR',
-                        help='folder of pictures, sub-folders allowed')
+                        help='folder of images, sub-folders allowed')
     parser.add_argument('--out', required=True, metavar='DIR', help='folder to write the CLIP to')
     parser.add_argument('--epochs', type=float, metavar='N',
-                        help='passes over the pictures, instead of --steps')
+                        help='passes over the images, instead of --steps')
     parser.add_argument('--threads', type=int, metavar='N', help="torch's threads")
     for name, (default, text) in ClipRecipe.describe().items():
         parser.add_argument(f'--{name.replace("_", "-")}', type=type(default), default=default,
@@ -37,7 +37,7 @@ def main() -> int:
         if args.threads < 1:
             raise MilanError(f'--threads must be at least 1, got {args.threads}')
         torch.set_num_threads(args.threads)
-    pairs = PicturePairs(args.data, recipe.image_size)
+    pairs = ImagePairs(args.data, recipe.image_size)
     if args.epochs is not None:
         steps = round(args.epochs * len(pairs) / min(recipe.batch_size, len(pairs)))
         recipe = replace(recipe, steps=max(1, steps))

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Names pictures by text alone, with a student that never saw a text.
+"""Names images by text alone, with a student that never saw a text.
 
 The decoder that pretraining trained maps the student's CLS token into the CLIP teacher's space;
-there the nearest text of a class names the picture. The teacher's own accuracy and chance stand
-beside it. Labels, DIR/<class>/<pictures>, are only used to count.
+there the nearest text of a class names the image. The teacher's own accuracy and chance stand
+beside it. Labels, DIR/<class>/<images>, are only used to count.
 """
 import argparse
 import json
@@ -33,7 +33,7 @@ def parse_args() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument('checkpoint', metavar='CHECKPOINT', help='of a pretraining with a CLIP')
-    parser.add_argument('--data', metavar='DIR', required=True, help='DIR/<class>/<pictures>')
+    parser.add_argument('--data', metavar='DIR', required=True, help='DIR/<class>/<images>')
     parser.add_argument('--prompts', nargs='+', default=['a photo of a {}'], metavar='TEMPLATE',
                         help='with {} for the name of a class, or a file with one on each line; '
                         'several are averaged (default: \'a photo of a {}\')')

@@ -5,7 +5,7 @@ default_scope = 'mmpretrain'
 default_hooks = dict(
     timer=dict(type='IterTimerHook'),
     summary=dict(type='milan_mm.RunSummaryHook'),
-    unreadable=dict(type='milan_mm.UnreadablePicturesHook', max_share=0.01),
+    unreadable=dict(type='milan_mm.UnreadableImagesHook', max_share=0.01),
     describe=dict(type='milan_mm.DescribeEncoderHook'),
     plain=dict(type='milan_mm.PlainCheckpointHook'),
     # k-NN and feature collapse on a small labelled folder, if one is given:

@@ -14,9 +14,9 @@ model = dict(
     neck=dict(decoder_embed_dim=96, decoder_depth=2, decoder_num_heads=4))
 
 train_pipeline = [
-    dict(type='milan_mm.LoadPicture'),
+    dict(type='milan_mm.LoadPILImage'),
     dict(type='milan_mm.RandomResizedCropAndFlip', size=64, scale=(0.2, 1.0)),
-    dict(type='milan_mm.PackPicture'),
+    dict(type='milan_mm.PackImageInputs'),
 ]
 train_dataloader = dict(
     batch_size=64,

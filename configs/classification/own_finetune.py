@@ -1,4 +1,4 @@
-# Finetuning on one's own classes, on one GPU: DIR/<train|val>/<class>/<picture>.
+# Finetuning on one's own classes, on one GPU: DIR/<train|val>/<class>/<image>.
 #   tools/train.py configs/classification/own_finetune.py --data-root DIR --init-from CHECKPOINT
 # num_classes None: counted from the class folders of DIR/train at the start. The learning rate
 # follows the batch; --epochs N for another length.
@@ -14,7 +14,7 @@ val_dataloader = dict(
 test_dataloader = val_dataloader
 val_evaluator = dict(topk=(1, ))
 test_evaluator = val_evaluator
-base_lr = 1e-4  # for 256 pictures
+base_lr = 1e-4  # for 256 images
 optim_wrapper = dict(
     accumulative_counts=4, optimizer=dict(lr=base_lr * effective_batch / 256))
 auto_scale_lr = dict(base_batch_size=effective_batch, enable=True)

@@ -1,11 +1,11 @@
-# A linear probe on one's own classes, on one GPU: DIR/<train|val>/<class>/<picture>.
+# A linear probe on one's own classes, on one GPU: DIR/<train|val>/<class>/<image>.
 #   tools/train.py configs/classification/own_linear.py --data-root DIR --init-from CHECKPOINT
 # num_classes None: counted from the class folders of DIR/train at the start. LARS is made for
-# batches of thousands; with some hundred pictures AdamW takes its place.
+# batches of thousands; with some hundred images AdamW takes its place.
 _base_ = './vitb_linear_100e.py'
 data_root = 'data/own'
 effective_batch = 256
-base_lr = 1e-3  # for 256 pictures
+base_lr = 1e-3  # for 256 images
 model = dict(head=dict(num_classes=None))
 data_preprocessor = dict(num_classes=None)
 # 64 x 1 GPU x 4 accumulated = 256

@@ -4,7 +4,7 @@ _base_ = './vitb_finetune_100e.py'
 max_epochs = 50
 warmup_epochs = 5
 effective_batch = 1024
-base_lr = 1e-4  # for 256 pictures
+base_lr = 1e-4  # for 256 images
 model = dict(
     backbone=dict(arch='vit-l', drop_path_rate=0.2),
     head=dict(in_channels=1024))

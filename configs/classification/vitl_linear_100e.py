@@ -1,7 +1,7 @@
 # Linear probing of a pretrained ViT-L/16 on ImageNet-1k, on 8 GPUs.
 _base_ = './vitb_linear_100e.py'
 effective_batch = 16384
-base_lr = 0.02  # for 256 pictures
+base_lr = 0.02  # for 256 images
 model = dict(
     backbone=dict(arch='vit-l', frozen_stages=24),
     neck=dict(input_features=1024),

@@ -1,6 +1,6 @@
-# Mask R-CNN with a pretrained ViT-B/16 on one's own pictures, labelled in COCO's format with boxes
+# Mask R-CNN with a pretrained ViT-B/16 on one's own images, labelled in COCO's format with boxes
 # and masks, on one GPU:
-#   DIR/annotations/<train|val>.json and the pictures in DIR/<train|val>/
+#   DIR/annotations/<train|val>.json and the images in DIR/<train|val>/
 #   tools/train.py configs/mask_rcnn/own_coco.py --data-root DIR --init-from CHECKPOINT
 # num_classes None: the categories are read from the training file at the start. The learning rate
 # follows the batch; --epochs N for another length. Files of other names:
@@ -25,7 +25,7 @@ val_dataloader = dict(
 test_dataloader = val_dataloader
 val_evaluator = dict(ann_file=data_root + '/annotations/val.json')
 test_evaluator = val_evaluator
-base_lr = 1e-4  # for 64 pictures
+base_lr = 1e-4  # for 64 images
 optim_wrapper = dict(
     accumulative_counts=accumulated, optimizer=dict(lr=base_lr * effective_batch / 64))
 auto_scale_lr = dict(base_batch_size=effective_batch, enable=True)

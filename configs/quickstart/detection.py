@@ -98,14 +98,14 @@ model = dict(
             mask_thr_binary=0.5)))
 
 train_pipeline = [
-    dict(type='milan_mm.LoadImage'),
+    dict(type='milan_mm.LoadBGRImage'),
     dict(type='LoadAnnotations', with_bbox=True, with_mask=True),
     dict(type='Resize', scale=size, keep_ratio=True),
     dict(type='RandomFlip', prob=0.5),
     dict(type='PackDetInputs'),
 ]
 test_pipeline = [
-    dict(type='milan_mm.LoadImage', skip_unreadable=False),
+    dict(type='milan_mm.LoadBGRImage', skip_unreadable=False),
     dict(type='Resize', scale=size, keep_ratio=True),
     dict(type='PackDetInputs',
          meta_keys=('img_id', 'img_path', 'ori_shape', 'img_shape', 'scale_factor')),

@@ -1,5 +1,5 @@
 # Finetuning at quickstart scale: the encoder of configs/_base_/quickstart.py, four epochs of the
-# quickstart's pictures. From MILAN with --init-from CHECKPOINT, from scratch without.
+# quickstart's images. From MILAN with --init-from CHECKPOINT, from scratch without.
 _base_ = ['../_base_/models/vitb_classifier.py', '../_base_/default_runtime_downstream.py']
 default_scope = 'mmpretrain'
 data_root = 'work_dirs/quickstart/data'
@@ -21,14 +21,14 @@ model = dict(
     train_cfg=None)
 
 train_pipeline = [
-    dict(type='milan_mm.LoadPicture'),
+    dict(type='milan_mm.LoadPILImage'),
     dict(type='milan_mm.RandomResizedCropAndFlip', size=64, scale=(0.35, 1.0)),
-    dict(type='milan_mm.PackPicture'),
+    dict(type='milan_mm.PackImageInputs'),
 ]
 test_pipeline = [
-    dict(type='milan_mm.LoadPicture'),
+    dict(type='milan_mm.LoadPILImage'),
     dict(type='milan_mm.ResizeAndCenterCrop', size=64, crop_ratio=1),
-    dict(type='milan_mm.PackPicture'),
+    dict(type='milan_mm.PackImageInputs'),
 ]
 train_dataloader = dict(
     batch_size=64,
@@ -37,7 +37,7 @@ train_dataloader = dict(
     sampler=dict(type='milan_mm.EpochSampler', shuffle=True),
     collate_fn=dict(type='default_collate'),
     dataset=dict(
-        type='milan_mm.PictureFolder', data_root=data_root, data_prefix=dict(img_path='train'),
+        type='milan_mm.ImageFolder', data_root=data_root, data_prefix=dict(img_path='train'),
         with_label=True, pipeline=train_pipeline))
 val_dataloader = dict(
     batch_size=128,
@@ -46,7 +46,7 @@ val_dataloader = dict(
     sampler=dict(type='DefaultSampler', shuffle=False),
     collate_fn=dict(type='default_collate'),
     dataset=dict(
-        type='milan_mm.PictureFolder', data_root=data_root, data_prefix=dict(img_path='test'),
+        type='milan_mm.ImageFolder', data_root=data_root, data_prefix=dict(img_path='test'),
         with_label=True, pipeline=test_pipeline))
 test_dataloader = val_dataloader
 val_evaluator = dict(type='mmpretrain.Accuracy', topk=(1, ))

@@ -58,16 +58,16 @@ model = dict(
     test_cfg=dict(mode='whole'))
 
 train_pipeline = [
-    dict(type='milan_mm.LoadImage'),
+    dict(type='milan_mm.LoadBGRImage'),
     dict(type='LoadAnnotations'),
     dict(type='Resize', scale=size),
     dict(type='RandomFlip', prob=0.5),
     dict(type='PackSegInputs'),
 ]
 test_pipeline = [
-    dict(type='milan_mm.LoadImage', skip_unreadable=False),
+    dict(type='milan_mm.LoadBGRImage', skip_unreadable=False),
     dict(type='Resize', scale=size),
-    dict(type='LoadAnnotations'),  # after the resizing: measured in the picture's own size
+    dict(type='LoadAnnotations'),  # after the resizing: measured in the image's own size
     dict(type='PackSegInputs'),
 ]
 train_dataloader = dict(

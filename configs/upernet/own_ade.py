@@ -1,4 +1,4 @@
-# UperNet with a pretrained ViT-B/16 on one's own pictures, in ADE20K's folders, on one GPU:
+# UperNet with a pretrained ViT-B/16 on one's own images, in ADE20K's folders, on one GPU:
 #   DIR/images/<training|validation>/NAME.jpg
 #   DIR/annotations/<training|validation>/NAME.png   one value a pixel, 255 where none is known
 #   DIR/classes.txt                                  line i, counted from 0, names value i

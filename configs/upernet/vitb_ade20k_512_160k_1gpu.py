@@ -1,5 +1,5 @@
 # The run of vitb_ade20k_512_160k.py on one GPU: the same effective batch and number of updates, by
-# accumulation. BatchNorm sees 4 pictures at a time here, not the 16 of 8 GPUs.
+# accumulation. BatchNorm sees 4 images at a time here, not the 16 of 8 GPUs.
 _base_ = './vitb_ade20k_512_160k.py'
 accumulated = 4
 iterations = 160000 * accumulated

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Ablation studies: which part of a method is worth what, on one's own pictures.
+"""Ablation studies: which part of a method is worth what, on one's own images.
 
 * ``study.py``: what a study file says,
 * ``run.py``: its runs, one after the other or side by side, restartable,

@@ -42,9 +42,9 @@ def write_study(runner: StudyRunner, command: str, minutes: float, page: bool = 
     _write(runner.work / 'table.csv', as_csv(rows))
     _write(runner.work / 'runs.csv', runs_csv(records, runner.study.metrics))
     if page and any(row.figures for row in rows):
-        picture = plot(rows, runner.study.metrics, runner.study.base)
-        write_atomically(runner.work / 'plot.png', lambda path: path.write_bytes(picture))
-        _write(runner.work / 'study.html', render(runner, rows, picture, facts))
+        image = plot(rows, runner.study.metrics, runner.study.base)
+        write_atomically(runner.work / 'plot.png', lambda path: path.write_bytes(image))
+        _write(runner.work / 'study.html', render(runner, rows, image, facts))
     return rows
 
 
@@ -91,7 +91,7 @@ def plot(rows: Sequence[Row], metrics: Sequence[str], base: str) -> bytes:
     return out.getvalue()
 
 
-def render(runner: StudyRunner, rows: Sequence[Row], picture: bytes, facts: dict[str, Any]) -> str:
+def render(runner: StudyRunner, rows: Sequence[Row], image: bytes, facts: dict[str, Any]) -> str:
     """The page; it works offline, and the template engine escapes what it shows."""
     environment = Environment(
         loader=FileSystemLoader(Path(__file__).parent), autoescape=True,
@@ -102,7 +102,7 @@ def render(runner: StudyRunner, rows: Sequence[Row], picture: bytes, facts: dict
     return environment.get_template('page.html.j2').render(
         study=study, rows=rows, changes=changes, facts=facts, cell_text=cell_text,
         markdown=as_text(rows, study.metrics, markdown=True),
-        picture=base64.b64encode(picture).decode())
+        image=base64.b64encode(image).decode())
 
 
 def _write(path: Path, text: str) -> None:

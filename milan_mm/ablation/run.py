@@ -50,7 +50,7 @@ class StudyRunner:
         only: names of cells; None for all. The base is always among them.
         jobs: runs at a time; None for one a GPU, or without a GPU one a core, at most 4.
         log: receives lines.
-        pictures: what ``{pictures}`` in the study stands for; None for nothing.
+        images: what ``{images}`` in the study stands for; None for nothing.
 
     Raises:
         MilanError: if a cell is not known, a number is below 1, or a cell's config or options
@@ -62,7 +62,7 @@ class StudyRunner:
 
     def __init__(self, study: Study, work: Path, seeds: int | None = None,
                  only: Sequence[str] | None = None, jobs: int | None = None,
-                 log: Callable[[str], None] = print, pictures: str | None = None) -> None:
+                 log: Callable[[str], None] = print, images: str | None = None) -> None:
         seeds = study.seeds if seeds is None else seeds
         self.jobs = default_jobs() if jobs is None else jobs
         if seeds < 1 or self.jobs < 1:
@@ -72,7 +72,7 @@ class StudyRunner:
             raise MilanError(f'--only: the study has no {unknown}; its cells are '
                              f'{", ".join(study.cells)}')
         self.study, self.work, self.log = study, work, log
-        self.pictures = str(Path(pictures).expanduser().resolve()) if pictures else ''
+        self.images = str(Path(images).expanduser().resolve()) if images else ''
         # Seeds before cells: a study that is stopped has whole comparisons.
         self.runs = [Run(cell, seed, work / 'runs' / name / f'seed{seed}') for seed in range(seeds)
                      for name, cell in study.cells.items()
@@ -103,7 +103,7 @@ class StudyRunner:
     def key(self, run: Run) -> str:
         """Of all that decides what a run gives."""
         asked = (run.cell, self.contents[run.cell.name], run.seed, self.study.prepare,
-                 self.study.train, self.study.measure, self.pictures)
+                 self.study.train, self.study.measure, self.images)
         return hashlib.sha256(repr(asked).encode()).hexdigest()[:16]
 
     def forecast(self) -> str:
@@ -155,7 +155,7 @@ class StudyRunner:
         return self.records()
 
     def _prepare(self, tools: ToolRunner) -> None:
-        places = dict(work=self.work, pictures=self.pictures)
+        places = dict(work=self.work, images=self.images)
         for stage in self.study.prepare:
             steps = [step for step in stage if not Path(fill(step.makes, places)).exists()]
             if not steps:
@@ -246,7 +246,7 @@ class StudyRunner:
         return figures
 
     def _places(self, run: Run) -> dict[str, Any]:
-        return dict(work=self.work, pictures=self.pictures, run=run.folder, seed=run.seed,
+        return dict(work=self.work, images=self.images, run=run.folder, seed=run.seed,
                     config=run.cell.config)
 
     def _record(self, run: Run, name: str, **content: Any) -> None:

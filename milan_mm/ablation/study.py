@@ -2,7 +2,7 @@
 """What a study file says.
 
 A study is a Python config: cells (configs that differ in one part), how each is trained and
-measured, and what is made beforehand for all of them. Texts may hold ``{work}`` and ``{pictures}``,
+measured, and what is made beforehand for all of them. Texts may hold ``{work}`` and ``{images}``,
 those of a run also ``{run}``, ``{seed}`` and ``{config}``, and after the training ``{checkpoint}``.
 """
 import argparse
@@ -19,7 +19,7 @@ from ..errors import MilanError
 _STUDY = dict(title=str, base=str, seeds=int, prepare=(list, tuple), train=dict,
               measure=(list, tuple), cells=dict, minutes=(int, float), megabytes=(int, float))
 _OPTIONAL = ('prepare', 'minutes', 'megabytes')
-_PLACES = ('work', 'pictures', 'run', 'seed', 'config', 'checkpoint')
+_PLACES = ('work', 'images', 'run', 'seed', 'config', 'checkpoint')
 
 
 class Step(NamedTuple):
@@ -115,9 +115,9 @@ class Study(NamedTuple):
     megabytes: float | None
 
     @property
-    def takes_pictures(self) -> bool:
-        """Whether it uses pictures that the user names."""
-        return any('{pictures}' in text for stage in self.prepare for step in stage
+    def takes_images(self) -> bool:
+        """Whether it uses images that the user names."""
+        return any('{images}' in text for stage in self.prepare for step in stage
                    for text in step.arguments)
 
     @property

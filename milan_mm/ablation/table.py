@@ -85,7 +85,7 @@ def make_rows(study: Study, records: Sequence[dict]) -> list[Row]:
 def compare(values: dict[int, float], base: dict[int, float]) -> Figure:
     """A cell's values, and their paired differences to the base's.
 
-    Seeds are paired: the same pictures, masks and first weights, so that what they have in common
+    Seeds are paired: the same images, masks and first weights, so that what they have in common
     does not count as spread.
     """
     sd = statistics.stdev(values.values()) if len(values) > 1 else None

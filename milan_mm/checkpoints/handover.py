@@ -92,7 +92,7 @@ def fit_positions(positions: Tensor, student: Student,
                   backbone: nn.Module) -> tuple[Tensor, list[str]]:
     """Brings positions (1, 1 + N, D) to the grid of a backbone, with or without its CLS row.
 
-    They are interpolated (bicubic), so that a patch keeps the position it has in the picture. A
+    They are interpolated (bicubic), so that a patch keeps the position it has in the image. A
     pretraining encoder, whose positions are fixed sine-cosine ones, gets those of its own grid.
 
     Returns:

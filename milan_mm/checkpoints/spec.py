@@ -64,7 +64,7 @@ def read_spec(path: Path, checkpoint: dict[str, Any], encoder: dict[str, Tensor]
               by_folder: dict | None) -> tuple[EncoderSpec, dict | None]:
     """Sizes of an encoder.
 
-    Widths, depth and patch size are read off the weights' shapes. Heads, picture size and
+    Widths, depth and patch size are read off the weights' shapes. Heads, image size and
     pixel statistics stand in the checkpoints of this package under ``meta.milan_mm``; for other
     files they are inferred, and the log says so.
 
@@ -191,7 +191,7 @@ def _inferred_spec(state: dict[str, Tensor], source: str,
     spec = EncoderSpec(arch, (grid[0] * patch, grid[1] * patch), patch, quick_gelu=quick_gelu)
     print_log(
         f'{source} does not describe its encoder. Inferred from the weights: {arch}, patch '
-        f'{patch}, picture {spec.img_size}. Assumed: '
+        f'{patch}, image {spec.img_size}. Assumed: '
         f'{arch["num_heads"]} heads, ImageNet\'s pixel mean and standard deviation',
         logger='current', level=logging.WARNING)
     return spec
@@ -210,4 +210,4 @@ def _grid_of(positions: Tensor, source: str) -> tuple[int, int]:
     if square:
         return square[0]
     raise MilanError(f'{source} has {patches} positions, which form no square, and they are not '
-                     'sine-cosine ones, so the shape of its pictures is unknown')
+                     'sine-cosine ones, so the shape of its images is unknown')

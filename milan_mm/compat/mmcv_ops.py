@@ -131,11 +131,11 @@ def roi_align_forward(input: Tensor, rois: Tensor, output: Tensor, argmax_y: Ten
 
     Args:
         input: (B, C, H, W).
-        rois: (R, 5) index into the batch, x1, y1, x2, y2 in pixels of the picture.
+        rois: (R, 5) index into the batch, x1, y1, x2, y2 in pixels of the image.
         output: (R, C, aligned_height, aligned_width), receives the result.
         argmax_y, argmax_x: of pooling by maxima; not used.
         aligned_height, aligned_width: bins of a RoI.
-        spatial_scale: from the picture to ``input``.
+        spatial_scale: from the image to ``input``.
         sampling_ratio: samples a bin and direction; 0 for as many as it has pixels.
         pool_mode: 1 for averages.
         aligned: whether pixel centres lie at half numbers.

@@ -12,9 +12,9 @@ from ..registry import TRANSFORMS
 
 @TRANSFORMS.register_module()
 class OnBGRArray(BaseTransform):
-    """Runs transforms that expect OpenCV's pictures on a Pillow picture.
+    """Runs transforms that expect OpenCV's images on a Pillow image.
 
-    This package's transforms work on Pillow pictures (RGB), OpenMMLab's on arrays (H, W, 3) in
+    This package's transforms work on Pillow images (RGB), OpenMMLab's on arrays (H, W, 3) in
     BGR, and some of them (colour, contrast) weigh the channels. Nothing is resampled here.
 
     Args:

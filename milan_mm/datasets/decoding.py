@@ -10,12 +10,12 @@ from ..errors import MilanError
 SUFFIXES = ('.png', '.jpg', '.jpeg', '.webp', '.bmp', '.tif', '.tiff', '.gif')
 
 
-class UnreadablePicture(MilanError):
+class UnreadableImageError(MilanError):
     """A file that cannot be decoded; the message names it."""
 
 
-def open_picture(path: str | Path) -> Image.Image:
-    """Decodes a picture, upright, as RGB, or as RGBA where the file has transparency.
+def open_image(path: str | Path) -> Image.Image:
+    """Decodes an image, upright, as RGB, or as RGBA where the file has transparency.
 
     Palettes are looked up, grey and CMYK converted, 16-bit and float channels scaled to 8 bits,
     the EXIF orientation applied; of an animation the first frame is taken.
@@ -24,7 +24,7 @@ def open_picture(path: str | Path) -> Image.Image:
         path: of a file in any format that Pillow reads.
 
     Raises:
-        UnreadablePicture: if the file is missing, truncated or no picture.
+        UnreadableImageError: if the file is missing, truncated or no image.
     """
     try:
         with Image.open(path) as image:
@@ -34,12 +34,13 @@ def open_picture(path: str | Path) -> Image.Image:
     except MemoryError:
         raise
     except Exception as error:
-        raise UnreadablePicture(f'cannot decode {path}: {type(error).__name__}: {error}') from error
+        raise UnreadableImageError(
+            f'cannot decode {path}: {type(error).__name__}: {error}') from error
 
 
 def composite(image: Image.Image,
               background: tuple[int, int, int] = (255, 255, 255)) -> Image.Image:
-    """Lays a picture with alpha over a colour; an RGB picture is given back as it is."""
+    """Lays an image with alpha over a colour; an RGB image is given back as it is."""
     if image.mode != 'RGBA':
         return image
     below = Image.new('RGBA', image.size, (*background, 255))
@@ -63,7 +64,7 @@ def to_rgb(image: Image.Image) -> Image.Image:
 
 
 def _to_8_bits(pixels: np.ndarray, mode: str) -> np.ndarray:
-    if mode == 'F':  # the range of a float picture is a convention; 0..1 and 0..255 are common
+    if mode == 'F':  # the range of a float image is a convention; 0..1 and 0..255 are common
         pixels = pixels * (255 if np.nanmax(pixels) <= 1 else 1)
         return np.nan_to_num(pixels).clip(0, 255).astype(np.uint8)
     # Pillow opens 16-bit grey as I;16 or, in older releases, as I.

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Pictures as mmdet's and mmseg's pipelines want them; one that cannot be decoded ends no run."""
+"""Images as mmdet's and mmseg's pipelines want them; one that cannot be decoded ends no run."""
 import os
 from pathlib import Path
 
@@ -7,20 +7,20 @@ import numpy as np
 from mmcv.transforms import BaseTransform
 
 from ..registry import TRANSFORMS
-from .decoding import UnreadablePicture, composite, open_picture
+from .decoding import UnreadableImageError, composite, open_image
 
 _NOTES = 'MILAN_MM_UNREADABLE_NOTES'  # of the environment, so that workers of any kind inherit it
 
 
 @TRANSFORMS.register_module()
-class LoadImage(BaseTransform):
+class LoadBGRImage(BaseTransform):
     """Reads ``img_path`` into ``img``, (H, W, 3) uint8 in BGR, upright, as mmcv's loader does.
 
-    In training a picture that cannot be decoded is noted, and mmengine's dataset takes another one
-    instead; :class:`UnreadablePicturesHook` counts and names them.
+    In training an image that cannot be decoded is noted, and mmengine's dataset takes another one
+    instead; :class:`UnreadableImagesHook` counts and names them.
 
     Args:
-        skip_unreadable: False for evaluation: such a picture is an error that names it.
+        skip_unreadable: False for evaluation: such an image is an error that names it.
     """
 
     def __init__(self, skip_unreadable: bool = True) -> None:
@@ -28,19 +28,19 @@ class LoadImage(BaseTransform):
 
     def transform(self, results: dict) -> dict | None:
         try:
-            picture = composite(open_picture(results['img_path']))
-        except UnreadablePicture:
+            image = composite(open_image(results['img_path']))
+        except UnreadableImageError:
             if not self.skip_unreadable:
                 raise
             note_unreadable(results['img_path'])
             return None
-        results['img'] = np.ascontiguousarray(np.asarray(picture)[:, :, ::-1])
+        results['img'] = np.ascontiguousarray(np.asarray(image)[:, :, ::-1])
         results['img_shape'] = results['ori_shape'] = results['img'].shape[:2]
         return results
 
 
 def keep_notes(work_dir: str | Path) -> None:
-    """Before any worker starts: where unreadable pictures are noted, afresh."""
+    """Before any worker starts: where unreadable images are noted, afresh."""
     path = Path(work_dir) / '.unreadable_notes'
     if os.environ.get('RANK', '0') == '0':
         path.parent.mkdir(parents=True, exist_ok=True)

@@ -14,7 +14,7 @@ class PretrainDataPreprocessor(SelfSupDataPreprocessor):
     """
 
     def forward(self, data: dict, training: bool = False) -> dict:
-        """Takes a batch of :class:`PackPicture`'s samples; ``sample_key`` may be absent."""
+        """Takes a batch of :class:`PackImageInputs`'s samples; ``sample_key`` may be absent."""
         keys = data.get('sample_key')
         batch = super().forward(
             dict(inputs=data['inputs'], data_samples=data.get('data_samples')), training)

@@ -30,7 +30,7 @@ class EpochSampler(DefaultSampler):
     """mmengine's ``DefaultSampler``, its indices being :class:`SampleIndex`.
 
     The order is drawn from (seed, epoch) for all processes together and dealt out in turn, so a
-    global batch holds the same pictures on any number of processes.
+    global batch holds the same images on any number of processes.
     """
 
     def __iter__(self) -> Iterator[SampleIndex]:

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Transforms on Pillow pictures: one resampling from the file to the network's input.
+"""Transforms on Pillow images: one resampling from the file to the network's input.
 
-They draw from ``numpy.random``'s global generator, as OpenMMLab's do; :class:`PictureFolder`
+They draw from ``numpy.random``'s global generator, as OpenMMLab's do; :class:`ImageFolder`
 starts it from each sample's key.
 """
 import math
@@ -14,7 +14,7 @@ from mmpretrain.structures import DataSample
 from PIL import Image
 
 from ..registry import TRANSFORMS
-from .decoding import composite, open_picture
+from .decoding import composite, open_image
 
 _META = ('img_path', 'unreadable', 'ori_shape', 'img_shape')
 
@@ -24,8 +24,8 @@ def _pair(size: int | Sequence[int]) -> tuple[int, int]:
 
 
 @TRANSFORMS.register_module()
-class LoadPicture(BaseTransform):
-    """Reads ``img_path`` into ``img``, a Pillow picture in RGB, upright.
+class LoadPILImage(BaseTransform):
+    """Reads ``img_path`` into ``img``, a Pillow image in RGB, upright.
 
     Args:
         background: colour under transparent parts, RGB in 0..255.
@@ -35,7 +35,7 @@ class LoadPicture(BaseTransform):
         self.background = tuple(background)
 
     def transform(self, results: dict) -> dict:
-        image = composite(open_picture(results['img_path']), self.background)
+        image = composite(open_image(results['img_path']), self.background)
         results['img'] = image
         results['ori_shape'] = results['img_shape'] = image.size[::-1]
         return results
@@ -47,7 +47,7 @@ class RandomResizedCropAndFlip(BaseTransform):
 
     Args:
         size: height and width in pixels, or one number for a square.
-        scale: range of the crop's area, as a share of the picture.
+        scale: range of the crop's area, as a share of the image.
         ratio: range of the crop's width by its height.
         flip_prob: probability of a horizontal flip.
     """
@@ -111,7 +111,7 @@ class ResizeAndCenterCrop(BaseTransform):
 
 
 @TRANSFORMS.register_module()
-class PackPicture(BaseTransform):
+class PackImageInputs(BaseTransform):
     """Turns a sample into what the model takes: ``inputs``, ``data_samples``, ``sample_key``."""
 
     def transform(self, results: dict) -> dict:

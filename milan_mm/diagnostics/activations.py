@@ -88,7 +88,7 @@ def mlp_inputs(layers: Sequence[nn.Module]) -> list[nn.Module]:
 
 
 def cls_and_patches(tokens: Tensor, ids: Tensor, patches: int) -> tuple | None:
-    """The picture's token and some of its patches, out of whatever a tower's tokens are.
+    """The image's token and some of its patches, out of whatever a tower's tokens are.
 
     Args:
         tokens: (B, P + N, C) with P prefix tokens: CLS, registers, or none.

@@ -50,7 +50,7 @@ class MinibatchCKA:
             MilanError: if no batch was taken in.
         """
         if self._cross is None:
-            raise MilanError('CKA has seen no batch: there are too few pictures')
+            raise MilanError('CKA has seen no batch: there are too few images')
         scale = self._rows[:, None] * self._columns[None]
         return torch.where(scale > 0, self._cross / scale.clamp_min(0).sqrt(), torch.nan)
 
@@ -77,7 +77,7 @@ def _gram(features: Tensor) -> Tensor:
     """Linear kernel (n, n) without its diagonal, in float64: HSIC is a difference of big sums."""
     if len(features) < _LEAST:
         raise MilanError(f'CKA compares examples of a batch and needs at least {_LEAST}, got '
-                         f'{len(features)}; give more pictures, or a larger --batch-size')
+                         f'{len(features)}; give more images, or a larger --batch-size')
     features = features.double()
     centred = features - features.mean(dim=0)  # changes nothing but the rounding
     gram = centred @ centred.T

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Everything that is measured, in one pass over some pictures."""
+"""Everything that is measured, in one pass over some images."""
 import copy
 import math
 from collections.abc import Callable, Iterator
@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..datasets import LoadPicture, PackPicture, PictureFolder, ResizeAndCenterCrop
+from ..datasets import ImageFolder, LoadPILImage, PackImageInputs, ResizeAndCenterCrop
 from ..errors import MilanError
 from ..evaluation.collapse import collapse_measures
 from ..keyed_random import sample_key, seeded_globals, uniform
@@ -22,8 +22,8 @@ from .cka import MinibatchCKA
 from .measures import AttentionDistance, Deciles, UnitCounts
 from .subject import Subject
 
-PATCHES = 8  # of each picture: neighbours are so alike that more of them tell little new
-_LEAST = 8  # pictures
+PATCHES = 8  # of each image: neighbours are so alike that more of them tell little new
+_LEAST = 8  # images
 
 
 class Layers(NamedTuple):
@@ -31,7 +31,7 @@ class Layers(NamedTuple):
 
     Attributes:
         names: of the layers.
-        cls: (B, C) of each, the picture's token.
+        cls: (B, C) of each, the image's token.
         patches: (B, K, C) of each, some patches.
     """
     names: list[str]
@@ -65,7 +65,7 @@ class Collector:
 
     @torch.no_grad()
     def add(self, pixels: Tensor, samples: list[int]) -> None:
-        """Takes in pictures (B, 3, H, W) uint8, ``samples`` being their numbers."""
+        """Takes in images (B, 3, H, W) uint8, ``samples`` being their numbers."""
         inputs = self.subject.normalise(pixels)
         keys, mask_keys = (torch.tensor([sample_key(self.seed, 0, i, purpose) for i in samples])
                            for purpose in ('patches', 'look'))
@@ -85,7 +85,7 @@ class Collector:
         self.add_errors(inputs, importance, mask_keys.to(inputs.device))
 
     def run_student(self, inputs: Tensor, ids: Tensor, patches: int) -> Layers:
-        """The whole picture through the encoder."""
+        """The whole image through the encoder."""
         seen: dict[str, Tensor] = {}
         with on_output(self.blocks, lambda i, tokens: seen.update({f'block {i + 1}': tokens})), \
                 on_attention(self.blocks, self.distance.add), \
@@ -142,7 +142,7 @@ class Collector:
             result['cka'] = dict(
                 rows=self.kept['student'][0].names, columns=self.kept['teacher'][0].names,
                 batches=self.cka['cls'].batches, batch=self.batch_size,
-                patches_a_picture=self.kept['student'][0].patches[0].shape[1],
+                patches_a_image=self.kept['student'][0].patches[0].shape[1],
                 random={name: table[-1] for name, table in tables.items()},
                 **{name: table[:-1] for name, table in tables.items()})
         elif self.subject.reference is None:
@@ -158,20 +158,20 @@ class Collector:
 
 def diagnose(subject: Subject,
              data: str | Path,
-             pictures: int = 512,
+             images: int = 512,
              batch_size: int = 64,
              seed: int = 0,
              log: Callable[[str], None] = print) -> dict[str, Any]:
-    """Measures an encoder on some pictures of a folder; labels are not needed.
+    """Measures an encoder on some images of a folder; labels are not needed.
 
-    Features of 1 + 8 tokens of every layer are held in memory: 4 bytes x 9 x pictures x layers of
-    both towers x width, 370 MB for 512 pictures, two ViT-B.
+    Features of 1 + 8 tokens of every layer are held in memory: 4 bytes x 9 x images x layers of
+    both towers x width, 370 MB for 512 images, two ViT-B.
 
     Args:
         subject: of :func:`load_subject`.
         data: a folder; sub-folders are gone into.
-        pictures: how many; drawn by ``seed`` if there are more.
-        batch_size: pictures at a time, and the examples of one estimate of CKA.
+        images: how many; drawn by ``seed`` if there are more.
+        batch_size: images at a time, and the examples of one estimate of CKA.
         seed: of the draw, of the masks, of the patches looked at.
         log: receives lines of progress.
 
@@ -182,14 +182,14 @@ def diagnose(subject: Subject,
         what was looked at.
 
     Raises:
-        MilanError: if there are fewer than 8 pictures that can be decoded.
+        MilanError: if there are fewer than 8 images that can be decoded.
     """
     size = tuple(subject.backbone.img_size)
-    folder = PictureFolder(
-        data, pipeline=[LoadPicture(), ResizeAndCenterCrop(size, 1), PackPicture()],
+    folder = ImageFolder(
+        data, pipeline=[LoadPILImage(), ResizeAndCenterCrop(size, 1), PackImageInputs()],
         test_mode=True)
     rng = np.random.default_rng(sample_key(seed, 0, 0, 'diagnose'))
-    chosen = rng.permutation(len(folder))[:pictures].tolist()
+    chosen = rng.permutation(len(folder))[:images].tolist()
     batch_size = max(1, min(batch_size, len(chosen)))
     collector = Collector(subject, batch_size, seed)
     unreadable: list[str] = []
@@ -200,20 +200,20 @@ def diagnose(subject: Subject,
         count += len(samples)
         progress.step()
     if count < _LEAST:
-        raise MilanError(f'{data}: {count} pictures can be decoded, and at least {_LEAST} are '
+        raise MilanError(f'{data}: {count} images can be decoded, and at least {_LEAST} are '
                          'needed to tell layers apart (some hundreds for figures to rely on)')
     backbone = subject.backbone
     return dict(
-        checkpoint=subject.source, data=str(data), pictures=count, unreadable=unreadable,
+        checkpoint=subject.source, data=str(data), images=count, unreadable=unreadable,
         seed=seed, teacher=subject.reference_name or None, notes=subject.notes,
         encoder=dict(layers=len(backbone.layers), width=backbone.embed_dims,
                      grid=list(backbone.grid_size), patch_size=backbone.patch_size,
                      img_size=list(size)), **collector.value())
 
 
-def batches(folder: PictureFolder, chosen: list[int], batch_size: int,
+def batches(folder: ImageFolder, chosen: list[int], batch_size: int,
             unreadable: list[str]) -> Iterator[tuple[Tensor, list[int]]]:
-    """Pictures (B, 3, H, W) and their numbers, whole batches as long as there are enough; the
+    """Images (B, 3, H, W) and their numbers, whole batches as long as there are enough; the
     paths of those that cannot be decoded are added to ``unreadable``."""
     pixels: list[Tensor] = []
     numbers: list[int] = []
@@ -232,7 +232,7 @@ def batches(folder: PictureFolder, chosen: list[int], batch_size: int,
 
 
 def spread_by_layer(kept: list[Layers]) -> dict[str, Any]:
-    """:func:`collapse_measures` of every layer, for the picture's token and for patches."""
+    """:func:`collapse_measures` of every layer, for the image's token and for patches."""
     rows: dict[str, Any] = dict(layers=kept[0].names)
     for kind in ('cls', 'patches'):
         measured = []

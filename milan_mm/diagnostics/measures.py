@@ -12,7 +12,7 @@ class AttentionDistance:
     """How far a head looks: the mean distance between a patch and the patches it attends to.
 
     The attention of each patch to the patches, scaled to sum 1 (what goes to CLS is left out),
-    weighs the distances between centres; mean over patches and pictures (Dosovitskiy et al.
+    weighs the distances between centres; mean over patches and images (Dosovitskiy et al.
     2021, arXiv 2010.11929, App. D.7).
 
     Args:
@@ -24,7 +24,7 @@ class AttentionDistance:
     def __init__(self, layers: int, grid: tuple[int, int], patch_size: int) -> None:
         self.distances = patch_distances(grid) * patch_size
         self._sums: list[Tensor] = [torch.zeros(()) for _ in range(layers)]
-        self._pictures = [0] * layers
+        self._images = [0] * layers
 
     def add(self, layer: int, attention: Tensor) -> None:
         """Takes in the attention (B, heads, 1 + N, 1 + N) of a layer, CLS first."""
@@ -32,11 +32,11 @@ class AttentionDistance:
         among = among / among.sum(dim=-1, keepdim=True).clamp_min(1e-12)
         far = (among * self.distances.to(among.device)).sum(dim=-1).mean(dim=-1)
         self._sums[layer] = self._sums[layer] + far.sum(dim=0).double().cpu()
-        self._pictures[layer] += len(attention)
+        self._images[layer] += len(attention)
 
     def value(self) -> list[list[float]]:
         """For each layer the distance of each head, in pixels."""
-        return [(total / seen).tolist() for total, seen in zip(self._sums, self._pictures)]
+        return [(total / seen).tolist() for total, seen in zip(self._sums, self._images)]
 
     def even(self) -> float:
         """The distance of a head that attends to all patches alike, in pixels."""
@@ -78,8 +78,8 @@ class UnitCounts:
 class Deciles:
     """The error of predictions by the importance of the patch, for seen and masked patches.
 
-    Each picture's patches are ranked by importance and cut into ten parts of equal size (fewer
-    where there are fewer patches); a picture counts once in each part it has patches in.
+    Each image's patches are ranked by importance and cut into ten parts of equal size (fewer
+    where there are fewer patches); an image counts once in each part it has patches in.
     """
 
     def __init__(self) -> None:
@@ -107,7 +107,7 @@ class Deciles:
 
     def value(self) -> dict[str, list]:
         """From the least important tenth to the most: ``importance`` (1 is a patch's even share),
-        ``share_seen``, and for ``seen`` and ``masked`` patches the mean error over pictures and,
+        ``share_seen``, and for ``seen`` and ``masked`` patches the mean error over images and,
         as ``seen_spread`` and ``masked_spread``, its standard error; None where nothing is."""
         rows = dict(importance=torch.cat(self._importance).mean(dim=0).tolist(),
                     share_seen=torch.cat(self._share_seen).mean(dim=0).tolist())
@@ -130,7 +130,7 @@ def patch_distances(grid: tuple[int, int]) -> Tensor:
 
 
 def part_of(importance: Tensor) -> Tensor:
-    """(B, N) the tenth of its picture that each patch is in, 0 the least important.
+    """(B, N) the tenth of its image that each patch is in, 0 the least important.
 
     With fewer than ten patches there are as many parts as patches.
     """

@@ -18,12 +18,12 @@ class Section(NamedTuple):
         title: what was measured.
         read: how to read the plot.
         found: what it says here; or why there is no plot.
-        picture: a data URI, or None.
+        image: a data URI, or None.
     """
     title: str
     read: str
     found: str
-    picture: str | None
+    image: str | None
 
 
 TITLES = dict(
@@ -44,13 +44,13 @@ READ = dict(
     effective_rank='How many directions the features of a layer really use (the exponential of '
     'the entropy of their singular values); a line that falls towards 1 is a layer that says '
     'little, and the teacher\'s is what there was to be learned.',
-    collapse='Solid for CLS, dotted for patches: when the mean cosine of two different pictures '
+    collapse='Solid for CLS, dotted for patches: when the mean cosine of two different images '
     'nears 1, or the spread nears 0, all of them get the same features; a high cosine early on is '
     'common and harmless, one that stays high up to the output is not.',
     units='On how many tokens a unit of an MLP is on (has a positive input to its activation); '
     'units that are never on do nothing, and units that are always on are nearly linear: '
     'many of either are width that is paid for and not used.',
-    deciles='Patches of each picture by the teacher\'s importance: a masked line that rises to the '
+    deciles='Patches of each image by the teacher\'s importance: a masked line that rises to the '
     'right says that what matters is harder to predict, the gap between the lines is what seeing a '
     'patch is worth, and the bars say how much of each tenth the mask showed (bars on the lines '
     'are standard errors).')
@@ -68,39 +68,39 @@ def write_diagnosis(result: dict[str, Any], out: str | Path) -> Path:
         The path of the page.
     """
     out = Path(out)
-    pictures = draw(result)
-    for name, content in pictures.items():
+    images = draw(result)
+    for name, content in images.items():
         write_atomically(out / f'{name}.png', lambda path, png=content: path.write_bytes(png))
     text = json.dumps(result, indent=1, allow_nan=False, default=str)
     write_atomically(out / 'diagnosis.json', lambda path: path.write_text(text + '\n'))
-    page = render(result, pictures)
+    page = render(result, images)
     # A file name that is no text in the system's encoding must not cost the page.
     write_atomically(out / 'index.html',
                      lambda path: path.write_bytes(page.encode('utf-8', 'replace')))
     return out / 'index.html'
 
 
-def render(result: dict[str, Any], pictures: dict[str, bytes]) -> str:
+def render(result: dict[str, Any], images: dict[str, bytes]) -> str:
     """The page as text; whatever comes from the user is escaped."""
     environment = Environment(
         loader=FileSystemLoader(Path(__file__).parent), autoescape=True,
         undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
     return environment.get_template('diagnosis.html.j2').render(
-        result=result, sections=sections(result, pictures),
+        result=result, sections=sections(result, images),
         name='/'.join(Path(result['checkpoint']).parts[-2:]))
 
 
-def sections(result: dict[str, Any], pictures: dict[str, bytes]) -> list[Section]:
+def sections(result: dict[str, Any], images: dict[str, bytes]) -> list[Section]:
     """What the page says, measure by measure."""
     made = []
     for name, title in TITLES.items():
         measured = result[_NEEDS.get(name, name)]
-        picture = None
-        if name in pictures:
-            picture = 'data:image/png;base64,' + base64.b64encode(pictures[name]).decode()
+        image = None
+        if name in images:
+            image = 'data:image/png;base64,' + base64.b64encode(images[name]).decode()
         found = (findings(result)[name] if measured else
                  f'Left out: {result["left_out"].get(name, "nothing was measured")}.')
-        made.append(Section(title, READ[name], found, picture))
+        made.append(Section(title, READ[name], found, image))
     return made
 
 
@@ -117,7 +117,7 @@ def findings(result: dict[str, Any]) -> dict[str, str]:
             f'the student\'s layer nearest to it is {nearest["cls"]} for CLS, {nearest["patches"]} '
             f'for patches. The same encoder with random weights: {_two(cka["random"]["cls"][-1])} '
             f'and {_two(cka["random"]["patches"][-1])}. '
-            f'{cka["batches"]} batches of {cka["batch"]} pictures.')
+            f'{cka["batches"]} batches of {cka["batch"]} images.')
     heads = sum(result['attention_distance']['pixels'], [])
     even = result['attention_distance']['even']
     local = sum(head < 0.75 * even for head in heads)

@@ -22,17 +22,17 @@ def draw(result: dict[str, Any]) -> dict[str, bytes]:
         cka=plot_cka, attention_distance=plot_distance, effective_rank=plot_rank,
         collapse=plot_collapse, units=plot_units, deciles=plot_deciles)
     needs = dict(effective_rank='spread', collapse='spread')
-    pictures = {}
+    images = {}
     for name, plot in figures.items():
         if result[needs.get(name, name)]:
             buffer = io.BytesIO()
             plot(result).savefig(buffer, format='png', dpi=130)
-            pictures[name] = buffer.getvalue()
-    return pictures
+            images[name] = buffer.getvalue()
+    return images
 
 
 def plot_cka(result: dict[str, Any]) -> Figure:
-    """Two heat maps, of the picture's token and of patches."""
+    """Two heat maps, of the image's token and of patches."""
     cka = result['cka']
     rows, columns = len(cka['rows']) + 1, len(cka['columns'])
     cell = 0.42 if max(rows, columns) > 8 else 0.52
@@ -90,7 +90,7 @@ def plot_collapse(result: dict[str, Any]) -> Figure:
     """Mean cosine and spread over depth."""
     figure, panels = _two_panels(share=False)
     for axes, key, title in zip(panels, ('mean_cosine', 'std'),
-                                ('mean cosine of two pictures', 'spread (1 is even, 0 a point)')):
+                                ('mean cosine of two images', 'spread (1 is even, 0 a point)')):
         _over_depth(axes, result['spread'], 'cls', key)
         _over_depth(axes, result['spread'], 'patches', key, ':')
         axes.set(title=title)

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from ..datasets import LoadPicture, PackPicture, PictureFolder, ResizeAndCenterCrop
+from ..datasets import ImageFolder, LoadPILImage, PackImageInputs, ResizeAndCenterCrop
 from ..errors import MilanError
 from ..keyed_random import sample_key
 from ..models import MILAN, CLIPTargetGenerator
@@ -20,19 +20,19 @@ from .text import Texts
 WAYS = ('student', 'student_masked', 'teacher')
 
 
-def labelled_folder(model: MILAN, data: str | Path) -> PictureFolder:
-    """``DATA/<class>/<pictures>`` as the model wants them: the largest central crop.
+def labelled_folder(model: MILAN, data: str | Path) -> ImageFolder:
+    """``DATA/<class>/<images>`` as the model wants them: the largest central crop.
 
     Raises:
         MilanError: if there are fewer than 2 classes.
     """
-    folder = PictureFolder(
-        data, pipeline=[LoadPicture(),
-                        ResizeAndCenterCrop(tuple(model.backbone.img_size), 1), PackPicture()],
+    folder = ImageFolder(
+        data, pipeline=[LoadPILImage(),
+                        ResizeAndCenterCrop(tuple(model.backbone.img_size), 1), PackImageInputs()],
         with_label=True, test_mode=True)
     if len(folder.metainfo['classes']) < 2:
         raise MilanError(f'{data} has the class {folder.metainfo["classes"][0]} alone; expected '
-                         f'at least 2 folders {data}/<class>/<pictures>')
+                         f'at least 2 folders {data}/<class>/<images>')
     return folder
 
 
@@ -50,8 +50,8 @@ def check_model(model: Any) -> None:
 
 
 @torch.no_grad()
-def picture_features(model: MILAN, inputs: Tensor, keys: Tensor) -> dict[str, Tensor]:
-    """The CLS feature of each picture, in the teacher's space, in three ways.
+def image_features(model: MILAN, inputs: Tensor, keys: Tensor) -> dict[str, Tensor]:
+    """The CLS feature of each image, in the teacher's space, in three ways.
 
     Args:
         model: of a pretraining with a CLIP.
@@ -59,7 +59,7 @@ def picture_features(model: MILAN, inputs: Tensor, keys: Tensor) -> dict[str, Te
         keys: (B,) int64, for the masks of 'student_masked'.
 
     Returns:
-        (B, T) each: 'student', the decoder's CLS prediction from the whole picture, nothing
+        (B, T) each: 'student', the decoder's CLS prediction from the whole image, nothing
         masked; 'student_masked', from the patches that a training step shows; 'teacher', its own.
     """
     target = model.target_generator(inputs)
@@ -74,18 +74,18 @@ def picture_features(model: MILAN, inputs: Tensor, keys: Tensor) -> dict[str, Te
 
 
 def zero_shot(model: MILAN,
-              folder: PictureFolder,
+              folder: ImageFolder,
               texts: Texts,
               batch_size: int = 64,
               seed: int = 0,
               log: Callable[[str], None] = print) -> dict[str, Any]:
-    """Names each picture by the text whose direction is nearest to its feature.
+    """Names each image by the text whose direction is nearest to its feature.
 
     Args:
         model: in eval mode, on the device to compute on.
         folder: of :func:`labelled_folder`.
         texts: of the folder's classes, in their order.
-        batch_size: pictures at a time.
+        batch_size: images at a time.
         seed: of the masks.
         log: receives lines of progress.
 
@@ -93,7 +93,7 @@ def zero_shot(model: MILAN,
         Plain data for JSON: for 'student', 'student_masked' and 'teacher' ``top1``, its standard
         error ``top1_error``, ``top5`` with more than 5 classes, ``per_class`` (recall) and its
         mean ``balanced``; ``chance`` of guessing evenly and ``most_frequent`` of always naming the
-        commonest class; ``agreement``, pictures that student and teacher name alike. In percent.
+        commonest class; ``agreement``, images that student and teacher name alike. In percent.
 
     Raises:
         MilanError: if model or texts are of another space.
@@ -112,19 +112,19 @@ def zero_shot(model: MILAN,
     for pixels, numbers in batches(folder, list(range(len(folder))), batch_size, unreadable):
         inputs = model.data_preprocessor(dict(inputs=pixels))['inputs'].to(device)
         keys = torch.tensor([sample_key(seed, 0, i, 'look') for i in numbers], device=device)
-        for way, features in picture_features(model, inputs, keys).items():
+        for way, features in image_features(model, inputs, keys).items():
             scores[way].append((F.normalize(features.float(), dim=-1) @ directions.T).cpu())
         labels += [folder.get_data_info(i)['gt_label'] for i in numbers]
         progress.step()
     if not labels:
-        raise MilanError(f'none of the {len(folder)} pictures can be decoded')
+        raise MilanError(f'none of the {len(folder)} images can be decoded')
     truth = torch.tensor(labels)
     tables = {way: torch.cat(parts) for way, parts in scores.items()}
     named = {way: table.argmax(dim=1) for way, table in tables.items()}
     classes = len(texts.classes)
     return dict(
         classes=list(texts.classes), prompts=list(texts.prompts), text=texts.source,
-        pictures=len(labels), unreadable=unreadable, seed=seed, chance=100 / classes,
+        images=len(labels), unreadable=unreadable, seed=seed, chance=100 / classes,
         most_frequent=100 * truth.bincount().max().item() / len(truth),
         agreement=_percent(named['student'] == named['teacher']),
         **{way: accuracy(table, truth) for way, table in tables.items()})
@@ -149,7 +149,7 @@ def summary(result: dict[str, Any]) -> str:
     """The result of :func:`zero_shot` as a small table."""
     titles = dict(student='student', student_masked='student, masked as in training',
                   teacher='teacher')
-    lines = [f'{result["pictures"]} pictures, {len(result["classes"])} classes, '
+    lines = [f'{result["images"]} images, {len(result["classes"])} classes, '
              f'{len(result["prompts"])} prompt{"s" if len(result["prompts"]) > 1 else ""}, texts '
              f'of {result["text"]}']
     for way, title in titles.items():
@@ -159,9 +159,9 @@ def summary(result: dict[str, Any]) -> str:
                      f'   mean of classes {row["balanced"]:5.1f} %')
     lines.append(f'{"chance":<31} top-1 {result["chance"]:5.1f} %, and '
                  f'{result["most_frequent"]:.1f} % by always naming the commonest class')
-    lines.append(f'student and teacher name {result["agreement"]:.1f} % of the pictures alike')
+    lines.append(f'student and teacher name {result["agreement"]:.1f} % of the images alike')
     if result['unreadable']:
-        lines.append(f'{len(result["unreadable"])} pictures could not be decoded and are left out')
+        lines.append(f'{len(result["unreadable"])} images could not be decoded and are left out')
     return '\n'.join(lines)
 
 

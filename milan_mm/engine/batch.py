@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Pictures per update and the learning rate that goes with them: computed here, nowhere else."""
+"""Images per update and the learning rate that goes with them: computed here, nowhere else."""
 from typing import NamedTuple
 
 from mmengine.config import Config
@@ -8,13 +8,13 @@ from ..errors import MilanError
 
 
 class BatchPlan(NamedTuple):
-    """How many pictures make one update.
+    """How many images make one update.
 
     Attributes:
         per_process: batch size of one process (one GPU).
         processes: number of processes.
         accumulation: batches whose gradients are summed before an update.
-        recipe: the pictures per update that the config's learning rate is meant for, if it says.
+        recipe: the images per update that the config's learning rate is meant for, if it says.
         lr: the config's learning rate.
     """
     per_process: int
@@ -25,7 +25,7 @@ class BatchPlan(NamedTuple):
 
     @property
     def effective(self) -> int:
-        """Pictures per update."""
+        """Images per update."""
         return self.per_process * self.processes * self.accumulation
 
     @property
@@ -70,7 +70,7 @@ def apply_plan(cfg: Config, plan: BatchPlan) -> str:
     if scale and not plan.recipe:
         raise MilanError('--auto-scale-lr was given, but the config does not say which batch its '
                          'learning rate is for; set auto_scale_lr.base_batch_size')
-    words = (f'batch: {plan.per_process} pictures x {plan.processes} processes x '
+    words = (f'batch: {plan.per_process} images x {plan.processes} processes x '
              f'{plan.accumulation} accumulated = {plan.effective} per update; ')
     lr = plan.scaled_lr if scale else plan.lr
     if plan.recipe is None or plan.effective == plan.recipe:

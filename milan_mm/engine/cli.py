@@ -27,7 +27,7 @@ def run_tool(main: Callable[[], int | None]) -> int:
 def add_runner_options(parser: argparse.ArgumentParser) -> None:
     """The options that OpenMMLab's train.py and test.py share."""
     parser.add_argument('--work-dir', help='where logs and checkpoints go; work_dirs/<config>')
-    parser.add_argument('--data-root', help='folder of pictures, instead of the config\'s')
+    parser.add_argument('--data-root', help='folder of images, instead of the config\'s')
     parser.add_argument('--trust-checkpoint', action='store_true',
                         help='load pickles that need more than tensors, which can run code')
     parser.add_argument('--launcher', choices=['none', 'pytorch', 'slurm', 'mpi'], default='none')

@@ -6,7 +6,7 @@ from typing import Any
 
 from mmengine.config import Config
 
-from ..datasets import find_pictures
+from ..datasets import find_images
 from ..errors import MilanError
 
 LOADERS = ('train_dataloader', 'val_dataloader', 'test_dataloader')
@@ -18,7 +18,7 @@ def move_data(cfg: Config, root: str) -> None:
 
     A config with several sets names their common folder ``data_root`` at its top; whatever lies
     below it moves along, annotation files of the evaluators included. A pretraining config has one
-    folder of pictures.
+    folder of images.
 
     Args:
         cfg: changed in place.
@@ -45,9 +45,9 @@ def check_data(cfg: Config, loaders: tuple[str, ...] = ('train_dataloader', 'val
     for name in loaders:
         for dataset in datasets_of((cfg.get(name) or {}).get('dataset')):
             root = Path(dataset.get('data_root') or '').expanduser()
-            if dataset.get('type', '').endswith('PictureFolder'):
+            if dataset.get('type', '').endswith('ImageFolder'):
                 prefix = (dataset.get('data_prefix') or {}).get('img_path', '')
-                find_pictures(root / prefix, at_least_one=True)
+                find_images(root / prefix, at_least_one=True)
                 continue
             prefixes = dataset.get('data_prefix') or {}
             prefixes = prefixes if isinstance(prefixes, dict) else dict(img_path=prefixes)

@@ -46,7 +46,7 @@ def run_checks(teacher: str | None = None, data: str | None = None,
 
     Args:
         teacher: file, folder or ``MODEL:TAG`` to load as teacher; None leaves it out.
-        data: folder of pictures; None leaves it out.
+        data: folder of images; None leaves it out.
         work_dir: where runs will be written.
     """
     checks = [(check_python, ()), (check_packages, ()), (check_lineage, ()), (check_cv2, ()),

@@ -1,12 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Whether a teacher and a folder of pictures can be used; each result is (status, what, remedy)."""
+"""Whether a teacher and a folder of images can be used; each result is (status, what, remedy)."""
 import time
 from pathlib import Path
 
 import torch
 
-from ..datasets.decoding import UnreadablePicture, open_picture
-from ..datasets.picture_folder import find_pictures
+from ..datasets.decoding import UnreadableImageError, open_image
+from ..datasets.image_folder import find_images
 from ..errors import MilanError
 from ..models.targets import CLIPTargetGenerator
 from .doctor import FAIL, OK, WARN
@@ -15,7 +15,7 @@ Result = tuple[str, str, str]
 
 
 def check_teacher(teacher: str) -> list[Result]:
-    """Loads the teacher as training would, and lets it look at one picture.
+    """Loads the teacher as training would, and lets it look at one image.
 
     Args:
         teacher: file or folder, MODEL:TAG or MODEL:FILE.
@@ -42,7 +42,7 @@ def check_teacher(teacher: str) -> list[Result]:
         return [(FAIL, f'{teacher}: {type(error).__name__}: {error}',
                  'another file or tag: this one does not give targets')]
     if not bool(features.isfinite().all() & importance.isfinite().all()):
-        return [(FAIL, f'{teacher} loads, and its features of a grey picture are not finite',
+        return [(FAIL, f'{teacher} loads, and its features of a grey image are not finite',
                  'fetch the weights again: they are damaged')]
     count = sum(p.numel() for p in generator.parameters()) / 1e6
     return [(OK, f'{teacher}: {count:.1f} M parameters, targets of width {generator.dim}, '
@@ -50,7 +50,7 @@ def check_teacher(teacher: str) -> list[Result]:
 
 
 def check_data(data: str, sample: int = 32) -> list[Result]:
-    """Counts the pictures below a folder, and decodes some of them.
+    """Counts the images below a folder, and decodes some of them.
 
     Args:
         data: the folder.
@@ -58,25 +58,25 @@ def check_data(data: str, sample: int = 32) -> list[Result]:
     """
     root = Path(data).expanduser()
     try:
-        paths = find_pictures(root)
+        paths = find_images(root)
     except MilanError as error:
-        return [(FAIL, str(error), '--data DIR, a folder with pictures in it or below')]
+        return [(FAIL, str(error), '--data DIR, a folder with images in it or below')]
     tried = sorted({paths[i * len(paths) // sample] for i in range(sample)})
     bad, sizes, start = [], [], time.perf_counter()
     for path in tried:
         try:
-            sizes.append(open_picture(path).size)
-        except UnreadablePicture as error:
+            sizes.append(open_image(path).size)
+        except UnreadableImageError as error:
             bad.append(str(error))
     seconds = max(time.perf_counter() - start, 1e-6)
     folders = {Path(path).relative_to(root).parts[0] for path in paths
                if Path(path).parent != root}
-    found = f'{root}: {len(paths)} pictures, {len(folders)} sub-folders; '
+    found = f'{root}: {len(paths)} images, {len(folders)} sub-folders; '
     if bad:
         return [(FAIL if len(bad) == len(tried) else WARN,
                  f'{found}{len(bad)} of {len(tried)} tried cannot be decoded: '
                  f'{"; ".join(bad[:3])}',
                  'replace or remove them: a run stops when their share exceeds its limit (1 %)')]
     middle = sorted(sizes, key=lambda size: size[0] * size[1])[len(sizes) // 2]
-    return [(OK, f'{found}{len(tried)} tried, all decode, {len(tried) / seconds:.0f} pictures/s '
+    return [(OK, f'{found}{len(tried)} tried, all decode, {len(tried) / seconds:.0f} images/s '
              f'on a core, median {middle[0]}x{middle[1]} px', '')]

@@ -26,7 +26,7 @@ class RunSummaryHook(Hook):
         check_batches(loader)
         epochs = f', {runner.max_epochs} epochs' if runner.train_loop.max_epochs > 1 else ''
         runner.logger.info(
-            f'data: {len(loader.dataset)} pictures in {getattr(loader.dataset, "data_root", "?")}, '
+            f'data: {len(loader.dataset)} images in {getattr(loader.dataset, "data_root", "?")}, '
             f'{len(loader)} batches an epoch{epochs}, {runner.max_iters} batches in all')
 
     def after_train_iter(self,
@@ -36,21 +36,21 @@ class RunSummaryHook(Hook):
                          outputs: dict | None = None) -> None:
         hub = runner.message_hub
         seconds = hub.get_scalar('train/time').current()
-        pictures = runner.train_dataloader.batch_size * get_world_size()
-        hub.update_scalar('train/pictures_per_s', pictures / max(seconds, 1e-9))
+        images = runner.train_dataloader.batch_size * get_world_size()
+        hub.update_scalar('train/images_per_s', images / max(seconds, 1e-9))
         if not torch.cuda.is_available():  # on CUDA mmengine logs the device's memory
             hub.update_scalar('train/memory_mb', peak_memory_mb())
 
 
 def check_batches(loader: Any) -> None:
-    """Raises MilanError if the pictures do not fill one batch, which would train nothing."""
+    """Raises MilanError if the images do not fill one batch, which would train nothing."""
     if len(loader):
         return
-    pictures, processes = len(loader.dataset), get_world_size()
+    images, processes = len(loader.dataset), get_world_size()
     raise MilanError(
-        f'{pictures} pictures do not fill one batch of {loader.batch_size} on each of {processes} '
+        f'{images} images do not fill one batch of {loader.batch_size} on each of {processes} '
         'processes; lower the batch size (--cfg-options '
-        f'train_dataloader.batch_size={max(pictures // processes, 1)})')
+        f'train_dataloader.batch_size={max(images // processes, 1)})')
 
 
 def peak_memory_mb() -> float:
@@ -60,11 +60,11 @@ def peak_memory_mb() -> float:
 
 
 @HOOKS.register_module()
-class UnreadablePicturesHook(Hook):
-    """Counts and names pictures that could not be decoded, and ends a run that has too many.
+class UnreadableImagesHook(Hook):
+    """Counts and names images that could not be decoded, and ends a run that has too many.
 
-    :class:`PictureFolder` and :class:`LoadImage` have such a picture replaced and note its path.
-    The names go to ``unreadable_pictures.txt`` in the work folder. One picture never ends a run.
+    :class:`ImageFolder` and :class:`LoadBGRImage` have such an image replaced and note its path.
+    The names go to ``unreadable_images.txt`` in the work folder. One image never ends a run.
 
     Args:
         max_share: share of the dataset, in 0..1, above which the run stops.
@@ -95,13 +95,13 @@ class UnreadablePicturesHook(Hook):
                        batch_idx: int,
                        data_batch: dict | None = None,
                        outputs: Sequence[Any] | None = None) -> None:
-        """An evaluation goes on too, and says which picture it counts another one for."""
+        """An evaluation goes on too, and says which image it counts another one for."""
         for sample in (data_batch or {}).get('data_samples') or []:
             for path in sample.metainfo.get('unreadable', ()):
                 if path not in self.evaluated:
                     self.evaluated[path] = None
                     runner.logger.warning(f'{path} cannot be decoded; the evaluation counts '
-                                          'another picture in its place')
+                                          'another image in its place')
 
     after_test_iter = after_val_iter
 
@@ -113,16 +113,16 @@ class UnreadablePicturesHook(Hook):
             return
         self.named.update(new)
         total = len(runner.train_dataloader.dataset)
-        record = Path(runner.work_dir) / 'unreadable_pictures.txt'
+        record = Path(runner.work_dir) / 'unreadable_images.txt'
         if is_main_process():
             with open(record, 'a', encoding='utf-8', errors='surrogateescape') as file:
                 file.writelines(f'{path}\n' for path in new)
             runner.logger.warning(
-                f'{len(self.named)} of {total} pictures cannot be decoded and were replaced by '
+                f'{len(self.named)} of {total} images cannot be decoded and were replaced by '
                 f'others; new: {shorten(list(new))}; all of them in {record}')
         if len(self.named) > max(1, self.max_share * total):
             raise MilanError(
-                f'{len(self.named)} of {total} pictures cannot be decoded '
+                f'{len(self.named)} of {total} images cannot be decoded '
                 f'({shorten(list(self.named))}), more than the share allowed, '
                 f'{self.max_share:.1%}. They are listed in {record}: mend or remove them, or '
                 'raise --cfg-options default_hooks.unreadable.max_share')

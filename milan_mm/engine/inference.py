@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""From a config and a checkpoint to predictions for a picture, whatever the task."""
+"""From a config and a checkpoint to predictions for an image, whatever the task."""
 import contextlib
 import copy
 import re
@@ -37,8 +37,8 @@ class Trained(NamedTuple):
         task: 'classification', 'detection' or 'segmentation'.
         classes: names in the order of labels; empty if neither checkpoint nor config has them.
         palette: one RGB colour a class, or empty.
-        pipeline: transforms after the picture was read.
-        as_array: whether the pipeline takes an array (H, W, 3) in BGR, or a Pillow picture.
+        pipeline: transforms after the image was read.
+        as_array: whether the pipeline takes an array (H, W, 3) in BGR, or a Pillow image.
         dtype: of that array.
     """
     model: nn.Module
@@ -54,7 +54,7 @@ class Trained(NamedTuple):
 
     @torch.no_grad()
     def __call__(self, image: Image.Image, path: str | Path = '') -> Any:
-        """Predicts for one picture (RGB); gives the sample of the model's package.
+        """Predicts for one image (RGB); gives the sample of the model's package.
 
         Args:
             image: in its own size, which boxes and label maps come back in.
@@ -204,11 +204,11 @@ def _pipeline(cfg: Config) -> tuple[Compose, bool, type]:
     datasets = [d for d in _datasets(cfg) if d.get('pipeline')]
     if not datasets:
         raise MilanError(f'{cfg.filename} has no test_dataloader with a pipeline, so it is '
-                         'unknown how pictures are fed to the model')
+                         'unknown how images are fed to the model')
     steps = [s for s in datasets[0]['pipeline'] if not s['type'].endswith('LoadAnnotations')]
     loader: str | None = steps[0]['type'].rpartition('.')[2] if steps else None
-    if loader not in ('LoadPicture', 'LoadImage', 'LoadImageFromFile'):
+    if loader not in ('LoadPILImage', 'LoadBGRImage', 'LoadImageFromFile'):
         raise MilanError(f'the test pipeline of {cfg.filename} begins with {loader}; expected '
-                         'milan_mm.LoadPicture, milan_mm.LoadImage or LoadImageFromFile')
+                         'milan_mm.LoadPILImage, milan_mm.LoadBGRImage or LoadImageFromFile')
     dtype = np.float32 if steps[0].get('to_float32') else np.uint8
-    return Compose(steps[1:]), loader != 'LoadPicture', dtype
+    return Compose(steps[1:]), loader != 'LoadPILImage', dtype

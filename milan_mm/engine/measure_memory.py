@@ -78,8 +78,8 @@ def measure_parser(description: str) -> argparse.ArgumentParser:
     """The options of tools/measure_memory.py."""
     parser = argparse.ArgumentParser(description=description)
     parser.add_argument('--arch', choices=sorted(ARCHITECTURES), default='vit-b')
-    parser.add_argument('--size', type=int, default=1024, help='side of the picture in pixels')
-    parser.add_argument('--batch', type=int, default=1, help='pictures')
+    parser.add_argument('--size', type=int, default=1024, help='side of the image in pixels')
+    parser.add_argument('--batch', type=int, default=1, help='images')
     parser.add_argument('--variants', nargs='+', choices=list(VARIANTS), default=list(VARIANTS))
     return parser
 
@@ -88,12 +88,12 @@ def measure_all(args: argparse.Namespace) -> None:
     """Prints a table in Markdown, each line measured in a process of its own.
 
     Raises:
-        MilanError: if the patches do not tile the picture, or a measurement fails.
+        MilanError: if the patches do not tile the image, or a measurement fails.
     """
     check_tiling(args.size, _PATCH)
     if args.batch < 1:
         raise MilanError(f'--batch must be at least 1, got {args.batch}')
-    print(f'{args.arch}, {args.size} x {args.size} pixels, {args.batch} pictures, float32; '
+    print(f'{args.arch}, {args.size} x {args.size} pixels, {args.batch} images, float32; '
           f'{machine()}\n\n| backbone | peak memory | seconds |\n|---|---|---|', flush=True)
     for name in args.variants:
         need, free = table_bytes(args.arch, args.size, args.batch), available_bytes()
@@ -112,8 +112,8 @@ def measure(name: str, arch: str, size: int, batch: int) -> dict[str, float]:
     Args:
         name: of :data:`VARIANTS`.
         arch: of ``ARCHITECTURES``.
-        size: side of the picture in pixels.
-        batch: pictures.
+        size: side of the image in pixels.
+        batch: images.
 
     Returns:
         ``peak_mb``: the largest resident memory of this process so far, with libraries, weights

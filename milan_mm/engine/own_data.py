@@ -16,7 +16,7 @@ from .data_paths import LOADERS, datasets_of
 def fill_num_classes(cfg: Config) -> tuple[str, ...]:
     """Sets every ``num_classes=None`` of a config to the number of classes in its training set.
 
-    The classes are the sub-folders of a :class:`PictureFolder`, the categories of a COCO file, or
+    The classes are the sub-folders of a :class:`ImageFolder`, the categories of a COCO file, or
     the lines of ``classes.txt`` beside ADE20K's folders. Sets that name their classes get these.
 
     Args:
@@ -116,7 +116,7 @@ def read_classes(dataset: dict) -> tuple[str, ...]:
                          "as metainfo=dict(classes=('cat', 'dog'))")
     if given:
         return tuple(given)
-    if kind == 'PictureFolder':
+    if kind == 'ImageFolder':
         folder = root / (dataset.get('data_prefix') or {}).get('img_path', '')
         names = _sub_folders(folder)
         expected = f'sub-folders of {folder}, one a class'
@@ -133,7 +133,7 @@ def read_classes(dataset: dict) -> tuple[str, ...]:
 
 def _sub_folders(folder: Path) -> list[str]:
     if not folder.is_dir():
-        raise MilanError(f'no such folder: {folder}. Expected {folder}/<class>/<picture>; give '
+        raise MilanError(f'no such folder: {folder}. Expected {folder}/<class>/<image>; give '
                          'another place with --data-root DIR')
     return sorted(p.name for p in folder.iterdir() if p.is_dir() and not p.name.startswith('.'))
 

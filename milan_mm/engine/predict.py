@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""From pictures to annotated pictures and a JSON file, for all three tasks."""
+"""From images to annotated images and a JSON file, for all three tasks."""
 import argparse
 import json
 import sys
@@ -13,7 +13,7 @@ from mmengine.config import DictAction
 from PIL import Image
 
 from ..checkpoints import write_atomically
-from ..datasets import UnreadablePicture, composite, find_pictures, open_picture
+from ..datasets import UnreadableImageError, composite, find_images, open_image
 from ..errors import MilanError
 from ..evaluation.cli import check_device
 from ..progress import Progress
@@ -27,9 +27,9 @@ def predict_parser(description: str) -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=description)
     parser.add_argument('config', help='config of a classifier, a detector or a segmentor')
     parser.add_argument('checkpoint', help='checkpoint of a training with that config')
-    parser.add_argument('pictures', nargs='+', help='pictures, or folders of them')
+    parser.add_argument('images', nargs='+', help='images, or folders of them')
     parser.add_argument('--out', required=True, metavar='DIR',
-                        help='where predictions.json and the annotated pictures go')
+                        help='where predictions.json and the annotated images go')
     parser.add_argument('--topk', type=int, default=5, metavar='K',
                         help='classification: classes to name (default: 5)')
     parser.add_argument('--score-thr', type=float, default=0.3, metavar='S',
@@ -46,7 +46,7 @@ def predict(args: argparse.Namespace) -> int:
     """Runs what the arguments say.
 
     Returns:
-        0, or 1 if no picture could be read.
+        0, or 1 if no image could be read.
 
     Raises:
         MilanError: if an argument, the config or the checkpoint is at fault.
@@ -55,69 +55,69 @@ def predict(args: argparse.Namespace) -> int:
         raise MilanError('--topk must be at least 1 and --score-thr in 0..1, got '
                          f'{args.topk} and {args.score_thr}')
     out = Path(args.out).expanduser()
-    paths = picture_paths(args.pictures, out)
+    paths = image_paths(args.images, out)
     names = output_names(paths)
     if out.resolve() in {path.resolve().parent for path in paths}:
-        raise MilanError(f'--out {out} holds the pictures themselves; give another folder, which '
+        raise MilanError(f'--out {out} holds the images themselves; give another folder, which '
                          'may lie in it')
     cfg = read_config(args.config)
     merge_options(cfg, args.cfg_options)
     trained = load_trained(cfg, args.checkpoint, check_device(args.device), args.trust_checkpoint)
     report: dict[str, Any] = dict(
         task=trained.task, config=args.config, checkpoint=args.checkpoint,
-        classes=list(trained.classes), pictures=[], unreadable=[])
+        classes=list(trained.classes), images=[], unreadable=[])
     try:
         predict_all(trained, paths, names, out, args, report)
     finally:  # what was done before an interruption is kept
         write_report(report, out / 'predictions.json')
-    done, bad = len(report['pictures']), len(report['unreadable'])
-    print(f'{done} of {len(paths)} pictures: {out}/predictions.json'
+    done, bad = len(report['images']), len(report['unreadable'])
+    print(f'{done} of {len(paths)} images: {out}/predictions.json'
           + (f'; {bad} could not be read' if bad else ''))
     return 0 if done else 1
 
 
 def predict_all(trained: Trained, paths: Sequence[Path], names: Sequence[str], out: Path,
                 args: argparse.Namespace, report: dict[str, Any]) -> None:
-    """Predicts for one picture after the other, writes it and adds to the report."""
-    progress = Progress('pictures', len(paths))
+    """Predicts for one image after the other, writes it and adds to the report."""
+    progress = Progress('images', len(paths))
     for path, name in zip(paths, names):
         try:
-            image = composite(open_picture(path))
-        except UnreadablePicture as error:
+            image = composite(open_image(path))
+        except UnreadableImageError as error:
             print(f'left out: {error}', file=sys.stderr)
             report['unreadable'].append(dict(file=str(path), reason=str(error)))
         else:
             sample = trained(image, path)
             told, drawn = _PRESENT[trained.task](trained, sample, image, out, name, args)
             _save(drawn, out / f'{name}.png')
-            report['pictures'].append(dict(
+            report['images'].append(dict(
                 file=str(path), annotated=f'{name}.png', width=image.width, height=image.height,
                 **told))
         progress.step()
 
 
-def picture_paths(given: Sequence[str], out: Path) -> list[Path]:
-    """The pictures themselves and those below folders, without what an earlier run left in ``out``.
+def image_paths(given: Sequence[str], out: Path) -> list[Path]:
+    """The images themselves and those below folders, without what an earlier run left in ``out``.
 
     Raises:
-        MilanError: if one is neither a file nor a folder with pictures.
+        MilanError: if one is neither a file nor a folder with images.
     """
     paths: dict[Path, None] = {}
     for text in given:
         path = Path(text).expanduser()
         if path.is_dir():
-            paths.update(dict.fromkeys(found for found in map(Path, find_pictures(path))
+            paths.update(dict.fromkeys(found for found in map(Path, find_images(path))
                                        if out.resolve() not in found.resolve().parents
                                        or out.resolve() == path.resolve()))
         elif path.is_file():
             paths[path] = None
         else:
-            raise MilanError(f'no such picture or folder: {text}')
+            raise MilanError(f'no such image or folder: {text}')
     return list(paths)
 
 
 def output_names(paths: Sequence[Path]) -> list[str]:
-    """A name without suffix for each picture, alike ones being numbered."""
+    """A name without suffix for each image, alike ones being numbered."""
     used: dict[str, str] = {}
     for path in paths:
         name, count = path.stem, 1

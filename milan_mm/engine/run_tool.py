@@ -15,7 +15,7 @@ from ..errors import MilanError
 ROOT = Path(__file__).resolve().parents[2]
 _TRAINING = re.compile(r'(?:Epoch\(train\)\s+\[(\d+)\]|Iter\(train\)\s+)\[\s*(\d+)/(\d+)\]'
                        r'.*?eta: (\S+).*? loss: (\S+)')
-_SHOWN = re.compile(r'batch: |WARNING - \d+ of \d+ pictures|tensors \(100 %\)')
+_SHOWN = re.compile(r'batch: |WARNING - \d+ of \d+ images|tensors \(100 %\)')
 _HEAD = re.compile(r'^\S+ \S+ - mmengine - (INFO|WARNING) - ')
 
 
@@ -156,7 +156,7 @@ def readable(line: str, tool: str) -> str | None:
     found = _TRAINING.search(line)
     if found:
         epoch, batch, batches, eta, loss = found.groups()
-        measures = re.findall(r'(?:cos|mse)_\w+: \S+|importance_seen: \S+|pictures_per_s: \S+',
+        measures = re.findall(r'(?:cos|mse)_\w+: \S+|importance_seen: \S+|images_per_s: \S+',
                               line)
         epoch = f'epoch {epoch} ' if epoch else ''
         return f'{epoch}[{batch}/{batches}]  eta {eta}  loss {loss}  {"  ".join(measures)}'

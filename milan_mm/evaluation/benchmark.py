@@ -26,7 +26,7 @@ class Timing(NamedTuple):
 
     Attributes:
         ours, theirs: seconds of a step, in the order taken.
-        ratio: pictures/s here by those there; above 1 this package is faster.
+        ratio: images/s here by those there; above 1 this package is faster.
         spread: the smallest and the largest ratio of two neighbouring steps.
     """
     ours: list[float]
@@ -47,7 +47,7 @@ def benchmark_parser(description: str) -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument('--arch', choices=list(_LETTERS), default='vit-b', help='of the student')
-    parser.add_argument('--batch', type=int, default=8, help='pictures a step (default: 8)')
+    parser.add_argument('--batch', type=int, default=8, help='images a step (default: 8)')
     parser.add_argument('--steps', type=int, default=5, help='timed steps of each (default: 5)')
     parser.add_argument('--device', default='cuda' if torch.cuda.is_available() else 'cpu')
     return parser
@@ -76,8 +76,8 @@ def benchmark(args: argparse.Namespace) -> Timing:
     low, high = timing.spread
     print(f'\nMILAN {args.arch}, teacher {_TEACHER}, 224 px, batch {args.batch}, float32, forward, '
           f'backward and AdamW; {machine()}, {device}\n'
-          f'here        {rates["ours"]:.2f} pictures/s, {parameters["ours"]:.1f} M trained '
-          f'parameters\nmmpretrain  {rates["theirs"]:.2f} pictures/s, {parameters["theirs"]:.1f} M '
+          f'here        {rates["ours"]:.2f} images/s, {parameters["ours"]:.1f} M trained '
+          f'parameters\nmmpretrain  {rates["theirs"]:.2f} images/s, {parameters["theirs"]:.1f} M '
           f'trained parameters\nratio       {timing.ratio:.2f} ({low:.2f} to {high:.2f} over '
           f'{args.steps} pairs of steps)')
     return timing

@@ -9,7 +9,7 @@ from ..hub import Extractor, get_model, get_teacher, random_like
 
 
 def add_encoder_arguments(parser: argparse.ArgumentParser) -> None:
-    """The checkpoint, how pictures are fed to it, and where it runs."""
+    """The checkpoint, how images are fed to it, and where it runs."""
     parser.add_argument('checkpoint', metavar='CHECKPOINT',
                         help='training checkpoint, export, or a published MAE or MILAN file')
     parser.add_argument('--teacher', action='store_true',
@@ -23,7 +23,7 @@ def add_encoder_arguments(parser: argparse.ArgumentParser) -> None:
                         help='the checkpoint\'s architecture with fresh weights')
     parser.add_argument('--seed', type=int, default=0, help='of random weights (default: 0)')
     parser.add_argument('--img-size', type=int, nargs='+', metavar='PIXELS',
-                        help='side of the pictures, or height and width (default: as trained)')
+                        help='side of the images, or height and width (default: as trained)')
     parser.add_argument('--crop-ratio', type=float, default=0.875, metavar='R',
                         help='central crop as a share of the largest that fits (default: .875)')
     parser.add_argument('--batch-size', type=int, default=64)

@@ -21,7 +21,7 @@ def collapse_measures(features: Tensor, chunk: int = 65536) -> dict[str, float]:
         chunk: rows at a time; memory beside the features is this times D, and D · D.
 
     Returns:
-        - ``mean_cosine``: mean cosine of two different pictures. 0 when directions are spread
+        - ``mean_cosine``: mean cosine of two different images. 0 when directions are spread
           evenly, 1 when all features point one way. ViTs often sit at 0.3 to 0.9 and still
           classify well, as a common offset does no harm; 0.99 and rising does.
         - ``effective_rank``: exp of the entropy of the singular values, scaled to sum 1 (Roy and
@@ -38,7 +38,7 @@ def collapse_measures(features: Tensor, chunk: int = 65536) -> dict[str, float]:
     check_features(features, features[:, 0], 'features')
     n, dim = features.shape
     if n < 2:
-        raise MilanError('collapse is measured between pictures; got features of 1, need 2')
+        raise MilanError('collapse is measured between images; got features of 1, need 2')
     mean = torch.zeros(dim, dtype=torch.float64, device=features.device)
     unit_sum, unit_square = mean.clone(), mean.clone()
     gram = torch.zeros(dim, dim, dtype=torch.float64, device=features.device)
@@ -52,7 +52,7 @@ def collapse_measures(features: Tensor, chunk: int = 65536) -> dict[str, float]:
         gram += centred.T @ centred
     variance = (unit_square / n - (unit_sum / n).square()).clamp_min(0)
     return {
-        # The squared length of the sum is all pairs, each picture with itself included.
+        # The squared length of the sum is all pairs, each image with itself included.
         'mean_cosine': ((unit_sum.square().sum() - unit_square.sum()) / (n * (n - 1))).item(),
         'effective_rank': _effective_rank(gram, (mean.square().sum() * n).item()),
         'std': (variance.sqrt().mean() * dim**0.5).item(),

@@ -100,7 +100,7 @@ def plot(runs: Sequence[Run], keys: Sequence[str], out: str | Path,
     Args:
         runs: of :func:`read_run`.
         keys: curves that at least one run has.
-        out: a picture whose suffix Matplotlib can write.
+        out: an image whose suffix Matplotlib can write.
         weight: of :func:`smooth`, in [0, 1).
     """
     out = Path(out)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What an encoder is worth on labelled pictures: k-NN, linear probe, collapse."""
+"""What an encoder is worth on labelled images: k-NN, linear probe, collapse."""
 import os
 from collections.abc import Sequence
 from pathlib import Path
@@ -12,7 +12,7 @@ from torch import Tensor
 from ..errors import MilanError
 from ..hub import Extractor
 from .collapse import collapse_measures
-from .features import FeatureTable, collect_features, evaluation_mode, picture_folder
+from .features import FeatureTable, collect_features, evaluation_mode, image_folder
 from .knn import knn_accuracy
 from .linear_probe import linear_probe
 from .protocols import headline, measure_more, rows
@@ -28,7 +28,7 @@ class Options(NamedTuple):
         probe_options: of the solver.
         device: where all is computed.
         seed: of the 'lars' solver, the few-shot draws and partial finetuning.
-        few_shot: labelled pictures a class, such as (1, 2, 5, 10); see :func:`few_shot`.
+        few_shot: labelled images a class, such as (1, 2, 5, 10); see :func:`few_shot`.
         draws: of them.
         retrieval: 'gallery' or 'leave-one-out' (among the queries); see :func:`retrieval_map`.
         partial: numbers of last blocks to finetune; see :func:`partial_finetune`.
@@ -58,7 +58,7 @@ def evaluate(extractor: Extractor,
              batch_size: int = 64,
              workers: int = 2,
              progress: bool = True) -> dict[str, Any]:
-    """Measures an encoder on two labelled folders, ``FOLDER/<class>/<pictures>``.
+    """Measures an encoder on two labelled folders, ``FOLDER/<class>/<images>``.
 
     Args:
         extractor: of :func:`milan_mm.get_model` or :func:`milan_mm.hub.get_teacher`, on the
@@ -85,7 +85,7 @@ def evaluate(extractor: Extractor,
     if feature not in ('cls', 'pooled', 'both'):
         raise MilanError(f"feature must be 'cls', 'pooled' or 'both', got {feature!r}")
     feature, *others = ('cls', 'pooled') if feature == 'both' else (feature, )
-    folders = [picture_folder(extractor, root, with_label=True) for root in (gallery, queries)]
+    folders = [image_folder(extractor, root, with_label=True) for root in (gallery, queries)]
     check_classes(*(folder.metainfo['classes'] for folder in folders), gallery, queries)
     with evaluation_mode(extractor):
         known, asked = (
@@ -172,7 +172,7 @@ def find_splits(data: str | None, gallery: str | None,
     root = Path(data).expanduser() if data else None
     if root is not None and not root.is_dir():
         raise MilanError(f'no such folder: {root}. --data is a folder with train/ and val/ or '
-                         'test/ in it, each <class>/<pictures>')
+                         'test/ in it, each <class>/<images>')
     inside = {} if root is None else {
         name: root / name for name in ('train', 'val', 'test') if (root / name).is_dir()}
     known = Path(gallery).expanduser() if gallery else inside.get('train')
@@ -185,7 +185,7 @@ def find_splits(data: str | None, gallery: str | None,
             'with DIR/train and DIR/val or DIR/test, or --gallery DIR and --queries DIR')
     for folder in (known, asked):
         if not folder.is_dir():
-            raise MilanError(f'no such folder: {folder}. Expected <class>/<pictures> in it')
+            raise MilanError(f'no such folder: {folder}. Expected <class>/<images> in it')
     return known, asked
 
 
@@ -199,7 +199,7 @@ def check_classes(known: tuple[str, ...], asked: tuple[str, ...], gallery: str |
         raise MilanError(f'{gallery} has {len(known)} class folder(s), expected at least 2')
     absent = len(set(known) - set(asked))
     if absent:
-        print_log(f'{absent} of {len(known)} classes of {gallery} have no picture in {queries}',
+        print_log(f'{absent} of {len(known)} classes of {gallery} have no image in {queries}',
                   logger='current', level=30)
 
 
@@ -225,7 +225,7 @@ def _rows(table: FeatureTable, chosen: Tensor) -> FeatureTable:
 def summary(result: dict[str, Any]) -> str:
     """The result of :func:`evaluate` as a small table."""
     sizes = result['sizes']
-    lines = [f'{sizes["gallery"]} pictures in the gallery, {sizes["queries"]} queries, '
+    lines = [f'{sizes["gallery"]} images in the gallery, {sizes["queries"]} queries, '
              f'{len(result["classes"])} classes, chance {result["chance"]:.1f} %, '
              f'feature {result["feature"]}']
     for kind, title in (('knn', 'k-NN'), ('linear', 'linear probe')):
@@ -251,5 +251,5 @@ def summary(result: dict[str, Any]) -> str:
         lines.append('collapse      ' + ', '.join(
             f'{name} {value:.3g}' for name, value in result['collapse'].items()))
     if result['unreadable']:
-        lines.append(f'{len(result["unreadable"])} pictures could not be decoded and are left out')
+        lines.append(f'{len(result["unreadable"])} images could not be decoded and are left out')
     return '\n'.join(lines)

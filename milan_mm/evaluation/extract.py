@@ -23,7 +23,7 @@ import torch
 from ..checkpoints.io import write_atomically
 from ..errors import MilanError
 from ..hub import Extractor
-from .features import evaluation_mode, picture_folder, stream_features
+from .features import evaluation_mode, image_folder, stream_features
 
 KINDS = ('cls', 'pooled', 'patches')
 DTYPES = {'float16': np.float16, 'float32': np.float32}
@@ -40,7 +40,7 @@ def extract_features(extractor: Extractor,
                      batch_size: int = 64,
                      workers: int = 2,
                      progress: bool = True) -> dict[str, Any]:
-    """Writes the features of every picture below a folder.
+    """Writes the features of every image below a folder.
 
     The file holds ``cls`` (n, D), ``pooled`` (n, D), ``patches`` (n, N, D; raster order), those
     that were asked for, and the grid (rows, columns). The n paths, relative to ``data``, are in
@@ -67,7 +67,7 @@ def extract_features(extractor: Extractor,
     if not kinds or set(kinds) - set(KINDS) or dtype not in DTYPES:
         raise MilanError(f'kinds must be of {KINDS} and dtype of {tuple(DTYPES)}, got {kinds} and '
                          f'{dtype!r}')
-    folder = picture_folder(extractor, data, with_label=False)
+    folder = image_folder(extractor, data, with_label=False)
     names = [os.path.relpath(folder.get_data_info(i)['img_path'], Path(data).expanduser())
              for i in range(len(folder))]
     header_size = len(json.dumps(json.dumps(names)))

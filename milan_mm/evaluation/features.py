@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""An encoder over a folder of pictures."""
+"""An encoder over a folder of images."""
 import contextlib
 import sys
 import time
@@ -12,20 +12,20 @@ from mmengine.logging import print_log
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from ..datasets import LoadPicture, PackPicture, PictureFolder, ResizeAndCenterCrop
+from ..datasets import ImageFolder, LoadPILImage, PackImageInputs, ResizeAndCenterCrop
 from ..errors import MilanError
 from ..hub import Extractor, Features
 
 
 class FeatureTable(NamedTuple):
-    """Features of a folder, one row a picture that could be read, in the order of the paths.
+    """Features of a folder, one row an image that could be read, in the order of the paths.
 
     Attributes:
         features: (n, D) float32 on the CPU, for each kind that was asked for.
         labels: (n,) int64, of a labelled folder; else -1.
-        paths: of the n pictures.
+        paths: of the n images.
         classes: names, by label.
-        unreadable: paths of the pictures that could not be decoded.
+        unreadable: paths of the images that could not be decoded.
     """
     features: dict[str, Tensor]
     labels: Tensor
@@ -34,36 +34,36 @@ class FeatureTable(NamedTuple):
     unreadable: list[str]
 
 
-def picture_folder(extractor: Extractor, root: str | Path, with_label: bool) -> PictureFolder:
-    """The pictures below a folder as this extractor wants them; unreadable ones are None."""
-    return PictureFolder(
+def image_folder(extractor: Extractor, root: str | Path, with_label: bool) -> ImageFolder:
+    """The images below a folder as this extractor wants them; unreadable ones are None."""
+    return ImageFolder(
         root,
-        pipeline=[LoadPicture(), ResizeAndCenterCrop(extractor.img_size, extractor.crop_ratio),
-                  PackPicture()],
+        pipeline=[LoadPILImage(), ResizeAndCenterCrop(extractor.img_size, extractor.crop_ratio),
+                  PackImageInputs()],
         with_label=with_label,
         test_mode=True)
 
 
 def collect_features(extractor: Extractor,
-                     dataset: PictureFolder,
+                     dataset: ImageFolder,
                      kinds: Sequence[str] = ('cls', ),
                      batch_size: int = 64,
                      workers: int = 2,
                      name: str | None = None) -> FeatureTable:
-    """Features of every picture of a folder, in memory: 4 · n · D bytes a kind, and a batch.
+    """Features of every image of a folder, in memory: 4 · n · D bytes a kind, and a batch.
 
     Draws nothing from the global random generators.
 
     Args:
         extractor: on the device to compute on.
-        dataset: of :func:`picture_folder`.
+        dataset: of :func:`image_folder`.
         kinds: any of 'cls' and 'pooled'. Patch features: see :func:`stream_features`.
-        batch_size: pictures at a time.
+        batch_size: images at a time.
         workers: processes that decode; 0 decodes in this one.
         name: for the progress on the terminal; None shows none.
 
     Raises:
-        MilanError: if no picture can be decoded.
+        MilanError: if no image can be decoded.
     """
     n = len(dataset)
     rows = {kind: torch.empty(n, extractor.dim) for kind in kinds}
@@ -84,12 +84,12 @@ def collect_features(extractor: Extractor,
 
 
 def stream_features(extractor: Extractor,
-                    dataset: PictureFolder,
+                    dataset: ImageFolder,
                     batch_size: int,
                     workers: int,
                     name: str | None,
                     on_unreadable: Callable[[str], None]) -> Iterator[tuple[list[int], Features]]:
-    """Batches of (indices, features) in the folder's order; unreadable pictures are left out.
+    """Batches of (indices, features) in the folder's order; unreadable images are left out.
 
     They are counted and named in the log at the end, and each is told to ``on_unreadable``.
     """
@@ -115,16 +115,16 @@ def stream_features(extractor: Extractor,
         on_unreadable(path)
     if unreadable:
         more = '' if len(unreadable) <= 5 else f' and {len(unreadable) - 5} more'
-        print_log(f'{len(unreadable)} of {done} pictures cannot be decoded and are left out: '
+        print_log(f'{len(unreadable)} of {done} images cannot be decoded and are left out: '
                   f'{", ".join(unreadable[:5])}{more}', logger='current', level=30)
     if len(unreadable) == done:
-        raise MilanError(f'none of the {done} pictures in {dataset.data_root} can be decoded')
+        raise MilanError(f'none of the {done} images in {dataset.data_root} can be decoded')
 
 
 class _Indexed(Dataset):
     """Samples as (index, pixels or None): all that passes between the workers and here."""
 
-    def __init__(self, dataset: PictureFolder) -> None:
+    def __init__(self, dataset: ImageFolder) -> None:
         self.dataset = dataset
 
     def __len__(self) -> int:
@@ -175,6 +175,6 @@ class Progress:
         rate = done / max(now - self.start, 1e-9)
         left = (self.total - done) / max(rate, 1e-9)
         ending = '' if terminal and done < self.total else '\n'
-        print(f'{chr(13) if terminal else ""}{self.name}: {done}/{self.total} pictures, '
+        print(f'{chr(13) if terminal else ""}{self.name}: {done}/{self.total} images, '
               f'{rate:.1f}/s, {int(left) // 60}:{int(left) % 60:02d} left  ', end=ending,
               file=sys.stderr, flush=True)

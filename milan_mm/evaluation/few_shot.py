@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What features are worth when a class has only a few labelled pictures."""
+"""What features are worth when a class has only a few labelled images."""
 from collections.abc import Sequence
 from typing import Any
 
@@ -12,7 +12,7 @@ from ..keyed_random import sample_key
 from .knn import check_features
 from .linear_probe import linear_probe
 
-# Of the linear probe. Too few pictures to hold some out for a choice, so one value for all.
+# Of the linear probe. Too few images to hold some out for a choice, so one value for all.
 L2 = 0.1
 
 
@@ -25,10 +25,10 @@ def few_shot(train: Tensor,
              draws: int = 5,
              seed: int = 0,
              device: str = 'cpu') -> dict[str, Any]:
-    """Accuracy of two classifiers that see ``shots`` pictures of each class, drawn several times.
+    """Accuracy of two classifiers that see ``shots`` images of each class, drawn several times.
 
-    A draw of 5 pictures holds those of the same draw of 2, and two encoders on the same folders see
-    the same pictures, so both can be compared in pairs. A class with fewer pictures gives all of
+    A draw of 5 images holds those of the same draw of 2, and two encoders on the same folders see
+    the same images, so both can be compared in pairs. A class with fewer images gives all of
     them.
 
     Args:
@@ -37,13 +37,13 @@ def few_shot(train: Tensor,
         test: (m, D), all of which are classified.
         test_labels: (m,) int64.
         num_classes: labels are below it.
-        shots: pictures a class.
+        shots: images a class.
         draws: how often, with others each time.
         seed: of the draws.
         device: where it is computed.
 
     Returns:
-        ``shots``: for each number ``shots``, ``pictures`` drawn in all, ``short`` (classes that
+        ``shots``: for each number ``shots``, ``images`` drawn in all, ``short`` (classes that
         have fewer), and of ``linear`` (:func:`linear_probe` with :data:`L2`) and ``centroid`` (the
         class whose mean feature of unit length has the largest cosine) ``top1`` (mean), ``sd``
         (over the draws, n - 1) and ``draws``, in percent; ``seed`` and ``l2``.
@@ -64,13 +64,13 @@ def few_shot(train: Tensor,
             accuracy['linear'].append(linear_probe(*some, device=device, l2=L2)['top1'])
             accuracy['centroid'].append(centroid_accuracy(*some, device=device))
         sizes = train_labels.unique(return_counts=True)[1]
-        rows.append({'shots': count, 'pictures': len(chosen), 'short': int((sizes < count).sum()),
+        rows.append({'shots': count, 'images': len(chosen), 'short': int((sizes < count).sum()),
                      **{kind: _statistics(values) for kind, values in accuracy.items()}})
     return {'shots': rows, 'seed': seed, 'l2': L2}
 
 
 def draw_rows(labels: Tensor, count: int, draw: int, seed: int) -> Tensor:
-    """Rows of ``count`` pictures of each class; of fewer where a class has fewer."""
+    """Rows of ``count`` images of each class; of fewer where a class has fewer."""
     rows = []
     for label in labels.unique().tolist():
         mine = (labels == label).nonzero().flatten()
@@ -82,7 +82,7 @@ def draw_rows(labels: Tensor, count: int, draw: int, seed: int) -> Tensor:
 @torch.no_grad()
 def centroid_accuracy(train: Tensor, train_labels: Tensor, test: Tensor, test_labels: Tensor,
                       num_classes: int, device: str = 'cpu') -> float:
-    """Top-1 in percent of the nearest class mean, by cosine; classes without pictures never win."""
+    """Top-1 in percent of the nearest class mean, by cosine; classes without images never win."""
     unit = F.normalize(train.to(device).float(), dim=1)
     labels = train_labels.to(device)
     sums = unit.new_zeros(num_classes, unit.shape[1]).index_add_(0, labels, unit)

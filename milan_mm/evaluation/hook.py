@@ -15,7 +15,7 @@ from ..hub import FeatureExtractor
 from ..registry import HOOKS
 from .collapse import collapse_measures
 from .evaluate import check_classes, relabelled
-from .features import collect_features, evaluation_mode, picture_folder
+from .features import collect_features, evaluation_mode, image_folder
 from .knn import knn_accuracy
 
 
@@ -29,8 +29,8 @@ class FeatureEvalHook(Hook):
     the global generators, and every module returns to the mode it was in.
 
     Args:
-        data: a small labelled folder, ``DIR/<class>/<pictures>``; None turns the hook off.
-        queries: a second one, classified by ``data``; None classifies each picture of ``data``
+        data: a small labelled folder, ``DIR/<class>/<images>``; None turns the hook off.
+        queries: a second one, classified by ``data``; None classifies each image of ``data``
             by the others.
         interval: in epochs.
         feature: 'cls' or 'pooled'.
@@ -72,15 +72,15 @@ class FeatureEvalHook(Hook):
             self.data = None
             return
         extractor = self._extractor(runner)
-        self._gallery = picture_folder(extractor, self.data, with_label=True)
+        self._gallery = image_folder(extractor, self.data, with_label=True)
         classes = self._gallery.metainfo['classes']
         self._queries = None
         if self.queries is not None:
-            self._queries = picture_folder(extractor, self.queries, with_label=True)
+            self._queries = image_folder(extractor, self.queries, with_label=True)
             check_classes(classes, self._queries.metainfo['classes'], self.data, self.queries)
         elif len(classes) < 2 or len(self._gallery) < 2:
             raise MilanError(f'{self.data} has {len(classes)} class(es) and {len(self._gallery)} '
-                             'picture(s); expected at least 2 of each')
+                             'image(s); expected at least 2 of each')
 
     def after_train_epoch(self, runner: Runner) -> None:
         due = self.every_n_epochs(runner, self.interval) or self.is_last_train_epoch(runner)
@@ -97,7 +97,7 @@ class FeatureEvalHook(Hook):
         """The four figures.
 
         Raises:
-            MilanError: if features are not finite, or fewer than 2 pictures can be read.
+            MilanError: if features are not finite, or fewer than 2 images can be read.
         """
         extractor = self._extractor(runner)
         device = extractor.pixel_mean.device

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Weighted k-nearest-neighbour classification (Wu et al., arXiv 1805.01978, Sec. 3.4).
 
-The usual measure of features without training anything: the k most similar pictures of the
+The usual measure of features without training anything: the k most similar images of the
 gallery vote for their class, with weight exp(cosine / temperature).
 """
 
@@ -37,7 +37,7 @@ def knn_accuracy(gallery: Tensor,
         num_classes: labels are below it.
         k: neighbours that vote; with fewer in the gallery, all vote.
         temperature: of the weights.
-        leave_one_out: ``queries`` is the gallery itself, and no picture votes for itself.
+        leave_one_out: ``queries`` is the gallery itself, and no image votes for itself.
         device: where the similarities are computed.
         query_chunk, gallery_chunk: how many rows at a time.
 
@@ -53,7 +53,7 @@ def knn_accuracy(gallery: Tensor,
         raise MilanError(f'k must be at least 1 and temperature above 0, got {k}, {temperature}')
     if leave_one_out and (len(queries) != len(gallery) or len(gallery) < 2):
         raise MilanError(f'leave_one_out needs queries equal to the gallery and at least 2 '
-                         f'pictures, got {len(queries)} and {len(gallery)}')
+                         f'images, got {len(queries)} and {len(gallery)}')
     ranks = min(5, num_classes)
     correct = torch.zeros(ranks, dtype=torch.long)
     for start in range(0, len(queries), query_chunk):

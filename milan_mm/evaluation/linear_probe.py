@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Linear probing on stored features: BatchNorm without affine, then a linear map (MILAN Sec. 4.2).
 
-The encoder is frozen and the pictures are not augmented, so features are computed once. Two
+The encoder is frozen and the images are not augmented, so features are computed once. Two
 solvers of the same classifier: L-BFGS, which finds the minimum whatever the size of the set, and
 the paper's LARS schedule, which is made for ImageNet's size and underfits small sets.
 """

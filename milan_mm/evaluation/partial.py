@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.data import DataLoader, Dataset
 
-from ..datasets import LoadPicture, PackPicture, ResizeAndCenterCrop
+from ..datasets import LoadPILImage, PackImageInputs, ResizeAndCenterCrop
 from ..datasets.sampler import SampleIndex
 from ..datasets.transforms import RandomResizedCropAndFlip
 from ..errors import MilanError
@@ -45,17 +45,17 @@ def partial_finetune(extractor: Extractor,
 
     Args:
         extractor: of :func:`milan_mm.get_model`, on the device to compute on.
-        train: paths of readable pictures, and their labels (n,).
+        train: paths of readable images, and their labels (n,).
         test: the same, to be classified.
         num_classes: labels are below it.
         blocks: how many, counted from the end; the final norm is trained with them. All of them
             includes the patch embedding and the CLS token. 0 trains the head alone.
         feature: 'cls' or 'pooled', what the head sees.
-        epochs: over the training pictures.
+        epochs: over the training images.
         lr: the learning rate at a batch of 64; it grows with the batch.
-        batch_size: no more than there are pictures.
+        batch_size: no more than there are images.
         weight_decay: of matrices; biases and norms have none.
-        scale: area of the random crops, as a share of the picture.
+        scale: area of the random crops, as a share of the image.
         workers: processes that decode.
         seed: of order and augmentation.
         progress: whether to show it on the terminal.
@@ -82,8 +82,8 @@ def partial_finetune(extractor: Extractor,
     optimizer = torch.optim.AdamW([
         dict(params=[p for p in trained if p.ndim > 1], weight_decay=weight_decay),
         dict(params=[p for p in trained if p.ndim <= 1], weight_decay=0.0)], lr=lr)
-    data = _Pictures(*train, [LoadPicture(), RandomResizedCropAndFlip(tuned.img_size, scale),
-                              PackPicture()])
+    data = _Images(*train, [LoadPILImage(), RandomResizedCropAndFlip(tuned.img_size, scale),
+                            PackImageInputs()])
     loader = DataLoader(data, batch_sampler=_batches(len(data), batch_size, epochs, seed),
                         num_workers=workers, generator=torch.Generator().manual_seed(0))
     shown = Progress(f'last {blocks} blocks' if progress else None, steps * batch_size)
@@ -139,7 +139,7 @@ def _batches(n: int, size: int, epochs: int, seed: int) -> Iterator[list[SampleI
             yield [SampleIndex(i, seed, epoch) for i in order[start:start + size]]
 
 
-class _Pictures(Dataset):
+class _Images(Dataset):
     """(pixels (3, H, W) uint8, label); what is drawn follows from (seed, epoch, sample)."""
 
     def __init__(self, paths: Sequence[str], labels: Tensor, steps: Sequence[Any]) -> None:
@@ -161,8 +161,8 @@ class _Pictures(Dataset):
 def _accuracy(tuned: FeatureExtractor, head: nn.Module, feature: str,
               test: tuple[Sequence[str], Tensor], batch_size: int, workers: int,
               num_classes: int) -> dict[str, float]:
-    data = _Pictures(*test, [LoadPicture(), ResizeAndCenterCrop(tuned.img_size, tuned.crop_ratio),
-                             PackPicture()])
+    data = _Images(*test, [LoadPILImage(), ResizeAndCenterCrop(tuned.img_size, tuned.crop_ratio),
+                           PackImageInputs()])
     ranks = min(5, num_classes)
     correct = torch.zeros(ranks, dtype=torch.long)
     for pixels, labels in DataLoader(data, batch_size, num_workers=workers,

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Retrieval: does a query rank the pictures of its class first?"""
+"""Retrieval: does a query rank the images of its class first?"""
 from typing import Any
 
 import torch
@@ -21,7 +21,7 @@ def retrieval_map(gallery: Tensor,
                   device: str = 'cpu') -> dict[str, Any]:
     """Mean average precision of ranking the gallery by cosine.
 
-    The average precision of a query is the mean, over the gallery's pictures of its class, of the
+    The average precision of a query is the mean, over the gallery's images of its class, of the
     share of its class among those ranked no later. All ranks count, not the first k alone.
 
     Args:
@@ -29,12 +29,12 @@ def retrieval_map(gallery: Tensor,
         gallery_labels: (n,) int64.
         queries: (m, D).
         query_labels: (m,) int64.
-        leave_one_out: ``queries`` is the gallery itself, and no picture finds itself.
+        leave_one_out: ``queries`` is the gallery itself, and no image finds itself.
         device: where the similarities are computed.
 
     Returns:
-        ``map`` and ``first`` (queries whose nearest picture is of their class) in percent;
-        ``queries`` and ``left_out``: queries whose class has no other picture are not counted.
+        ``map`` and ``first`` (queries whose nearest image is of their class) in percent;
+        ``queries`` and ``left_out``: queries whose class has no other image are not counted.
 
     Raises:
         MilanError: if there is nothing to compare.
@@ -43,7 +43,7 @@ def retrieval_map(gallery: Tensor,
     check_features(queries, query_labels, 'queries')
     if leave_one_out and len(queries) != len(gallery):
         raise MilanError('leave_one_out needs queries equal to the gallery, got '
-                         f'{len(queries)} and {len(gallery)} pictures')
+                         f'{len(queries)} and {len(gallery)} images')
     labels = gallery_labels.to(device)
     chunk = max(_NUMBERS // len(gallery), 1)
     precision = first = 0.0
@@ -68,7 +68,7 @@ def retrieval_map(gallery: Tensor,
         first += hits[:, 0].sum().item() if hits.shape[1] else 0.0
         counted += len(hits)
     if not counted:
-        raise MilanError('retrieval: no query has another picture of its class in the gallery')
+        raise MilanError('retrieval: no query has another image of its class in the gallery')
     return {'map': 100.0 * precision / counted, 'first': 100.0 * first / counted,
             'queries': counted, 'left_out': len(queries) - counted,
             'mode': 'leave-one-out' if leave_one_out else 'gallery'}

@@ -41,7 +41,7 @@ class MaskedVisionTransformer(StartsPretrained, VisionTransformer):
         **kwargs: as of ``VisionTransformer``.
 
     Raises:
-        MilanError: if the patches do not tile the picture or the architecture is unknown.
+        MilanError: if the patches do not tile the image or the architecture is unknown.
 
     Attributes:
         new_parameters, unused_parameters: regular expressions of what a pretrained encoder cannot
@@ -94,7 +94,7 @@ class MaskedVisionTransformer(StartsPretrained, VisionTransformer):
         nn.init.normal_(self.cls_token, std=.02)
 
     def forward(self, x: Tensor, visible: Tensor | None = None) -> Any:
-        """Encodes a whole picture, or its visible patches.
+        """Encodes a whole image, or its visible patches.
 
         Args:
             x: (B, 3, H, W) normalised pixels.
@@ -129,12 +129,12 @@ def look_up(arch: str | dict) -> dict:
 
 
 def check_tiling(img_size: int | tuple[int, int], patch_size: int) -> None:
-    """Raises MilanError, naming sizes that would do, if patches do not tile the picture."""
+    """Raises MilanError, naming sizes that would do, if patches do not tile the image."""
     for side in (img_size, img_size) if isinstance(img_size, int) else img_size:
         if side < patch_size or side % patch_size:
             below = max(side // patch_size, 1) * patch_size
             raise MilanError(
-                f'patches of {patch_size} do not tile a picture of {img_size}: {side} is not a '
+                f'patches of {patch_size} do not tile an image of {img_size}: {side} is not a '
                 f'multiple of {patch_size}. Set img_size to {below} or {below + patch_size}, or '
                 'another patch_size')
 

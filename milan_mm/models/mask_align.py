@@ -4,7 +4,7 @@
 The first three lines of MILAN's step, teach, mask, encode; then align instead of decode. Nothing
 is predicted for a patch the student did not see.
 
-From the paper and its published command line: attention-guided masking of 70 %, an intact picture
+From the paper and its published command line: attention-guided masking of 70 %, an intact image
 for the teacher and visible patches alone for the student, linear adaptors, a linear combination of
 student levels, the last five levels of the teacher, targets whitened by a norm without parameters,
 smooth L1. Assumed here, for want of a statement to go by: the student's levels are as many as the

@@ -75,7 +75,7 @@ class _MaskGenerator(nn.Module):
 
     #: whether the importance handed in must really have been measured
     needs_importance = False
-    #: uniform numbers a picture's mask takes besides one a patch
+    #: uniform numbers an image's mask takes besides one a patch
     extra_draws = 0
 
     def __init__(self, mask_ratio: float = 0.75) -> None:
@@ -118,7 +118,7 @@ class _MaskGenerator(nn.Module):
 
         Args:
             importance: (B, N) from the teacher.
-            keys: (B,) int64, one a picture; the masks are a function of them. None takes keys
+            keys: (B,) int64, one an image; the masks are a function of them. None takes keys
                 from torch's global generator.
         """
         batch, patches = importance.shape

@@ -27,7 +27,7 @@ class WindowedVisionTransformer(StartsPretrained, VisionTransformer):
     taken over by ``init_cfg=dict(type='milan_mm.PretrainedViT', checkpoint=...)``; what the
     encoder cannot have, the relative positions, starts at zero.
 
-    Any picture size will do: sides that are no multiples of the patch are padded with zeros at
+    Any image size will do: sides that are no multiples of the patch are padded with zeros at
     the right and below, learned positions are resized (bicubic), and windows at the edges are
     smaller where they do not tile the map.
 
@@ -108,7 +108,7 @@ class WindowedVisionTransformer(StartsPretrained, VisionTransformer):
             nn.init.zeros_(patch_map.bias)
 
     def forward(self, x: Tensor) -> tuple[Tensor, ...]:
-        """Encodes pictures.
+        """Encodes images.
 
         Args:
             x: (B, 3, h, w) normalised pixels.

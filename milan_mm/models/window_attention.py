@@ -143,7 +143,7 @@ def relative_attention(q: Tensor, k: Tensor, v: Tensor, rel_h: Tensor, rel_w: Te
               torch.eye(columns, **eye).expand(*k.shape[:2], rows, -1, -1)]
     width = channels + rows + columns
     # Kernels on CUDA want a multiple of 8. The flash kernel of the CPU wants values as wide as
-    # keys: without it 12 heads of 4096 tokens keep 0.8 GB of weights a block and picture, and the
+    # keys: without it 12 heads of 4096 tokens keep 0.8 GB of weights a block and image, and the
     # wider values and result 0.05 GB. On CUDA the memory-efficient kernel takes narrow values.
     spare = -width % 8
     if spare:

@@ -12,7 +12,7 @@ import numpy as np
 from PIL import Image
 
 POOL_SIDE = 160
-"""Side of a texture of the pool in pixels; pictures take random crops of it."""
+"""Side of a texture of the pool in pixels; images take random crops of it."""
 
 
 def _colours(rng: np.random.Generator, count: int) -> np.ndarray:
@@ -97,13 +97,13 @@ def _coloured(rng: np.random.Generator, side: int) -> np.ndarray:
 
 def make_texture(rng: np.random.Generator, side: int) -> np.ndarray:
     """One texture (side, side, 3) uint8: a pattern, or two side by side, with grain and light."""
-    picture = _coloured(rng, side)
+    image = _coloured(rng, side)
     if rng.random() < 0.5:
         here = _noise(rng, side, 4)[..., None] > rng.uniform(0.3, 0.7)
-        picture = np.where(here, picture, _coloured(rng, side))
-    picture = picture + rng.normal(0, rng.uniform(0, 0.06), (side, side, 3))
-    picture += rng.uniform(0, 0.3) * (_noise(rng, side, 5)[..., None] - 0.5)
-    return (np.clip(picture, 0, 1) * 255).astype(np.uint8)
+        image = np.where(here, image, _coloured(rng, side))
+    image = image + rng.normal(0, rng.uniform(0, 0.06), (side, side, 3))
+    image += rng.uniform(0, 0.3) * (_noise(rng, side, 5)[..., None] - 0.5)
+    return (np.clip(image, 0, 1) * 255).astype(np.uint8)
 
 
 class Backgrounds:
@@ -112,7 +112,7 @@ class Backgrounds:
     Args:
         seed: pools of different seeds share no texture.
         count: textures in the pool. A crop is also mirrored, turned, and its colour channels
-            swapped, so that pictures rarely see a background twice.
+            swapped, so that images rarely see a background twice.
     """
 
     def __init__(self, seed: int | Sequence[int], count: int = 256) -> None:
@@ -137,9 +137,9 @@ def paste(cutout: Image.Image,
           degrees: float = 15.0) -> Image.Image:
     """Pastes a cut-out on a background (S, S, 3) uint8; for the rest see :func:`place`."""
     placed = place(cutout, background.shape[0], rng, scale, degrees)
-    picture = Image.fromarray(background)
-    picture.paste(placed, (0, 0), placed)
-    return picture
+    image = Image.fromarray(background)
+    image.paste(placed, (0, 0), placed)
+    return image
 
 
 def place(cutout: Image.Image, size: int, rng: np.random.Generator,
@@ -147,14 +147,14 @@ def place(cutout: Image.Image, size: int, rng: np.random.Generator,
     """Puts a cut-out on an invisible square, at a random place, size and angle.
 
     Args:
-        cutout: RGBA picture of any size.
+        cutout: RGBA image of any size.
         size: side S of the square in pixels.
         rng: source of place, size and angle.
         scale: range of the cut-out's longer side, as a share of S.
         degrees: largest rotation to either side.
 
     Returns:
-        RGBA picture, S x S.
+        RGBA image, S x S.
     """
     box = cutout.getchannel('A').getbbox()
     cutout = cutout.crop(box) if box else cutout

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The caption of a picture file."""
+"""The caption of an image file."""
 import re
 from pathlib import Path
 
@@ -8,13 +8,13 @@ _CAMERA = re.compile(r'(img|dsc|dscn|dscf|image|photo|pic|screenshot|p|pxl|mvimg
 
 
 def caption_of(path: Path, root: Path) -> str:
-    """The text of the file beside the picture, else '<class> <words of the file name>'.
+    """The text of the file beside the image, else '<class> <words of the file name>'.
 
     Numbers and what cameras call their files ('IMG_2034') are no words: they would teach the
     text tower to tell files apart instead of things.
 
     Args:
-        path: of the picture, below ``root``.
+        path: of the image, below ``root``.
         root: the folder whose sub-folders are the classes.
     """
     text = path.with_suffix('.txt')

@@ -1,11 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Trains a small CLIP on (picture, caption) pairs, with open_clip's own model, tokenizer and loss.
+"""Trains a small CLIP on (image, caption) pairs, with open_clip's own model, tokenizer and loss.
 
 The result is a folder in open_clip's own format (``open_clip_config.json`` and
 ``open_clip_model.safetensors``), which ``open_clip.create_model_and_transforms('local-dir:DIR')``
 reads, and which the teacher of MILAN reads as it reads any other CLIP.
 
-One choice departs from OpenAI's CLIP: pictures are normalised with ImageNet's mean and standard
+One choice departs from OpenAI's CLIP: images are normalised with ImageNet's mean and standard
 deviation, because MILAN feeds the teacher the student's pixels. The folder says so itself.
 """
 import json
@@ -25,8 +25,8 @@ from safetensors.torch import save_file
 from torch import Tensor
 from torch.nn import functional as F
 
-from ..datasets.decoding import UnreadablePicture, composite, open_picture
-from ..datasets.picture_folder import find_pictures
+from ..datasets.decoding import UnreadableImageError, composite, open_image
+from ..datasets.image_folder import find_images
 from ..errors import MilanError
 from ..keyed_random import sample_key, uniform
 from .captions import caption_of
@@ -49,7 +49,7 @@ def _option(default: int | float | str, text: str) -> Any:
 
 @dataclass(frozen=True)
 class ClipRecipe:
-    """Everything that decides what is trained, but for the pictures; ``describe`` explains it."""
+    """Everything that decides what is trained, but for the images; ``describe`` explains it."""
     steps: int = _option(650, 'optimizer steps')
     batch_size: int = _option(128, 'pairs a step, each contrasted with all others')
     seed: int = _option(0, 'of weights, order and augmentation')
@@ -112,16 +112,16 @@ class ClipRecipe:
                              f'steps={self.steps}, batch_size={self.batch_size}')
 
 
-class PicturePairs:
-    """The pictures below a folder and their captions.
+class ImagePairs:
+    """The images below a folder and their captions.
 
     The caption of ``a/b.png`` is the text of ``a/b.txt``, else the folder's and the file's words.
-    Pictures are held decoded if they fit into 2 GiB, else they are read when needed. One that
+    Images are held decoded if they fit into 2 GiB, else they are read when needed. One that
     cannot be decoded is left out (in memory) or shown black (read when needed), and named.
 
     Args:
         root: the folder.
-        size: side in pixels to which pictures are brought: the shorter side is resized, the
+        size: side in pixels to which images are brought: the shorter side is resized, the
             middle is cut out.
     """
 
@@ -130,14 +130,14 @@ class PicturePairs:
         self.root = Path(root)
         self.size = size
         self.log = log
-        self.paths = [Path(path) for path in find_pictures(self.root)]
+        self.paths = [Path(path) for path in find_images(self.root)]
         self.pixels = None
         if len(self.paths) * size * size * 3 <= _IN_MEMORY_BYTES:
             loaded = [self._load(path) for path in self.paths]
-            good = [i for i, picture in enumerate(loaded) if picture is not None]
+            good = [i for i, image in enumerate(loaded) if image is not None]
             if not good:
-                raise MilanError(f'none of the {len(self.paths)} pictures below {root} can be '
-                                 'decoded; give a folder of readable pictures')
+                raise MilanError(f'none of the {len(self.paths)} images below {root} can be '
+                                 'decoded; give a folder of readable images')
             self.paths = [self.paths[i] for i in good]
             self.pixels = torch.from_numpy(np.stack([loaded[i] for i in good]))
         self.captions = [caption_of(path, self.root) for path in self.paths]
@@ -146,33 +146,33 @@ class PicturePairs:
         return len(self.paths)
 
     def read(self, indices: Sequence[int]) -> Tensor:
-        """Pictures (B, H, W, 3) uint8."""
+        """Images (B, H, W, 3) uint8."""
         if self.pixels is not None:
             return self.pixels[torch.as_tensor(indices)]
         black = np.zeros((self.size, self.size, 3), np.uint8)
-        pictures = [self._load(self.paths[i]) for i in indices]
-        return torch.from_numpy(np.stack([black if p is None else p for p in pictures]))
+        images = [self._load(self.paths[i]) for i in indices]
+        return torch.from_numpy(np.stack([black if p is None else p for p in images]))
 
     def _load(self, path: Path) -> np.ndarray | None:
         try:
-            picture = composite(open_picture(path))
-        except UnreadablePicture as error:
+            image = composite(open_image(path))
+        except UnreadableImageError as error:
             self.log(f'left out: {error}')
             return None
-        ratio = self.size / min(picture.size)
+        ratio = self.size / min(image.size)
         if ratio != 1:
-            shape = [max(self.size, round(side * ratio)) for side in picture.size]
-            picture = picture.resize(shape, Image.Resampling.BICUBIC)
-        left, top = ((side - self.size) // 2 for side in picture.size)
-        return np.asarray(picture.crop((left, top, left + self.size, top + self.size)))
+            shape = [max(self.size, round(side * ratio)) for side in image.size]
+            image = image.resize(shape, Image.Resampling.BICUBIC)
+        left, top = ((side - self.size) // 2 for side in image.size)
+        return np.asarray(image.crop((left, top, left + self.size, top + self.size)))
 
 
 def draw_batches(captions: Sequence[str], batch_size: int, seed: int,
                  epoch: int) -> list[np.ndarray]:
-    """An epoch's batches: every picture once, equal captions spread as far apart as possible.
+    """An epoch's batches: every image once, equal captions spread as far apart as possible.
 
     Two pairs of one caption in a batch would be pushed apart as if they were different things.
-    Pictures of one caption are therefore dealt out to rounds, and batches follow the rounds.
+    Images of one caption are therefore dealt out to rounds, and batches follow the rounds.
 
     Returns:
         Index arrays of ``batch_size`` each; the rest of an epoch, if any, is left to the next,
@@ -189,11 +189,11 @@ def draw_batches(captions: Sequence[str], batch_size: int, seed: int,
     return [order[i * batch_size:(i + 1) * batch_size] for i in range(full)]
 
 
-def augment(pictures: Tensor, keys: Tensor, crop: float, jitter: float) -> Tensor:
+def augment(images: Tensor, keys: Tensor, crop: float, jitter: float) -> Tensor:
     """Random resized crop, mirror, brightness and contrast, then ImageNet's normalisation.
 
     Args:
-        pictures: (B, H, W, 3) uint8.
+        images: (B, H, W, 3) uint8.
         keys: (B,) int64; equal keys give equal draws.
         crop: least share of the area.
         jitter: largest relative change of brightness and contrast.
@@ -207,13 +207,13 @@ def augment(pictures: Tensor, keys: Tensor, crop: float, jitter: float) -> Tenso
     width = (area * aspect).sqrt().clamp(max=1)
     height = (area / aspect).sqrt().clamp(max=1)
     mirror = torch.where(draws[:, 2] < 0.5, -1.0, 1.0)
-    theta = torch.zeros(len(pictures), 2, 3)
+    theta = torch.zeros(len(images), 2, 3)
     theta[:, 0, 0], theta[:, 1, 1] = width * mirror, height
     theta[:, 0, 2] = (draws[:, 3] * 2 - 1) * (1 - width)
     theta[:, 1, 2] = (draws[:, 4] * 2 - 1) * (1 - height)
-    images = pictures.permute(0, 3, 1, 2).float() / 255
-    grid = F.affine_grid(theta, list(images.shape), align_corners=False)
-    images = F.grid_sample(images, grid, padding_mode='reflection', align_corners=False)
+    pixels = images.permute(0, 3, 1, 2).float() / 255
+    grid = F.affine_grid(theta, list(pixels.shape), align_corners=False)
+    images = F.grid_sample(pixels, grid, padding_mode='reflection', align_corners=False)
     if jitter:
         contrast, brightness = (1 + jitter * (draws[:, 5:] * 2 - 1)).T.reshape(2, -1, 1, 1, 1)
         middle = images.mean((1, 2, 3), keepdim=True)
@@ -246,12 +246,12 @@ def learning_rate(recipe: ClipRecipe, step: int) -> float:
     return recipe.lr * 0.5 * (1 + float(np.cos(np.pi * done)))
 
 
-def train_clip(pairs: PicturePairs, recipe: ClipRecipe,
+def train_clip(pairs: ImagePairs, recipe: ClipRecipe,
                log: Callable[[str], None] = print) -> tuple[CLIP, list[dict]]:
     """Trains the model.
 
     Args:
-        pairs: the pictures and their captions.
+        pairs: the images and their captions.
         recipe: the numbers.
         log: receives lines of progress.
 
@@ -261,7 +261,7 @@ def train_clip(pairs: PicturePairs, recipe: ClipRecipe,
     recipe.check()
     torch.manual_seed(recipe.seed)
     if len(pairs) < 2:
-        raise MilanError(f'{pairs.root} holds {len(pairs)} readable picture, at least 2 are needed')
+        raise MilanError(f'{pairs.root} holds {len(pairs)} readable image, at least 2 are needed')
     tokens = SimpleTokenizer(context_length=recipe.context_length)(pairs.captions)
     model = CLIP(**recipe.model_cfg(recipe.patch_dropout)).train()
     optimizer = make_optimizer(model, recipe)
@@ -300,10 +300,10 @@ def train_clip(pairs: PicturePairs, recipe: ClipRecipe,
 
 
 def encode(model: CLIP, images: Tensor, tokens: Tensor) -> tuple[Tensor, Tensor]:
-    """Normalised features of pictures and captions, (B, T) each.
+    """Normalised features of images and captions, (B, T) each.
 
-    The pictures go through in chunks, which changes nothing but the time: the activations of a
-    chunk stay in the processor's cache (twice as fast at 256 pictures on 2 cores).
+    The images go through in chunks, which changes nothing but the time: the activations of a
+    chunk stay in the processor's cache (twice as fast at 256 images on 2 cores).
     """
     chunks = [model.encode_image(chunk, normalize=True) for chunk in images.split(_CHUNK)]
     return torch.cat(chunks), model.encode_text(tokens, normalize=True)

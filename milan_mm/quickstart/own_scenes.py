@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A user's own annotated pictures, laid out as the composed scenes are: checked, split, linked."""
+"""A user's own annotated images, laid out as the composed scenes are: checked, split, linked."""
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -8,13 +8,13 @@ from typing import Any, TypeVar
 import numpy as np
 from PIL import Image
 
-from ..datasets import find_pictures
+from ..datasets import find_images
 from ..errors import MilanError
 from ..progress import Progress
-from .pictures import HELD_OUT, describe_names
+from .images import HELD_OUT, describe_names
 from .scene_files import BACKGROUND, PARTS, write_classes, write_coco
 
-MIN_PICTURES = 8
+MIN_IMAGES = 8
 IGNORED = 255
 """Label of pixels that belong to no class."""
 T = TypeVar('T')
@@ -22,14 +22,14 @@ T = TypeVar('T')
 
 def own_coco(out: Path, annotation_file: str, images: str, train: int, test: int, seed: int,
              log: Callable[[str], None]) -> dict:
-    """Splits a COCO file; the pictures stay where they are.
+    """Splits a COCO file; the images stay where they are.
 
     Args:
         out: folder to make: ``annotations/{train,test}.json``, and ``train`` and ``test``, links
             to ``images``.
         annotation_file: with boxes and masks.
         images: the folder that its file names are relative to.
-        train, test: so many pictures are taken at most, drawn at random; a quarter is held out.
+        train, test: so many images are taken at most, drawn at random; a quarter is held out.
         seed: of the draw.
         log: receives lines.
 
@@ -37,7 +37,7 @@ def own_coco(out: Path, annotation_file: str, images: str, train: int, test: int
         The block for ``meta.json``.
 
     Raises:
-        MilanError: if the file is no COCO file with masks, pictures are missing, or fewer than 8
+        MilanError: if the file is no COCO file with masks, images are missing, or fewer than 8
             have an annotation.
     """
     source, folder = Path(annotation_file).expanduser(), Path(images).expanduser().resolve()
@@ -48,10 +48,10 @@ def own_coco(out: Path, annotation_file: str, images: str, train: int, test: int
             if any(not a.get('iscrowd') for a in by_image.get(image['id'], ()))]
     missing = [i['file_name'] for i in used if not (folder / i['file_name']).is_file()]
     if missing:
-        raise MilanError(f'--coco: {len(missing)} of {len(used)} annotated pictures of {source} '
+        raise MilanError(f'--coco: {len(missing)} of {len(used)} annotated images of {source} '
                          f'are not in {folder}: {describe_names(missing, 3)}. Give the folder that '
                          'the file names are relative to')
-    parts = _split(used, train, test, seed, f'--coco {source}', 'pictures with annotations')
+    parts = _split(used, train, test, seed, f'--coco {source}', 'images with annotations')
     (out / 'annotations').mkdir(parents=True)
     for part, chosen in parts.items():
         (out / part).symlink_to(folder, target_is_directory=True)
@@ -64,7 +64,7 @@ def own_coco(out: Path, annotation_file: str, images: str, train: int, test: int
 
 def own_ade(out: Path, source: str, train: int, test: int, seed: int,
             log: Callable[[str], None]) -> dict:
-    """Links pictures and label maps, split if they are not yet.
+    """Links images and label maps, split if they are not yet.
 
     Expected is ``images/training/X.jpg`` with ``annotations/training/X.png``, 8 bits, one label a
     pixel; ``validation`` beside ``training`` is taken if it is there, else a quarter is held out.
@@ -74,7 +74,7 @@ def own_ade(out: Path, source: str, train: int, test: int, seed: int,
     Args:
         out: folder to make, in the same layout.
         source: the folder.
-        train, test: so many pictures are taken at most, drawn at random.
+        train, test: so many images are taken at most, drawn at random.
         seed: of the draw.
         log: receives lines.
 
@@ -82,12 +82,12 @@ def own_ade(out: Path, source: str, train: int, test: int, seed: int,
         The block for ``meta.json``.
 
     Raises:
-        MilanError: if a map is missing, no label map or of another size than its picture, has a
-            label without a name, or there are fewer than 8 pictures.
+        MilanError: if a map is missing, no label map or of another size than its image, has a
+            label without a name, or there are fewer than 8 images.
     """
     root = Path(source).expanduser().resolve()
     pairs = _pairs(root, 'training')
-    parts = _split(pairs, train, test, seed, f'--ade {root}', 'pictures')
+    parts = _split(pairs, train, test, seed, f'--ade {root}', 'images')
     if (root / 'images/validation').is_dir():
         held_out = _draw(_pairs(root, 'validation'), seed)[:test]
         parts = dict(train=_draw(pairs, seed)[:train], test=held_out)
@@ -97,10 +97,10 @@ def own_ade(out: Path, source: str, train: int, test: int, seed: int,
     for part, name in PARTS.items():
         for kind in ('images', 'annotations'):
             (out / kind / name).mkdir(parents=True)
-        for number, (picture, labels) in enumerate(parts[part]):
-            highest = max(highest, _highest_label(picture, labels, classes))
+        for number, (image, labels) in enumerate(parts[part]):
+            highest = max(highest, _highest_label(image, labels, classes))
             # Named alike whatever they were: mmseg finds a map by the endings of both names.
-            (out / f'images/{name}/{number:05d}.jpg').symlink_to(picture)
+            (out / f'images/{name}/{number:05d}.jpg').symlink_to(image)
             (out / f'annotations/{name}/{number:05d}.png').symlink_to(labels)
             progress.step()
     classes = classes or [BACKGROUND, *(f'class {i}' for i in range(1, highest + 1))]
@@ -159,13 +159,13 @@ def _annotations_of(content: dict, source: Path) -> dict[Any, list[dict]]:
 
 
 def _pairs(root: Path, part: str) -> list[tuple[Path, Path]]:
-    """Each picture of a part with its label map."""
-    images, maps = root / 'images' / part, root / 'annotations' / part
-    pictures = [Path(path) for path in find_pictures(images)]
-    pairs = [(p, (maps / p.relative_to(images)).with_suffix('.png')) for p in pictures]
+    """Each image of a part with its label map."""
+    folder, maps = root / 'images' / part, root / 'annotations' / part
+    images = [Path(path) for path in find_images(folder)]
+    pairs = [(p, (maps / p.relative_to(folder)).with_suffix('.png')) for p in images]
     missing = [str(labels) for _, labels in pairs if not labels.is_file()]
     if missing:
-        raise MilanError(f'--ade: {len(missing)} of {len(pairs)} pictures in {images} have no '
+        raise MilanError(f'--ade: {len(missing)} of {len(pairs)} images in {folder} have no '
                          f'label map: {describe_names(missing, 3)}')
     return pairs
 
@@ -177,16 +177,16 @@ def _class_names(root: Path) -> list[str]:
     return [line.strip() for line in path.read_text(encoding='utf-8').rstrip().splitlines()]
 
 
-def _highest_label(picture: Path, labels: Path, classes: list[str]) -> int:
+def _highest_label(path: Path, labels: Path, classes: list[str]) -> int:
     """The highest label of a map, the ignored one left out."""
-    with Image.open(picture) as image, Image.open(labels) as file:
+    with Image.open(path) as image, Image.open(labels) as file:
         turned = image.getexif().get(0x0112, 1) >= 5  # by a quarter, when it is decoded
         size = image.size[::-1] if turned else image.size
         if file.mode not in ('L', 'P') or file.size != size:
             raise MilanError(
                 f'--ade: {labels} is of mode {file.mode} and {file.size[0]} x {file.size[1]}; '
                 f'expected the label of each pixel in 8 bits (mode L or P) and the size of '
-                f'{picture.name}, {size[0]} x {size[1]}')
+                f'{path.name}, {size[0]} x {size[1]}')
         values = np.unique(np.asarray(file))
     highest = int(max((v for v in values if v != IGNORED), default=0))
     if classes and highest >= len(classes):
@@ -197,8 +197,8 @@ def _highest_label(picture: Path, labels: Path, classes: list[str]) -> int:
 
 def _split(items: list[T], train: int, test: int, seed: int, source: str,
            what: str) -> dict[str, list[T]]:
-    if len(items) < MIN_PICTURES:
-        raise MilanError(f'{source}: {len(items)} {what}, at least {MIN_PICTURES} are needed')
+    if len(items) < MIN_IMAGES:
+        raise MilanError(f'{source}: {len(items)} {what}, at least {MIN_IMAGES} are needed')
     items = _draw(items, seed)
     held_out = min(test, max(2, int(HELD_OUT * len(items))))
     return dict(train=items[held_out:][:train], test=items[:held_out])
@@ -210,5 +210,5 @@ def _draw(items: list[T], seed: int) -> list[T]:
 
 
 def _summary(task: str, parts: dict[str, list], classes: list) -> str:
-    return (f'{task}: {len(parts["train"])} own pictures for training, {len(parts["test"])} held '
+    return (f'{task}: {len(parts["train"])} own images for training, {len(parts["test"])} held '
             f'out, {len(classes)} classes')

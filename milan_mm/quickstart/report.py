@@ -17,13 +17,13 @@ from ..checkpoints.io import last_checkpoint, write_atomically
 from ..errors import MilanError
 from ..evaluation.curves import Run, read_run
 from ..visualization.charts import Bars, Curves, Series, axis_end, bar_chart, curve_chart
-from .report_pictures import choose_pictures, make_gallery, retrieval_rows
+from .report_images import choose_images, make_gallery, retrieval_rows
 from .report_tasks import skipped_words, task_charts, task_curves, task_galleries, task_sentence
 from .verdict import KINDS, judge, shift_sentence
 
 _ROOT = Path(__file__).resolve().parents[2]
 _NAMES = dict(random='random weights', mae='MAE', milan='MILAN', teacher='CLIP teacher')
-_GALLERY, _QUERIES = 8, 6  # pictures shown
+_GALLERY, _QUERIES = 8, 6  # images shown
 
 
 def write_report(work: Path) -> Path:
@@ -44,10 +44,10 @@ def write_report(work: Path) -> Path:
     """
     work = Path(work)
     results = _read_json(work / 'results.json', 'eval')
-    meta = _read_json(work / 'data/meta.json', 'pictures')
-    pictures = choose_pictures(work / 'data/test', _GALLERY)
-    gallery, gallery_note = _or_reason(lambda: make_gallery(work, pictures))
-    rows, rows_note = _or_reason(lambda: retrieval_rows(work, pictures[:_QUERIES]))
+    meta = _read_json(work / 'data/meta.json', 'images')
+    images = choose_images(work / 'data/test', _GALLERY)
+    gallery, gallery_note = _or_reason(lambda: make_gallery(work, images))
+    rows, rows_note = _or_reason(lambda: retrieval_rows(work, images[:_QUERIES]))
     tasks, tasks_note = _or_reason(lambda: task_galleries(work))
     page = render(
         verdict=judge(results),
@@ -131,9 +131,9 @@ def training_curves(work: Path) -> list[Curves]:
                     + of(mae, 'importance_seen', 'if all patches counted the same', 'random', 100),
                     percent=True, include=(0, )),
         curve_chart('MAE: loss', 'squared error of masked pixels', of(mae, 'loss', 'MAE', 'mae')),
-        curve_chart('CLIP teacher: loss', 'contrastive, picture against caption',
+        curve_chart('CLIP teacher: loss', 'contrastive, image against caption',
                     [Series('CLIP', 'teacher', steps, [p['loss'] for p in teacher])]),
-        curve_chart('CLIP teacher: retrieval', 'pictures whose own caption in the batch is nearest',
+        curve_chart('CLIP teacher: retrieval', 'images whose own caption in the batch is nearest',
                     [Series('CLIP', 'teacher', steps, [p['accuracy'] for p in teacher])],
                     percent=True, include=(0, )),
     ]
@@ -146,20 +146,20 @@ def next_steps(work: Path, meta: dict) -> list[dict]:
     here = str(work.resolve()) if here.startswith('..') else here
     checkpoint = last_checkpoint(work / 'milan')
     steps = [
-        dict(why='The same on your own pictures, one folder a class',
-             command='bash tools/quickstart.sh --pictures DIR --work-dir work_dirs/own'),
+        dict(why='The same on your own images, one folder a class',
+             command='bash tools/quickstart.sh --images DIR --work-dir work_dirs/own'),
         dict(why='Mean and spread of three repetitions',
              command='bash tools/quickstart.sh --seeds 3'
-             + (' --pictures DIR' if meta.get('kind') == 'own' else '')),
+             + (' --images DIR' if meta.get('kind') == 'own' else '')),
     ]
     if checkpoint is not None:
         steps.append(dict(
-            why='Features of any folder of pictures, from the encoder trained here',
+            why='Features of any folder of images, from the encoder trained here',
             command=f'.venv/bin/python tools/extract_features.py {here}/milan/{checkpoint.name} '
             '--data DIR --out features.npz --kind cls patches'))
     steps.append(dict(
-        why='A ViT-B/16 on your own pictures, on one GPU; no labels needed',
-        command='.venv/bin/python tools/train.py configs/milan/own_pictures.py --data-root DIR'))
+        why='A ViT-B/16 on your own images, on one GPU; no labels needed',
+        command='.venv/bin/python tools/train.py configs/milan/own_images.py --data-root DIR'))
     steps.append(dict(
         why='The paper\'s recipe on ImageNet, on 8 GPUs',
         command='bash tools/dist_train.sh configs/milan/vitb_pretrain.py 8 --data-root '

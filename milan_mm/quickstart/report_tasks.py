@@ -8,7 +8,7 @@ import numpy as np
 from PIL import Image
 
 from ..compat.quiet_import import quiet_import
-from ..datasets.decoding import composite, open_picture
+from ..datasets.decoding import composite, open_image
 from ..engine.inference import Trained, load_trained
 from ..engine.train import read_config
 from ..errors import MilanError
@@ -16,7 +16,7 @@ from ..evaluation.curves import read_run
 from ..visualization import panels
 from ..visualization import predictions as drawing
 from ..visualization.charts import Bars, Curves, Series, axis_end, bar_chart, curve_chart
-from .report_pictures import Tile
+from .report_images import Tile
 from .tasks import STARTS, TASKS, last_checkpoint
 
 _ROOT = Path(__file__).resolve().parents[2]
@@ -118,7 +118,7 @@ def _detection_scenes(data: Path, models: dict[str, Trained]) -> list[list[Tile]
     rows = []
     for image_id in _spread(coco.getImgIds()):
         path = data / 'test' / coco.loadImgs(image_id)[0]['file_name']
-        image = composite(open_picture(path))
+        image = composite(open_image(path))
         truth = [
             drawing.Instance(_corners(a['bbox']), names[a['category_id']], None,
                              colours[order[a['category_id']]], coco.annToMask(a).astype(bool))
@@ -138,10 +138,10 @@ def _detection_scenes(data: Path, models: dict[str, Trained]) -> list[list[Tile]
 
 
 def _segmentation_scenes(data: Path, models: dict[str, Trained]) -> list[list[Tile]]:
-    pictures = sorted((data / 'images/validation').iterdir())
+    images = sorted((data / 'images/validation').iterdir())
     rows = []
-    for path in _spread(pictures):
-        image = composite(open_picture(path))
+    for path in _spread(images):
+        image = composite(open_image(path))
         with Image.open(data / 'annotations/validation' / f'{path.stem}.png') as file:
             maps = [('truth', np.array(file))]
         maps += [(START_NAMES[start], trained(image, path).pred_sem_seg.data[0].cpu().numpy())
@@ -172,5 +172,5 @@ def _tile(image: Image.Image, name: str, alt: str | None = None) -> Tile:
 
 
 def skipped_words(results: dict) -> list[str]:
-    """Stages that could not be done with these pictures, and why."""
+    """Stages that could not be done with these images, and why."""
     return [f'{stage}: {reason}' for stage, reason in (results.get('skipped') or {}).items()]

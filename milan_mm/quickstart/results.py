@@ -37,7 +37,7 @@ def collect_results(settings: Any, seconds: dict[str, float],
         versions=versions(),
         seeds=[settings.seed],
         settings=dict(settings.plan._asdict(), quick=settings.quick,
-                      pictures=settings.pictures or 'demo', styles=meta['styles']))
+                      images=settings.images or 'demo', styles=meta['styles']))
     if all('shift' in m for m in measured.values()):
         result['style_shift'] = {
             kind: {name: measured[name]['shift'][kind] for name in _ENCODERS}
@@ -85,7 +85,7 @@ def _spread(rows: list[dict[str, float]]) -> dict[str, float]:
 
 def table(result: dict) -> str:
     """The result for a terminal."""
-    lines = ['', f'held-out pictures, top-1 accuracy in percent (chance {result["chance"]:.1f})',
+    lines = ['', f'held-out images, top-1 accuracy in percent (chance {result["chance"]:.1f})',
              f'{"":24}' + ''.join(f'{name:>14}' for name in reversed(_ENCODERS))]
     rows = [('k-NN', 'classification', 'knn'), ('linear probe', 'classification', 'linear'),
             ('other style, k-NN', 'style_shift', 'knn'),

@@ -5,7 +5,7 @@
 
     SCENES/coco/annotations/{train,test}.json     boxes and masks, COCO's format
     SCENES/coco/{train,test}/<scene>.jpg
-    SCENES/ade/images/{training,validation}/<scene>.jpg            the same pictures
+    SCENES/ade/images/{training,validation}/<scene>.jpg            the same images
     SCENES/ade/annotations/{training,validation}/<scene>.png       label maps, ADE20K's folders
     SCENES/ade/classes.txt                        line i names label i; label 0 is the background
     SCENES/meta.json                              classes, counts, what could not be made
@@ -27,14 +27,14 @@ BACKGROUND = 'background'
 
 
 class Scene(NamedTuple):
-    """A composed picture.
+    """A composed image.
 
     Attributes:
-        picture: (S, S, 3) uint8.
+        image: (S, S, 3) uint8.
         owner: (S, S) uint8, 0 where the background shows and k where object k - 1 does.
         labels: class index of each object.
     """
-    picture: np.ndarray
+    image: np.ndarray
     owner: np.ndarray
     labels: list[int]
 
@@ -49,16 +49,16 @@ class SceneWriter:
         colours = [(0, 0, 0), *class_colours(len(classes))]
         self.palette = [value for colour in colours for value in colour]
         folders = dict(coco=out / 'coco' / part, ade=out / 'ade/images' / PARTS[part])
-        self.picture_folders = [folders[kind] for kind in kinds]
+        self.image_folders = [folders[kind] for kind in kinds]
         self.map_folder = out / 'ade/annotations' / PARTS[part] if 'ade' in kinds else None
-        for folder in filter(None, (*self.picture_folders, self.map_folder)):
+        for folder in filter(None, (*self.image_folders, self.map_folder)):
             folder.mkdir(parents=True)
 
     def add(self, name: str, scene: Scene) -> None:
-        """Writes a scene's pictures and label map, and notes its objects."""
+        """Writes a scene's images and label map, and notes its objects."""
         encoded = io.BytesIO()
-        Image.fromarray(scene.picture).save(encoded, 'JPEG', quality=95, subsampling=0)
-        for folder in self.picture_folders:
+        Image.fromarray(scene.image).save(encoded, 'JPEG', quality=95, subsampling=0)
+        for folder in self.image_folders:
             (folder / f'{name}.jpg').write_bytes(encoded.getvalue())
         height, width = scene.owner.shape
         self.images.append(dict(id=len(self.images) + 1, file_name=f'{name}.jpg', height=height,

@@ -16,15 +16,15 @@ from PIL import Image
 from ..errors import MilanError
 from ..progress import Progress
 from .backgrounds import Backgrounds, place
-from .own_pictures import read_own_pictures
+from .images import make_pools, read_demo, whole_folder, write_meta
+from .own_images import read_own_images
 from .own_scenes import own_ade, own_coco
-from .pictures import make_pools, read_demo, whole_folder, write_meta
 from .scene_files import BACKGROUND, PARTS, Scene, SceneWriter
 
 MIN_CUTOUTS = dict(train=3, test=1)
 """Cut-outs a class must have."""
 _MOST_CLASSES = 254
-_PICTURE_SIZE = 64  # of the quickstart's pictures: equal arguments give an equal split
+_IMAGE_SIZE = 64  # of the quickstart's images: equal arguments give an equal split
 OBJECTS = (1, 3)
 # Longer side of an object, as a share of the scene's: objects as large as those the encoder was
 # pretrained on. From .35 to .7, and up to four in a scene, MILAN's start was no better than a
@@ -32,20 +32,20 @@ OBJECTS = (1, 3)
 SCALE = (0.45, 0.85)
 VISIBLE = 0.6  # share of an object that later ones must leave visible
 _TRIES = 6  # places tried for an object
-_NEEDED = ('boxes and masks of your own pictures (--coco JSON IMAGES) for the detection, label '
+_NEEDED = ('boxes and masks of your own images (--coco JSON IMAGES) for the detection, label '
            'maps (--ade DIR) for the segmentation')
 
 
 class NoScenes(MilanError):
-    """These pictures make no scenes; the message says why and what would be needed."""
+    """These images make no scenes; the message says why and what would be needed."""
 
 
 Cutouts = dict[str, list[Image.Image]]
-"""Class -> RGBA pictures."""
+"""Class -> RGBA images."""
 
 
 def make_all_scenes(out: str | Path,
-                    pictures: str | None,
+                    images: str | None,
                     coco: tuple[str, str] | None,
                     ade: str | None,
                     train: int,
@@ -53,14 +53,14 @@ def make_all_scenes(out: str | Path,
                     size: int = 64,
                     seed: int = 0,
                     log: Callable[[str], None] = print) -> dict:
-    """Makes the folder of scenes: the user's own annotated pictures, and what they gave none for
+    """Makes the folder of scenes: the user's own annotated images, and what they gave none for
     composed of cut-outs.
 
     Args:
         out: the folder; one that was made before is replaced.
-        pictures: the folder of own pictures that the quickstart was given, None for the demo's.
-        coco: annotation file and folder of own pictures for the detection, or None.
-        ade: own pictures and label maps in ADE20K's folders for the segmentation, or None.
+        images: the folder of own images that the quickstart was given, None for the demo's.
+        coco: annotation file and folder of own images for the detection, or None.
+        ade: own images and label maps in ADE20K's folders for the segmentation, or None.
         train, test: scenes to compose for training and for the test.
         size: side of a scene in pixels.
         seed: of the split and of all that is drawn.
@@ -84,7 +84,7 @@ def make_all_scenes(out: str | Path,
         missing = [kind for kind in ('coco', 'ade') if kind not in meta]
         try:
             if missing:
-                composed = make_scenes(part, pictures, train, test, size, seed, log, missing)
+                composed = make_scenes(part, images, train, test, size, seed, log, missing)
                 meta.update({kind: composed for kind in missing})
                 if 'ade' in missing:
                     meta['ade'] = dict(composed, classes=[BACKGROUND, *composed['classes']])
@@ -99,7 +99,7 @@ def make_all_scenes(out: str | Path,
 
 
 def make_scenes(out: Path,
-                pictures: str | None,
+                images: str | None,
                 train: int,
                 test: int,
                 size: int = 64,
@@ -119,9 +119,9 @@ def make_scenes(out: Path,
         and ``seed``.
 
     Raises:
-        NoScenes: if the pictures have no transparent parts, so that nothing can be cut out.
+        NoScenes: if the images have no transparent parts, so that nothing can be cut out.
     """
-    parts = _demo_cutouts(seed) if pictures is None else _own_cutouts(Path(pictures), seed, log)
+    parts = _demo_cutouts(seed) if images is None else _own_cutouts(Path(images), seed, log)
     classes = sorted(parts['train'])
     wanted = dict(train=train, test=test)
     pools = make_pools(seed)
@@ -148,12 +148,12 @@ def compose(cutouts: list[list[Image.Image]], pool: Backgrounds, size: int,
     """One scene of one to three objects, fewer where there is no room for all to be seen.
 
     Args:
-        cutouts: RGBA pictures of each class.
+        cutouts: RGBA images of each class.
         pool: of backgrounds.
         size: side of the scene in pixels.
         rng: source of all that is drawn.
     """
-    picture = Image.fromarray(pool.crop(rng, size))
+    image = Image.fromarray(pool.crop(rng, size))
     owner = np.zeros((size, size), np.uint8)
     whole, labels = [0], []  # pixels of each object, were it alone
     for _ in range(rng.integers(OBJECTS[0], OBJECTS[1] + 1)):
@@ -168,15 +168,15 @@ def compose(cutouts: list[list[Image.Image]], pool: Backgrounds, size: int,
             pixels = [*whole, covered.sum()]
             seen = np.bincount(changed.ravel(), minlength=len(pixels))
             if all(seen[k] >= max(1, VISIBLE * pixels[k]) for k in range(1, len(pixels))):
-                picture.paste(placed, (0, 0), placed)
+                image.paste(placed, (0, 0), placed)
                 owner, whole = changed.astype(np.uint8), pixels
                 labels.append(label)
                 break
-    return Scene(np.asarray(picture), owner, labels)
+    return Scene(np.asarray(image), owner, labels)
 
 
 def _demo_cutouts(seed: int) -> dict[str, Cutouts]:
-    """The drawings of both styles; the split is that of the quickstart's pictures."""
+    """The drawings of both styles; the split is that of the quickstart's images."""
     demo = read_demo(seed)
     parts: dict[str, Cutouts] = {}
     for part, concepts in demo.parts.items():
@@ -189,22 +189,22 @@ def _demo_cutouts(seed: int) -> dict[str, Cutouts]:
 
 
 def _own_cutouts(source: Path, seed: int, log: Callable[[str], None]) -> dict[str, Cutouts]:
-    """Those of a user's pictures that have alpha, of the classes that have enough of them."""
-    split, _ = read_own_pictures(source, _PICTURE_SIZE, seed, log)
+    """Those of a user's images that have alpha, of the classes that have enough of them."""
+    split, _ = read_own_images(source, _IMAGE_SIZE, seed, log)
     parts: dict[str, Cutouts] = {}
-    for part, pictures in split.items():
+    for part, images in split.items():
         cutouts = parts[part] = {}
-        for picture in pictures:
-            if picture.cutout and picture.image.getextrema()[3][1] >= 128:
-                cutouts.setdefault(picture.label, []).append(picture.image)
-    labels = {picture.label for pictures in split.values() for picture in pictures}
+        for image in images:
+            if image.cutout and image.image.getextrema()[3][1] >= 128:
+                cutouts.setdefault(image.label, []).append(image.image)
+    labels = {image.label for images in split.values() for image in images}
     enough = {label for label in labels if all(
         len(parts[part].get(label, ())) >= least for part, least in MIN_CUTOUTS.items())}
     if not enough:
         total = sum(map(len, split.values()))
         found = sum(len(cutouts) for of in parts.values() for cutouts in of.values())
         raise NoScenes(
-            f'{found or "none"} of the {total} pictures in {source} have transparent parts '
+            f'{found or "none"} of the {total} images in {source} have transparent parts '
             '(alpha), so no scenes can be composed of them. Needed are cut-outs, at least '
             f'{sum(MIN_CUTOUTS.values())} of a class, or {_NEEDED}')
     # A label map of 8 bits has no more; those with most cut-outs are kept.

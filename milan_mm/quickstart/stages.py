@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """The quickstart: stages, each a public tool, each done once.
 
-pictures -> teacher -> MILAN and MAE -> evaluation -> finetuning, detection, segmentation -> report
+images -> teacher -> MILAN and MAE -> evaluation -> finetuning, detection, segmentation -> report
 """
 import hashlib
 import json
@@ -14,13 +14,13 @@ from typing import NamedTuple
 from ..checkpoints.io import write_atomically
 from ..engine.run_tool import Job, ToolRunner
 from ..errors import MilanError
-from .pictures import make_pictures
+from .images import make_images
 from .report import write_report
 from .results import collect_results, summarise_seeds
 from .scenes import NoScenes, make_all_scenes
 from .tasks import STARTS, TASKS, last_checkpoint, run_task
 
-STAGES = ('pictures', 'teacher', 'milan', 'mae', 'eval', 'finetune', 'scenes', 'detection',
+STAGES = ('images', 'teacher', 'milan', 'mae', 'eval', 'finetune', 'scenes', 'detection',
           'segmentation', 'report')
 ENCODERS = ('random', 'mae', 'milan', 'teacher')
 LATER = ('finetune', 'scenes', 'detection', 'segmentation')  # once, or with --full for each seed
@@ -51,15 +51,15 @@ class Settings(NamedTuple):
 
     Attributes:
         work: the folder that everything goes into.
-        pictures: own pictures, or None for the demo's drawings.
+        images: own images, or None for the demo's drawings.
         quick: a smoke test of everything instead of an experiment.
         seed: of this repetition.
         full: MAE in detection and segmentation too, and every task with every seed.
-        coco: own pictures with boxes and masks, (annotation file, folder of pictures).
-        ade: own pictures with label maps, in ADE20K's folders.
+        coco: own images with boxes and masks, (annotation file, folder of images).
+        ade: own images with label maps, in ADE20K's folders.
     """
     work: Path
-    pictures: str | None = None
+    images: str | None = None
     quick: bool = False
     seed: int = 0
     full: bool = False
@@ -77,7 +77,7 @@ def run_quickstart(asked: Settings, seeds: int, force: bool, stages: list[str] |
 
     Args:
         asked: what is wanted; finished stages in its folder are not run again.
-        seeds: repetitions; of each, held-out pictures, teacher, weights and masks are others.
+        seeds: repetitions; of each, held-out images, teacher, weights and masks are others.
         force: start over.
         stages: only these; None for all.
         log: receives lines.
@@ -143,10 +143,10 @@ class Run:
                 continue
             self._finish(name, time.time() - start)
 
-    def pictures(self) -> None:
+    def images(self) -> None:
         s = self.settings
-        make_pictures(self.work / 'data', s.pictures, variants=s.plan.variants, seed=s.seed,
-                      log=self.log)
+        make_images(self.work / 'data', s.images, variants=s.plan.variants, seed=s.seed,
+                    log=self.log)
 
     def teacher(self) -> None:
         s = self.settings
@@ -161,9 +161,9 @@ class Run:
 
     def _pretrain(self, name: str, *options: str) -> None:
         s = self.settings
-        pictures = read_meta(self.work)['sizes']['train_pictures']
-        batch = min(s.plan.batch_size, pictures)
-        epochs = max(1, round(s.plan.student_steps / (pictures // batch)))
+        images = read_meta(self.work)['sizes']['train_images']
+        batch = min(s.plan.batch_size, images)
+        epochs = max(1, round(s.plan.student_steps / (images // batch)))
         if s.quick:
             epochs = 1
             options += ('train_dataloader.num_workers=0',
@@ -196,7 +196,7 @@ class Run:
 
     def scenes(self) -> None:
         s = self.settings
-        make_all_scenes(self.work / 'scenes', s.pictures, s.coco, s.ade, *s.plan.scenes,
+        make_all_scenes(self.work / 'scenes', s.images, s.coco, s.ade, *s.plan.scenes,
                         seed=s.seed, log=self.log)
 
     def detection(self) -> None:
@@ -224,7 +224,7 @@ class Run:
                          '(--stage scenes)')
 
     def skipped(self) -> dict[str, str]:
-        """Stages that could not be done with these pictures, and why."""
+        """Stages that could not be done with these images, and why."""
         return {name: note['skipped'] for name, note in self._read().items() if 'skipped' in note}
 
     def done(self) -> list[str]:
@@ -260,7 +260,7 @@ class Run:
 
     def _key(self) -> str:
         s = self.settings
-        source = str(Path(s.pictures).resolve()) if s.pictures else 'demo'
+        source = str(Path(s.images).resolve()) if s.images else 'demo'
         asked = (source, s.plan, s.seed, s.full, s.coco, s.ade)
         return hashlib.sha256(repr(asked).encode()).hexdigest()[:16]
 
@@ -273,5 +273,5 @@ def read_meta(work: Path) -> dict:
     """
     path = work / 'data/meta.json'
     if not path.is_file():
-        raise MilanError(f'{path} is missing: run the stage "pictures" first (--stage pictures)')
+        raise MilanError(f'{path} is missing: run the stage "images" first (--stage images)')
     return json.loads(path.read_text(encoding='utf-8'))

@@ -118,6 +118,6 @@ def task_table(result: dict[str, Any], starts: Sequence[str] = STARTS) -> list[s
                                      if f'{metric}_std' in row else ''))
             lines.append(f'{task.title + ", " + metric:24}' + ''.join(f'{c:>14}' for c in cells))
     if lines:
-        lines = ['', 'held-out pictures after finetuning, percent',
+        lines = ['', 'held-out images after finetuning, percent',
                  f'{"from":24}' + ''.join(f'{start:>14}' for start in starts), *lines]
     return lines

@@ -73,7 +73,7 @@ def threshold(block: dict[str, float], rival: str, sample: int | None) -> float:
 def sample_size(results: dict) -> int | None:
     """Concepts held out, or files of a user's; renders of one are not independent."""
     sizes = results.get('sizes', {})
-    for name in ('test_concepts', 'test_files', 'test_pictures'):
+    for name in ('test_concepts', 'test_files', 'test_images'):
         if sizes.get(name):
             return int(sizes[name])
     return None
@@ -101,7 +101,7 @@ def _change(points: float) -> str:
 
 def _headline(statuses: dict[str, dict[str, str]]) -> str:
     if 'mae' not in statuses or 'random' not in statuses:
-        return 'What MILAN learned on these pictures'
+        return 'What MILAN learned on these images'
     mae, random = (set(statuses[rival].values()) for rival in ('mae', 'random'))
     if mae == random == {'ahead'}:
         return 'MILAN is ahead of MAE and of random weights'
@@ -126,7 +126,7 @@ def _clause(kind: str, block: dict[str, float], statuses: dict[str, str], first:
     """One measure: what MILAN scores, and how that compares."""
     value = f'{block["milan"]:.1f} %' + (
         f' (± {block["milan_std"]:.1f})' if 'milan_std' in block else '')
-    start = (f'With MILAN\'s features, {KINDS[kind]} names {value} of the held-out pictures '
+    start = (f'With MILAN\'s features, {KINDS[kind]} names {value} of the held-out images '
              'correctly' if first else f'{"the " if kind == "linear" else ""}{KINDS[kind]} {value}')
     parts = [_comparison(block['milan'] - block[rival], s, _OF[rival])
              for rival, s in statuses.items()]
@@ -151,7 +151,7 @@ def _caveat(results: dict) -> str:
     if sample is None:
         return 'One run; how large a difference chance can make is not known.'
     worst = 200 * math.sqrt(2 * 0.25 / sample)
-    things = 'concepts' if results['sizes'].get('test_concepts') else 'pictures'
+    things = 'concepts' if results['sizes'].get('test_concepts') else 'images'
     return (f'One run, {sample:,} held-out {things}. "Ahead" is said of a difference that exceeds '
             f'twice its standard error (at most {worst:.1f} points here); --seeds 3 shows the '
             'spread between runs.')

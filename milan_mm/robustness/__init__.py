@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""How a classifier fares on pictures unlike those it was trained on."""
+"""How a classifier fares on images unlike those it was trained on."""
 from .corruptions import CORRUPTIONS, corrupt
 
 __all__ = ['CORRUPTIONS', 'corrupt']

@@ -33,10 +33,10 @@ def robustness_parser(description: str) -> argparse.ArgumentParser:
                         help='of trainings with that config, compared side by side')
     parser.add_argument('--suite', required=True, choices=SUITES)
     parser.add_argument('--data', required=True, metavar='DIR',
-                        help='the suite\'s folder, or for corruptions <class>/<picture>')
+                        help='the suite\'s folder, or for corruptions <class>/<image>')
     parser.add_argument('--clean', metavar='DIR',
-                        help='also: pictures without corruption of the same classes, such as '
-                        'ImageNet\'s val/<class>/<picture> (suite corruptions has them anyway)')
+                        help='also: images without corruption of the same classes, such as '
+                        'ImageNet\'s val/<class>/<image> (suite corruptions has them anyway)')
     parser.add_argument('--corruptions', nargs='+', default=list(CORRUPTIONS), metavar='NAME',
                         choices=CORRUPTIONS, help='which (default: all 15): %(choices)s')
     parser.add_argument('--severities', nargs='+', type=int, default=list(SEVERITIES), metavar='S',
@@ -137,12 +137,12 @@ def _outputs_of_one(suite: str, classes: tuple[str, ...],
 
 def heading(result: dict[str, Any]) -> str:
     """What was measured, in a line or two."""
-    sizes = result['pictures']
+    sizes = result['images']
     several = f' in {len(sizes)} sets' if len(sizes) > 2 else ''
-    text = (f'{result["suite"]}: {sum(sizes.values())} pictures{several}, {result["choices"]} '
+    text = (f'{result["suite"]}: {sum(sizes.values())} images{several}, {result["choices"]} '
             f'classes to choose from ({result["outputs"]}), chance {result["chance"]:.2g} %')
     if result['left_out']:
-        text += f'\n{result["left_out"]} pictures of classes the classifier does not know left out'
+        text += f'\n{result["left_out"]} images of classes the classifier does not know left out'
     return text
 
 
@@ -158,10 +158,10 @@ def write(result: dict[str, Any], out: Path, model: Trained, part: Pass,
     if args.suite == 'corruptions':
         dataset = Corrupted(model, part, args.seed)
         bad = set(result['unreadable'])
-        picture = next(p for p in part.pictures if p.path not in bad)
-        image = dataset.read(picture)['img']
+        shown = next(p for p in part.images if p.path not in bad)
+        image = dataset.read(shown)['img']
         if not isinstance(image, Image.Image):
             image = Image.fromarray(np.ascontiguousarray(image[..., ::-1]))
-        contact_sheet(image, out / 'corruptions.png', picture.name, args.corruptions, args.seed)
+        contact_sheet(image, out / 'corruptions.png', shown.name, args.corruptions, args.seed)
         written.append('corruptions.png')
     print(f'written: {out}/ ' + ', '.join(written))

@@ -2,13 +2,13 @@
 """The 15 corruptions of ImageNet-C at five severities, on the fly (Hendrycks & Dietterich 2019).
 
 Written from the paper's description (arXiv 1903.12261, Sec. 3 and appendix) with numpy, OpenCV and
-Pillow, which are here already. Not bit-identical to the published pictures: figures on them are
+Pillow, which are here already. Not bit-identical to the published images: figures on them are
 comparable with each other, not with published mCE. Strengths are those of the benchmark where they
 are single numbers (noise, contrast, brightness, quality); elsewhere they were set so that the mean
-change of a picture of 224 px is near that of public code of the benchmark. Three departures: frost
+change of an image of 224 px is near that of public code of the benchmark. Three departures: frost
 is a drawn texture, for the paper overlays photographs; elastic_transform is local at all
 severities; and lengths in pixels (blurs, flakes, displacements), which the paper gives for 224 px,
-grow with the shorter side of the picture. Noise, blocks of ``pixelate`` (a share of the side) and
+grow with the shorter side of the image. Noise, blocks of ``pixelate`` (a share of the side) and
 JPEG quality do not depend on the size.
 
 The one maintained library with all 15 (imagecorruptions-imaug) needs numba, scikit-image and the
@@ -36,7 +36,7 @@ _FUNCTIONS: dict[str, Callable] = {
 
 
 def corrupt(pixels: np.ndarray, name: str, severity: int, key: int) -> np.ndarray:
-    """One corruption of one picture; equal arguments give equal pixels.
+    """One corruption of one image; equal arguments give equal pixels.
 
     Args:
         pixels: (H, W, 3) uint8, RGB.
@@ -56,8 +56,8 @@ def corrupt(pixels: np.ndarray, name: str, severity: int, key: int) -> np.ndarra
         raise MilanError(f'severities are 1 to 5, got {severity!r}')
     if pixels.dtype != np.uint8 or pixels.ndim != 3 or pixels.shape[2] != 3:
         raise MilanError(f'expected pixels (H, W, 3) in uint8, got {pixels.dtype} {pixels.shape}')
-    # The shorter side: a picture of 224 x 400 is not blurred more than one of 224 x 224.
+    # The shorter side: an image of 224 x 400 is not blurred more than one of 224 x 224.
     scale = min(pixels.shape[:2]) / 224
-    picture = pixels.astype(np.float32) / 255
-    out = _FUNCTIONS[name](picture, severity - 1, scale, np.random.default_rng(key))
+    image = pixels.astype(np.float32) / 255
+    out = _FUNCTIONS[name](image, severity - 1, scale, np.random.default_rng(key))
     return (out.clip(0, 1) * 255 + 0.5).astype(np.uint8)

@@ -11,7 +11,7 @@ from .noise_and_blur import blur, displaced
 
 
 def contrast(x: np.ndarray, severity: int, scale: float, rng: Generator) -> np.ndarray:
-    """Everything comes nearer to the picture's mean colour."""
+    """Everything comes nearer to the image's mean colour."""
     mean = x.mean(axis=(0, 1), keepdims=True)
     return mean + (x - mean) * (.4, .3, .2, .1, .05)[severity]
 
@@ -19,7 +19,7 @@ def contrast(x: np.ndarray, severity: int, scale: float, rng: Generator) -> np.n
 def elastic_transform(x: np.ndarray, severity: int, scale: float, rng: Generator) -> np.ndarray:
     """Small regions are stretched or contracted.
 
-    All severities do that and the next is stronger; the published pictures of severities 1 and 2
+    All severities do that and the next is stronger; the published images of severities 1 and 2
     are distorted as a whole instead, and 2 is harder than 3.
     """
     spread = (1., 1.3, 1.7, 2., 2.4)[severity]  # standard deviation of the displacement, in pixels
@@ -34,21 +34,21 @@ def pixelate(x: np.ndarray, severity: int, scale: float, rng: Generator) -> np.n
     """Reduced to a share of its side and enlarged again, in blocks."""
     share = (.6, .5, .4, .3, .25)[severity]
     height, width = x.shape[:2]
-    small = _to_picture(x).resize((max(int(width * share), 1), max(int(height * share), 1)),
-                                  Image.Resampling.BOX)
+    small = _to_image(x).resize((max(int(width * share), 1), max(int(height * share), 1)),
+                                Image.Resampling.BOX)
     return _to_array(small.resize((width, height), Image.Resampling.NEAREST))
 
 
 def jpeg_compression(x: np.ndarray, severity: int, scale: float, rng: Generator) -> np.ndarray:
     """Saved as JPEG of low quality."""
     buffer = io.BytesIO()
-    _to_picture(x).save(buffer, 'JPEG', quality=(25, 18, 15, 10, 7)[severity])
+    _to_image(x).save(buffer, 'JPEG', quality=(25, 18, 15, 10, 7)[severity])
     return _to_array(Image.open(buffer).convert('RGB'))
 
 
-def _to_picture(x: np.ndarray) -> Image.Image:
+def _to_image(x: np.ndarray) -> Image.Image:
     return Image.fromarray((x.clip(0, 1) * 255 + 0.5).astype(np.uint8))
 
 
-def _to_array(picture: Image.Image) -> np.ndarray:
-    return np.asarray(picture, dtype=np.float32) / 255
+def _to_array(image: Image.Image) -> np.ndarray:
+    return np.asarray(image, dtype=np.float32) / 255

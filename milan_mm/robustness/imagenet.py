@@ -14,7 +14,7 @@ import numpy as np
 from ..errors import MilanError
 from .corruptions import CORRUPTIONS, SEVERITIES
 
-# AlexNet's error in percent on each corruption, mean of the five severities, and on clean pictures:
+# AlexNet's error in percent on each corruption, mean of the five severities, and on clean images:
 # Hendrycks & Dietterich 2019, arXiv 1903.12261, the row of AlexNet; more digits than the paper
 # prints as in its authors' repository (github.com/hendrycks/robustness).
 ALEXNET: dict[str, float] = dict(
@@ -44,11 +44,11 @@ def corruption_errors(accuracy: dict[tuple[str, int], float],
     """Errors as the paper compares them.
 
     CE of a corruption is the sum of the errors at all severities by AlexNet's; mCE is the mean of
-    the 15 CE. The relative CE takes the error on clean pictures off both (its Sec. 3).
+    the 15 CE. The relative CE takes the error on clean images off both (its Sec. 3).
 
     Args:
         accuracy: percent by (corruption, severity); all five severities of each corruption in it.
-        clean: percent on the same pictures before corruption, or None.
+        clean: percent on the same images before corruption, or None.
 
     Returns:
         ``ce`` in percent by corruption; ``mce``, their mean, or ``mean_ce_of`` and ``mean_ce``
@@ -107,7 +107,7 @@ def candidates(suite: str, classes: Sequence[str], outputs: int) -> tuple[dict[s
     raise MilanError(
         f'--suite {suite} needs a classifier of ImageNet: 1,000 outputs in the order of WordNet '
         f'names (n01440764 first), or classes named so. This one has {outputs} outputs ({said}). '
-        'For classes of your own: --suite corruptions --data DIR/<class>/<picture>')
+        'For classes of your own: --suite corruptions --data DIR/<class>/<image>')
 
 
 def _words() -> tuple[str, ...]:

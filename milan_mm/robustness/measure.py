@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Classifiers over the pictures of a suite: how many each gets right in each condition."""
+"""Classifiers over the images of a suite: how many each gets right in each condition."""
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -11,13 +11,13 @@ from PIL import Image
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from ..datasets import UnreadablePicture, composite, open_picture
+from ..datasets import UnreadableImageError, composite, open_image
 from ..engine.inference import Trained
 from ..errors import MilanError
 from ..evaluation.features import Progress
 from ..keyed_random import sample_key
 from .corruptions import corrupt
-from .suites import CLEAN, Condition, Pass, Picture
+from .suites import CLEAN, Case, Condition, Pass
 
 
 class Counts(NamedTuple):
@@ -25,7 +25,7 @@ class Counts(NamedTuple):
 
     Attributes:
         right: for each model and condition the number classified rightly.
-        total: pictures that could be read.
+        total: images that could be read.
         unreadable: paths of the others.
     """
     right: list[dict[Condition, int]]
@@ -36,34 +36,34 @@ class Counts(NamedTuple):
 @torch.no_grad()
 def count_right(models: Sequence[Trained], part: Pass, choices: Sequence[int], batch_size: int = 64,
                 workers: int = 2, seed: int = 0, progress: bool = True) -> Counts:
-    """Classifies each picture in each condition with every model.
+    """Classifies each image in each condition with every model.
 
-    A picture is read, resized and cropped once, by the first model's test pipeline, and corrupted
+    An image is read, resized and cropped once, by the first model's test pipeline, and corrupted
     then, at the size the network sees, as ImageNet-C's were. All models see the same pixels.
 
     Args:
         models: classifiers with the same outputs, of the same config.
-        part: the pictures and conditions.
-        choices: outputs that may win; pictures' labels are among them.
-        batch_size: pixels of so many conditions or pictures at a time.
+        part: the images and conditions.
+        choices: outputs that may win; images' labels are among them.
+        batch_size: pixels of so many conditions or images at a time.
         workers: processes that read and corrupt; 0 does it in this one.
         seed: of what corruptions draw.
         progress: whether to show it on the terminal.
 
     Raises:
-        MilanError: if no picture can be read, or a model has other outputs.
+        MilanError: if no image can be read, or a model has other outputs.
     """
     dataset = Corrupted(models[0], part, seed)
     loader = DataLoader(dataset, max(batch_size // len(part.conditions), 1), num_workers=workers,
                         collate_fn=list, generator=torch.Generator().manual_seed(0))
     right: list[dict[Condition, int]] = [dict.fromkeys(part.conditions, 0) for _ in models]
-    shown = Progress(part.title if progress else None, len(part.pictures))
+    shown = Progress(part.title if progress else None, len(part.images))
     unreadable: list[str] = []
     done, winners = 0, torch.tensor(sorted(set(choices)))
     for samples in loader:
         done += len(samples)
-        unreadable += [part.pictures[i].path for i, views in samples if views is None]
-        flat = [(part.pictures[i].label, condition, pixels) for i, views in samples
+        unreadable += [part.images[i].path for i, views in samples if views is None]
+        flat = [(part.images[i].label, condition, pixels) for i, views in samples
                 if views is not None for condition, pixels in zip(part.conditions, views)]
         for start in range(0, len(flat), batch_size):
             labels, conditions, pixels = zip(*flat[start:start + batch_size])
@@ -77,7 +77,7 @@ def count_right(models: Sequence[Trained], part: Pass, choices: Sequence[int], b
 
 
 def predict(trained: Trained, pixels: Sequence[Tensor], winners: Tensor) -> list[int]:
-    """The output with the largest logit among ``winners``, for each picture (3, H, W)."""
+    """The output with the largest logit among ``winners``, for each image (3, H, W)."""
     same = len({tuple(p.shape) for p in pixels}) == 1
     inputs: Any = torch.stack(list(pixels)) if same else list(pixels)
     batch = trained.model.data_preprocessor(dict(inputs=inputs, data_samples=None), False)
@@ -89,49 +89,49 @@ def predict(trained: Trained, pixels: Sequence[Tensor], winners: Tensor) -> list
 
 
 class Corrupted(Dataset):
-    """Pictures as (index, one uint8 tensor (3, H, W) a condition), or (index, None)."""
+    """Images as (index, one uint8 tensor (3, H, W) a condition), or (index, None)."""
 
     def __init__(self, trained: Trained, part: Pass, seed: int = 0) -> None:
         self.part, self.seed, self.as_array = part, seed, trained.as_array
         *self.before, self.pack = trained.pipeline.transforms
         if not type(self.pack).__name__.startswith('Pack') or trained.dtype is not np.uint8:
             raise MilanError('the config\'s test pipeline must read uint8 and end in a step that '
-                             'packs, such as milan_mm.PackPicture or mmpretrain.PackInputs; it '
+                             'packs, such as milan_mm.PackImageInputs or mmpretrain.PackInputs; it '
                              f'ends in {type(self.pack).__name__}')
 
     def __len__(self) -> int:
-        return len(self.part.pictures)
+        return len(self.part.images)
 
     def __getitem__(self, index: int) -> tuple[int, list[Tensor] | None]:
-        picture = self.part.pictures[index]
+        image = self.part.images[index]
         try:
-            results = self.read(picture)
-        except UnreadablePicture:
+            results = self.read(image)
+        except UnreadableImageError:
             return index, None
         views = []
         for condition in self.part.conditions:
             view = dict(results)
             if self.part.apply and condition != CLEAN:
-                view['img'] = self.corrupted(results['img'], picture, condition)
+                view['img'] = self.corrupted(results['img'], image, condition)
             views.append(self.pack(view)['inputs'])
         return index, views
 
-    def read(self, picture: Picture) -> dict:
-        """What the pipeline has made of a picture before it packs it."""
-        image = composite(open_picture(picture.path))
+    def read(self, case: Case) -> dict:
+        """What the pipeline has made of an image before it packs it."""
+        image = composite(open_image(case.path))
         size = image.size[::-1]
         pixels: Any = image
         if self.as_array:
             pixels = np.ascontiguousarray(np.asarray(image)[..., ::-1])
-        results = dict(img=pixels, img_path=picture.path, img_id=0, ori_shape=size, img_shape=size)
+        results = dict(img=pixels, img_path=case.path, img_id=0, ori_shape=size, img_shape=size)
         for step in self.before:
             results = step(results)
         return results
 
-    def corrupted(self, img: Any, picture: Picture, condition: Condition) -> Any:
-        """The same kind of picture as ``img``: Pillow's, or an array in BGR."""
+    def corrupted(self, img: Any, case: Case, condition: Condition) -> Any:
+        """The same kind of image as ``img``: Pillow's, or an array in BGR."""
         name, severity = condition
-        key = sample_key(self.seed, 0, 0, f'{picture.name}/{name}/{severity}')
+        key = sample_key(self.seed, 0, 0, f'{case.name}/{name}/{severity}')
         if isinstance(img, Image.Image):
             return Image.fromarray(corrupt(np.asarray(img), name, severity, key))
         return np.ascontiguousarray(corrupt(img[..., ::-1], name, severity, key)[..., ::-1])
@@ -139,7 +139,7 @@ class Corrupted(Dataset):
 
 def _tell(unreadable: Sequence[str], total: int) -> None:
     if len(unreadable) == total:
-        raise MilanError(f'none of the {total} pictures can be decoded, such as {unreadable[0]}')
+        raise MilanError(f'none of the {total} images can be decoded, such as {unreadable[0]}')
     if unreadable:
-        print_log(f'{len(unreadable)} of {total} pictures cannot be decoded and are left out, such '
+        print_log(f'{len(unreadable)} of {total} images cannot be decoded and are left out, such '
                   f'as {Path(unreadable[0])}', logger='current', level=30)

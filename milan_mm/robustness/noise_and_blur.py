@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Noise and blur of ImageNet-C.
 
-Every corruption here and beside is a function of (picture (H, W, 3) float32 in 0..1, severity 0 to
+Every corruption here and beside is a function of (image (H, W, 3) float32 in 0..1, severity 0 to
 4, scale = shorter side / 224, generator); what it returns may leave 0..1 and is clipped by
 :func:`milan_mm.robustness.corrupt`.
 """
@@ -69,7 +69,7 @@ def zoom_blur(x: np.ndarray, severity: int, scale: float, rng: Generator) -> np.
 
 
 def blur(x: np.ndarray, sigma: float) -> np.ndarray:
-    """Gaussian blur; a sigma too small to matter gives the picture back."""
+    """Gaussian blur; a sigma too small to matter gives the image back."""
     return x if sigma < 0.05 else cv2.GaussianBlur(x, (0, 0), sigma, borderType=_BORDER)
 
 

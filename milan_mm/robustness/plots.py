@@ -16,7 +16,7 @@ from .corruptions import CORRUPTIONS, SEVERITIES, corrupt
 def plot_severity(result: dict[str, Any], out: str | Path) -> None:
     """A panel with the mean over corruptions, and one for each; a line a classifier.
 
-    Severity 0 is the accuracy on clean pictures, where that was measured; the dotted line is
+    Severity 0 is the accuracy on clean images, where that was measured; the dotted line is
     chance.
     """
     models = result['models']
@@ -49,7 +49,7 @@ def plot_severity(result: dict[str, Any], out: str | Path) -> None:
 
 
 def plot_bars(result: dict[str, Any], out: str | Path) -> None:
-    """Of a suite without severities: the accuracy of each classifier, on clean pictures too."""
+    """Of a suite without severities: the accuracy of each classifier, on clean images too."""
     models = result['models']
     kinds = [kind for kind in ('clean', 'top1') if kind in next(iter(models.values()))]
     figure = Figure(figsize=(1.6 + 1.3 * len(models), 3.2), layout='constrained')
@@ -66,14 +66,14 @@ def plot_bars(result: dict[str, Any], out: str | Path) -> None:
     write_atomically(out, lambda path: figure.savefig(path, dpi=110))
 
 
-def contact_sheet(image: Image.Image, out: str | Path, name: str = 'picture',
+def contact_sheet(image: Image.Image, out: str | Path, name: str = 'image',
                   corruptions: Sequence[str] = CORRUPTIONS, seed: int = 0) -> None:
-    """One picture in each corruption (rows) and severity (columns), the clean one first.
+    """One image in each corruption (rows) and severity (columns), the clean one first.
 
     Args:
         image: at the size that the network sees.
-        out: the picture to write.
-        name: of the picture below the suite's folder, which keys what is drawn.
+        out: the image to write.
+        name: of the image below the suite's folder, which keys what is drawn.
         corruptions: which.
         seed: of what is drawn.
     """

@@ -24,7 +24,7 @@ def figures(suite: str, accuracy: dict[Condition, float]) -> dict[str, Any]:
         ``top1`` of a suite without severities, else ``accuracy`` (a list over severities by
         corruption), ``mean`` over corruptions and severities, ``by_severity``, ``by_group``, for
         ImageNet-C also the corruption errors; ``clean`` where measured, and ``kept``, the accuracy
-        by that on clean pictures.
+        by that on clean images.
     """
     rest = {c: a for c, a in accuracy.items() if c != CLEAN}
     clean = accuracy.get(CLEAN)
@@ -57,7 +57,7 @@ def gather(suite: str, passes: Sequence[Pass], counts: Sequence[Counts],
                     for count in counts for condition, right in count.right[i].items()}
         models[name] = figures(suite, accuracy)
     return {
-        'pictures': {part.title: count.total for part, count in zip(passes, counts)},
+        'images': {part.title: count.total for part, count in zip(passes, counts)},
         'left_out': sum(part.left_out for part in passes),
         'unreadable': [path for count in counts for path in count.unreadable],
         'models': models,

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""From a suite's folder to the pictures to classify, with the output that each should win."""
+"""From a suite's folder to the images to classify, with the output that each should win."""
 import os
 from collections.abc import Sequence
 from pathlib import Path
@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 from mmengine.logging import print_log
 
-from ..datasets import find_pictures
+from ..datasets import find_images
 from ..errors import MilanError
 from .corruptions import CORRUPTIONS, SEVERITIES
 from .imagenet import imagenet_classes
@@ -17,7 +17,7 @@ CLEAN = ('clean', 0)
 Condition = tuple[str, int]  # corruption and severity
 
 
-class Picture(NamedTuple):
+class Case(NamedTuple):
     """Where it is, its path below the suite's folder (which keys what is drawn), and its output."""
     path: str
     name: str
@@ -25,17 +25,17 @@ class Picture(NamedTuple):
 
 
 class Pass(NamedTuple):
-    """Pictures that are read once.
+    """Images that are read once.
 
     Attributes:
         title: for the progress.
-        pictures: in the order of their paths.
+        images: in the order of their paths.
         conditions: what each is measured in.
         apply: whether the corruption is made here; else the files have it already.
-        left_out: pictures of classes that the classifier does not know.
+        left_out: images of classes that the classifier does not know.
     """
     title: str
-    pictures: list[Picture]
+    images: list[Case]
     conditions: tuple[Condition, ...]
     apply: bool
     left_out: int
@@ -51,11 +51,11 @@ def plan(suite: str,
 
     Args:
         suite: one of :data:`SUITES`.
-        data: its folder. ``<class>/<picture>``; of ImageNet-C
-            ``[<group>/]<corruption>/<severity>/<class>/<picture>``. A single folder around that,
+        data: its folder. ``<class>/<image>``; of ImageNet-C
+            ``[<group>/]<corruption>/<severity>/<class>/<image>``. A single folder around that,
             as archives have it, is stepped into.
         known: the classifier's output of each class, by the name of its folder.
-        clean: pictures without corruption of the same classes, such as ImageNet's validation set;
+        clean: images without corruption of the same classes, such as ImageNet's validation set;
             of a suite of 200 classes only theirs are read. For 'corruptions' ``data`` is that.
         corruptions: which of the 15.
         severities: for suite 'corruptions'; ImageNet-C is always measured at all five.
@@ -66,7 +66,7 @@ def plan(suite: str,
     data = existing(data)
     if suite == 'corruptions':
         conditions = (CLEAN, *((c, s) for c in corruptions for s in severities))
-        return [read_folder(data, 'pictures', known, None, conditions, True)]
+        return [read_folder(data, 'images', known, None, conditions, True)]
     of_suite = imagenet_classes(suite)
     passes = []
     if clean is not None:
@@ -83,15 +83,15 @@ def plan(suite: str,
 
 def read_folder(root: Path, title: str, known: dict[str, int], allowed: Sequence[str] | None,
                 conditions: tuple[Condition, ...], apply: bool, others: bool = False) -> Pass:
-    """The pictures of ``root/<class>/``.
+    """The images of ``root/<class>/``.
 
     Args:
         allowed: classes of the suite, of which a classifier may not know all; None for a folder of
             which it must know every class.
         others: whether folders beside ``allowed`` are passed over; else they are an error.
     """
-    pictures, left_out, classes = [], 0, set()
-    for path in find_pictures(root):
+    images, left_out, classes = [], 0, set()
+    for path in find_images(root):
         name = Path(os.path.relpath(path, root))
         folder = name.parts[0] if len(name.parts) > 1 else None
         if folder not in known and (allowed is None or folder not in allowed):
@@ -99,16 +99,16 @@ def read_folder(root: Path, title: str, known: dict[str, int], allowed: Sequence
                 continue
             raise MilanError(_strange(root, path, folder, known, allowed))
         if folder in known:
-            pictures.append(Picture(path, name.as_posix(), known[folder]))
+            images.append(Case(path, name.as_posix(), known[folder]))
             classes.add(folder)
         else:
             left_out += 1
-    if not pictures:
-        raise MilanError(f'{root} has no picture of a class that the classifier knows')
+    if not images:
+        raise MilanError(f'{root} has no image of a class that the classifier knows')
     if len(classes) < len(known):
-        print_log(f'{len(known) - len(classes)} of {len(known)} classes have no picture in {root}',
+        print_log(f'{len(known) - len(classes)} of {len(known)} classes have no image in {root}',
                   logger='current', level=30)
-    return Pass(title, pictures, conditions, apply, left_out)
+    return Pass(title, images, conditions, apply, left_out)
 
 
 def corruption_folders(data: Path, corruptions: Sequence[str]) -> dict[Condition, Path]:
@@ -126,7 +126,7 @@ def corruption_folders(data: Path, corruptions: Sequence[str]) -> dict[Condition
             hint = f'; there are {", ".join(there)}. Measure these with --corruptions' if there \
                 else ''
             raise MilanError(f'ImageNet-C: no folder {name} in {data}; expected DIR/[<group>/]'
-                             f'{name}/<1 to 5>/<class>/<picture>{hint}')
+                             f'{name}/<1 to 5>/<class>/<image>{hint}')
         for severity in SEVERITIES:
             if not (place / str(severity)).is_dir():
                 raise MilanError(f'ImageNet-C: {place} has no severity {severity}; a corruption '
@@ -161,7 +161,7 @@ def _strange(root: Path, path: str, folder: str | None, known: dict[str, int],
     names = list(allowed or known)
     some = f'{len(names)} classes ({", ".join(names[:3])}, …)'
     if folder is None:
-        return f'{path} lies in no class folder; expected {root}/<class>/<picture>, of {some}'
+        return f'{path} lies in no class folder; expected {root}/<class>/<image>, of {some}'
     of = 'the suite\'s' if allowed else 'the classifier\'s'
     return (f'{root} has the folder {folder}, which is none of {of} {some}; expected '
-            f'{root}/<class>/<picture>. Give the folder that holds the class folders')
+            f'{root}/<class>/<image>. Give the folder that holds the class folders')

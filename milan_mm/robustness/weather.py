@@ -9,8 +9,8 @@ from .noise_and_blur import blur, streaked
 
 
 def snow(x: np.ndarray, severity: int, scale: float, rng: Generator) -> np.ndarray:
-    """Flakes that fall, streaked, before a picture that has become paler."""
-    # Share of the sky that is flakes, their size and fall in pixels, how much of the picture stays.
+    """Flakes that fall, streaked, before an image that has become paler."""
+    # Share of the sky that is flakes, their size and fall in pixels, how much of the image stays.
     share, size, fall, keep = ((.035, 3., 8., .8), (.08, 2.5, 8., .7), (.11, 3.5, 10., .7),
                                (.15, 3.5, 10., .65), (.2, 3., 12., .55))[severity]
     height, width = x.shape[:2]

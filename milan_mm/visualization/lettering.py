@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Text on pictures."""
+"""Text on images."""
 import functools
 from pathlib import Path
 

@@ -13,7 +13,7 @@ from .views import Views
 
 
 class PageRow(NamedTuple):
-    """A picture: its name, numbers, rows of panels, and the file of its sheet."""
+    """A image: its name, numbers, rows of panels, and the file of its sheet."""
     name: str
     facts: dict[str, float]
     rows: list[Row]
@@ -26,8 +26,8 @@ def write_page(path: Path, rows: list[PageRow], views: Views, painter: Painter, 
 
     Args:
         path: of the page.
-        rows: one for each picture.
-        views: of all pictures.
+        rows: one for each image.
+        views: of all images.
         painter: that made the rows.
         source: what the model is called.
         measure: what the predictions are measured by: 'cos' or 'mse', or '' where there are none.
@@ -44,7 +44,7 @@ def write_page(path: Path, rows: list[PageRow], views: Views, painter: Painter, 
         percent=percent,
         number=number)
     page = environment.get_template('page.html.j2').render(
-        pictures=rows,
+        images=rows,
         means=mean_facts(rows),
         source=source,
         measure=measure,
@@ -67,7 +67,7 @@ def write_page(path: Path, rows: list[PageRow], views: Views, painter: Painter, 
 
 
 def mean_facts(rows: list[PageRow]) -> dict[str, float]:
-    """The numbers of the pictures, averaged."""
+    """The numbers of the images, averaged."""
     return {name: sum(row.facts[name] for row in rows) / len(rows) for name in rows[0].facts}
 
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""From predicted pixels of patches back to a picture."""
+"""From predicted pixels of patches back to an image."""
 
 import torch
 from torch import Tensor
@@ -10,10 +10,10 @@ from ..models import PixelTargetGenerator
 
 def paint(generator: PixelTargetGenerator, inputs: Tensor, predicted: Tensor,
           visible: Tensor) -> Tensor:
-    """The picture with its masked patches as they were predicted.
+    """The image with its masked patches as they were predicted.
 
     Where the targets were normalised patch by patch, each patch gets the mean and the contrast of
-    the true one, which the model was never asked for; as MAE's pictures are commonly shown.
+    the true one, which the model was never asked for; as MAE's images are commonly shown.
 
     Args:
         generator: of the targets.
@@ -40,7 +40,7 @@ def as_uint8(images: Tensor, mean: Tensor, std: Tensor) -> Tensor:
 
 
 def _untile(patches: Tensor, size: tuple[int, int], side: int) -> Tensor:
-    """Patches (B, N, side * side * 3), channels last, to pictures (B, 3, H, W)."""
+    """Patches (B, N, side * side * 3), channels last, to images (B, 3, H, W)."""
     batch, number, _ = patches.shape
     columns = patches.view(batch, number, side * side, 3).permute(0, 3, 2, 1).flatten(1, 2)
     return F.fold(columns, size, side, stride=side)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""From tensors to small RGB pictures; pure functions, all panels of a picture the same size."""
+"""From tensors to small RGB images; pure functions, all panels of an image the same size."""
 import base64
 import io
 from typing import NamedTuple
@@ -36,45 +36,45 @@ class ColourBasis(NamedTuple):
         return (directions(features) - self.mean) @ self.axes
 
 
-def as_picture(pixels: Tensor, scale: int = 1) -> Image.Image:
-    """Pixels (3, H, W) uint8 as a picture, bicubic where enlarged."""
+def as_image(pixels: Tensor, scale: int = 1) -> Image.Image:
+    """Pixels (3, H, W) uint8 as an image, bicubic where enlarged."""
     image = Image.fromarray(pixels.permute(1, 2, 0).cpu().numpy())
     return image if scale == 1 else image.resize(
         (image.width * scale, image.height * scale), Image.Resampling.BICUBIC)
 
 
 def importance_panel(pixels: Tensor, importance: Tensor, grid: Grid, scale: int = 1) -> Image.Image:
-    """The importance as a heat map over the faded picture; the brightest patch has the most.
+    """The importance as a heat map over the faded image; the brightest patch has the most.
 
     Args:
         pixels: (3, H, W) uint8.
         importance: (N,), not negative. Its largest value gets the brightest colour.
         grid: rows and columns of patches.
-        scale: by how much the picture is enlarged.
+        scale: by how much the image is enlarged.
     """
-    picture = as_picture(pixels, scale)
+    image = as_image(pixels, scale)
     heat = _coloured(importance / importance.max().clamp_min(1e-12), grid, IMPORTANCE_COLOURS)
-    heat = heat.resize(picture.size, Image.Resampling.NEAREST)
-    # The picture's contours stay visible, and too weak to pass for heat.
-    faded = picture.convert('L').convert('RGB')
+    heat = heat.resize(image.size, Image.Resampling.NEAREST)
+    # The image's contours stay visible, and too weak to pass for heat.
+    faded = image.convert('L').convert('RGB')
     return Image.blend(heat, faded, 0.25)
 
 
 def mask_panel(pixels: Tensor, visible: Tensor, grid: Grid, scale: int = 1) -> Image.Image:
-    """The picture as the student gets it: patches that are masked are grey.
+    """The image as the student gets it: patches that are masked are grey.
 
     Args:
         pixels: (3, H, W) uint8.
         visible: (V,) raster indices of the patches seen.
         grid: rows and columns of patches.
-        scale: by how much the picture is enlarged.
+        scale: by how much the image is enlarged.
     """
-    picture = as_picture(pixels, scale)
+    image = as_image(pixels, scale)
     seen = torch.zeros(grid[0] * grid[1], dtype=torch.uint8)
     seen[visible.cpu()] = 255
     stencil = Image.fromarray(seen.view(grid).numpy()).resize(
-        picture.size, Image.Resampling.NEAREST)
-    return Image.composite(picture, Image.new('RGB', picture.size, (_GREY, ) * 3), stencil)
+        image.size, Image.Resampling.NEAREST)
+    return Image.composite(image, Image.new('RGB', image.size, (_GREY, ) * 3), stencil)
 
 
 def error_panel(errors: Tensor,
@@ -88,7 +88,7 @@ def error_panel(errors: Tensor,
         errors: (N,), not negative.
         grid: rows and columns of patches.
         size: height and width of the panel in pixels.
-        highest: what gets the brightest colour, the same for all pictures that are compared.
+        highest: what gets the brightest colour, the same for all images that are compared.
         visible: (V,) patches the student saw; each gets a white dot.
     """
     panel = _coloured((errors / max(highest, 1e-12)).clamp(0, 1), grid, ERROR_COLOURS)
@@ -132,7 +132,7 @@ def fit_colours(features: Tensor) -> ColourBasis:
     """
     if features.ndim != 2 or len(features) < 2:
         raise MilanError(f'expected features (n, T) of at least 2 patches, got '
-                         f'{tuple(features.shape)}; flatten pictures and patches into n')
+                         f'{tuple(features.shape)}; flatten images and patches into n')
     centred = directions(features)
     mean = centred.mean(dim=0)
     _, strengths, axes = torch.linalg.svd(centred - mean, full_matrices=False)
@@ -162,7 +162,7 @@ def turn_colours(basis: ColourBasis, features: Tensor, like: Tensor) -> ColourBa
 
 
 def data_uri(image: Image.Image, photograph: bool = False) -> str:
-    """A picture as an address that holds it: JPEG for photographs, else PNG."""
+    """A image as an address that holds it: JPEG for photographs, else PNG."""
     buffer = io.BytesIO()
     if photograph:
         image.save(buffer, 'JPEG', quality=90, subsampling=0)
@@ -179,7 +179,7 @@ def colour_stops(name: str, stops: int = 9) -> str:
 
 
 def _coloured(values: Tensor, grid: Grid, name: str) -> Image.Image:
-    """Values (N,) in 0..1 as a picture with a pixel a patch."""
+    """Values (N,) in 0..1 as an image with a pixel a patch."""
     if values.numel() != grid[0] * grid[1]:
         raise MilanError(f'expected one value for each of {grid[0]} x {grid[1]} patches, got '
                          f'{values.numel()}; leave the CLS token out')

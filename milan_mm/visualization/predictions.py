@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Predictions drawn on pictures, with Pillow alone; small pictures are enlarged to be readable."""
+"""Predictions drawn on images, with Pillow alone; small images are enlarged to be readable."""
 import colorsys
 import math
 from collections.abc import Sequence
@@ -13,7 +13,7 @@ from .lettering import fitted, font_of
 Colour = tuple[int, int, int]
 
 _LEAST_SIDE = 448  # pixels of the longer side of a drawing
-_READABLE = 900  # from here on, text grows with the picture
+_READABLE = 900  # from here on, text grows with the image
 _PANEL = 300  # width of bars and legends, in units of the text
 _PAPER, _INK, _FAINT = (255, 255, 255), (30, 30, 30), (225, 228, 232)
 _BAR = (52, 112, 186)
@@ -23,7 +23,7 @@ class Instance(NamedTuple):
     """One detected object.
 
     Attributes:
-        box: left, top, right, bottom in pixels of the picture.
+        box: left, top, right, bottom in pixels of the image.
         name: of its class.
         score: in 0..1, or None for the truth.
         colour: of its class.
@@ -48,7 +48,7 @@ def class_colours(number: int) -> tuple[Colour, ...]:
 
 def draw_classification(image: Image.Image,
                         rows: Sequence[tuple[str, float]]) -> Image.Image:
-    """The picture, and beside it a bar for each class.
+    """The image, and beside it a bar for each class.
 
     Args:
         image: RGB.
@@ -71,7 +71,7 @@ def draw_classification(image: Image.Image,
 
 
 def draw_detection(image: Image.Image, instances: Sequence[Instance]) -> Image.Image:
-    """The picture with masks, boxes, names and scores, the surest on top.
+    """The image with masks, boxes, names and scores, the surest on top.
 
     Args:
         image: RGB.
@@ -101,7 +101,7 @@ def draw_detection(image: Image.Image, instances: Sequence[Instance]) -> Image.I
 def draw_segmentation(image: Image.Image,
                       labels: np.ndarray,
                       rows: Sequence[tuple[int, str, float, Colour]]) -> Image.Image:
-    """The picture under its classes' colours, and a legend.
+    """The image under its classes' colours, and a legend.
 
     Args:
         image: RGB.
@@ -117,12 +117,12 @@ def draw_segmentation(image: Image.Image,
             continue
         where = labels == label
         pixels[where] = (0.45 * pixels[where] + 0.55 * np.array(colour)).astype(np.uint8)
-    picture = Image.fromarray(pixels)
-    unit = _unit(picture)
+    tinted = Image.fromarray(pixels)
+    unit = _unit(tinted)
     font = font_of(14 * unit)
-    room = max((picture.height // unit - 20) // 26, 8)
+    room = max((tinted.height // unit - 20) // 26, 8)
     shown = rows if len(rows) <= room else rows[:room - 1]
-    canvas, draw, left, right = _with_panel(picture, 20 + 26 * min(len(rows), room))
+    canvas, draw, left, right = _with_panel(tinted, 20 + 26 * min(len(rows), room))
     for i, (_, name, share, colour) in enumerate(shown):
         top = (14 + 26 * i) * unit
         percent = f'{100 * share:.1f} %'
@@ -146,13 +146,13 @@ def _enlarged(image: Image.Image) -> tuple[Image.Image, int]:
 
 
 def _unit(image: Image.Image) -> int:
-    """By how much text and panels are larger on a large picture."""
+    """By how much text and panels are larger on a large image."""
     return max(1, round(max(image.size) / _READABLE))
 
 
 def _with_panel(image: Image.Image,
                 least: int) -> tuple[Image.Image, ImageDraw.ImageDraw, int, int]:
-    """The picture on paper with room for text at its right, and that room's left and right."""
+    """The image on paper with room for text at its right, and that room's left and right."""
     unit = _unit(image)
     canvas = Image.new(
         'RGB', (image.width + _PANEL * unit, max(image.height, least * unit)), _PAPER)
@@ -163,7 +163,7 @@ def _with_panel(image: Image.Image,
 
 def _label(draw: ImageDraw.ImageDraw, size: tuple[int, int], corner: Sequence[float], text: str,
            colour: Colour, font: ImageFont.FreeTypeFont) -> None:
-    """Text on its colour, above a box's corner or inside it, never outside the picture."""
+    """Text on its colour, above a box's corner or inside it, never outside the image."""
     text = fitted(text, font, size[0] - 6)
     width, height = font.getlength(text) + 6, font.size + 5
     left = min(max(corner[0], 0), size[0] - width)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""One training step on given pictures, with everything kept that is worth looking at."""
+"""One training step on given images, with everything kept that is worth looking at."""
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -7,7 +7,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from ..datasets import LoadPicture, PackPicture, ResizeAndCenterCrop
+from ..datasets import LoadPILImage, PackImageInputs, ResizeAndCenterCrop
 from ..keyed_random import sample_key
 from ..models import MILAN
 from .trained import load_run
@@ -24,7 +24,7 @@ class Look(NamedTuple):
         measure: (B, N) the same as the log measures it; the cosine for MILAN.
         target: (B, N, T) the teacher's features.
         predicted: (B, N, T) what the decoder made of the visible patches.
-        student: (B, N, D) the encoder's features of the whole picture, nothing masked.
+        student: (B, N, D) the encoder's features of the whole image, nothing masked.
         grid: rows and columns of patches.
     """
     pixels: Tensor
@@ -54,14 +54,14 @@ def load_milan(config: str | Path, checkpoint: str | Path,
 
 
 def load_pixels(paths: Sequence[str | Path], size: tuple[int, int]) -> Tensor:
-    """The largest central crop of each picture, (B, 3, H, W) uint8.
+    """The largest central crop of each image, (B, 3, H, W) uint8.
 
     Args:
-        paths: of the pictures.
+        paths: of the images.
         size: H and W.
     """
-    crop, pack = ResizeAndCenterCrop(size, crop_ratio=1), PackPicture()
-    load = LoadPicture()
+    crop, pack = ResizeAndCenterCrop(size, crop_ratio=1), PackImageInputs()
+    load = LoadPILImage()
     return torch.stack([pack(crop(load(dict(img_path=str(p)))))['inputs'] for p in paths])
 
 
@@ -72,7 +72,7 @@ def look(model: MILAN, pixels: Tensor, seed: int = 0) -> Look:
     Args:
         model: of :func:`load_milan`.
         pixels: (B, 3, H, W) uint8, of the size the model was trained on.
-        seed: the mask of picture i is a function of it and of i.
+        seed: the mask of image i is a function of it and of i.
     """
     device = next(model.parameters()).device
     keys = torch.tensor([sample_key(seed, 0, i, 'look') for i in range(len(pixels))])

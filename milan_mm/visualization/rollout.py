@@ -47,7 +47,7 @@ def rollout(attentions: Sequence[Tensor]) -> Tensor:
     Abnar & Zuidema, "Quantifying attention flow in transformers" (ACL 2020, Sec. 3): the product
     of the blocks' attentions, half of each being the identity that stands for the residual
     connection. MLPs, values and what the heads disagree about are left out, so it is a rough
-    picture: where information *can* come from.
+    image: where information *can* come from.
 
     Args:
         attentions: (B, L, L) of each block, the first one first; rows sum to 1.

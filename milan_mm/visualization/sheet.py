@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Rows of panels on one picture, to be put into a paper or sent to somebody."""
+"""Rows of panels on one image, to be put into a paper or sent to somebody."""
 from collections.abc import Sequence
 
 from matplotlib import colormaps
@@ -14,10 +14,10 @@ _MARGIN, _GAP, _TITLE, _CAPTION = 20, 8, 30, 22
 
 
 def draw_sheet(name: str, facts: str, rows: Sequence[Row], highest: float) -> Image.Image:
-    """Everything about one picture.
+    """Everything about one image.
 
     Args:
-        name: of the picture.
+        name: of the image.
         facts: a line below it.
         rows: of panels, all panels of the same size.
         highest: error that has the brightest colour; 0 if no error is shown.
@@ -43,7 +43,7 @@ def draw_sheet(name: str, facts: str, rows: Sequence[Row], highest: float) -> Im
                       fitted(tile.caption, font_of(12), width), _SOFT, font_of(12))
         top += _TITLE + height + _CAPTION
     scales = [(panels.IMPORTANCE_COLOURS,
-               'importance: none to the most of a picture; rollout: its least to its most')]
+               'importance: none to the most of an image; rollout: its least to its most')]
     if highest:
         scales.append((panels.ERROR_COLOURS,
                        f'error: 0 to {highest:.2f} and above; dots: patches seen'))

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""From views to rows of small pictures with captions, which sheet and page arrange."""
+"""From views to rows of small images with captions, which sheet and page arrange."""
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -13,7 +13,7 @@ from .neighbours import Neighbour
 from .reconstruction import load_pixels
 from .views import Attempt, Views
 
-_SIDE = 200  # pixels that a panel's longer side has about, where a picture is smaller
+_SIDE = 200  # pixels that a panel's longer side has about, where an image is smaller
 
 
 class Tile(NamedTuple):
@@ -47,7 +47,7 @@ class Colours(NamedTuple):
 def colours_of(views: Views) -> Colours:
     """Colours of teacher, predictions and encoder that can be compared.
 
-    The teacher's three principal components over all pictures are the basis; predictions live in
+    The teacher's three principal components over all images are the basis; predictions live in
     the same space and share it. The encoder's space is another one: its own three components are
     turned (see :func:`turn_colours`) so that its patches look as much like the teacher's as a
     rotation allows.
@@ -72,17 +72,17 @@ def highest_error(views: Views) -> float:
 
 
 def scale_of(views: Views) -> int:
-    """By how much small pictures are enlarged."""
+    """By how much small images are enlarged."""
     return max(1, round(_SIDE / max(views.pixels.shape[-2:])))
 
 
 class Painter:
-    """Makes the rows of each picture.
+    """Makes the rows of each image.
 
     Args:
-        views: of all pictures.
+        views: of all images.
         measure: what ``Attempt.measure`` is called: 'cos' or 'mse', or '' without one.
-        names: of the pictures.
+        names: of the images.
     """
 
     def __init__(self, views: Views, measure: str, names: Sequence[str]) -> None:
@@ -93,13 +93,13 @@ class Painter:
         self.size: tuple[int, int] = tuple(side * self.scale for side in views.pixels.shape[-2:])
 
     def rows(self, i: int) -> list[Row]:
-        """The rows of picture i, without its neighbours."""
+        """The rows of image i, without its neighbours."""
         trained = f'{percent(self.views.trained.ratio)} masked'
         attempts = [(f'{percent(one.ratio)} masked', one) for one in self.views.attempts]
         rows = [
             Row(f'What it is given, and masks as they are drawn in training ({trained})',
-                [self._picture(i), *self._importance(i), *self._masks(i)]),
-            Row('Attention and features of the whole picture', self._features(i)),
+                [self._image(i), *self._importance(i), *self._masks(i)]),
+            Row('Attention and features of the whole image', self._features(i)),
             Row('More and more masked: what the encoder sees',
                 [self._mask(i, one.visible[i], caption) for caption, one in attempts]),
         ]
@@ -118,17 +118,17 @@ class Painter:
         ]
 
     def neighbours(self, title: str, found: Sequence[Neighbour], root: Path) -> Row:
-        """A row of the pictures found for one."""
+        """A row of the images found for one."""
         tiles = []
         for one in found:
             pixels = load_pixels([one.path], tuple(self.views.pixels.shape[-2:]))[0]
             name = one.path.relative_to(root).as_posix()
-            tiles.append(Tile(panels.as_picture(pixels, self.scale), f'{one.cosine:.2f} {name}',
+            tiles.append(Tile(panels.as_image(pixels, self.scale), f'{one.cosine:.2f} {name}',
                               f'{name}, cosine {one.cosine:.2f}', True))
         return Row(title, tiles)
 
-    def _picture(self, i: int) -> Tile:
-        return Tile(panels.as_picture(self.views.pixels[i], self.scale), 'picture', self.names[i],
+    def _image(self, i: int) -> Tile:
+        return Tile(panels.as_image(self.views.pixels[i], self.scale), 'image', self.names[i],
                     True)
 
     def _importance(self, i: int) -> list[Tile]:
@@ -156,7 +156,7 @@ class Painter:
 
     def _features(self, i: int) -> list[Tile]:
         rollout = self.views.rollout[i]
-        # Every patch gets some of it, and the pictures differ in how much: from least to most.
+        # Every patch gets some of it, and the images differ in how much: from least to most.
         shown = [self._heat(i, rollout - rollout.min(), 'attention rollout')]
         for name, scores in (("teacher's features", self.colours.teacher),
                              ("encoder's features", self.colours.student)):
@@ -170,7 +170,7 @@ class Painter:
 
     def _predicted(self, i: int, one: Attempt, caption: str) -> Tile:
         if one.painted is not None:
-            return Tile(panels.as_picture(one.painted[i], self.scale), caption,
+            return Tile(panels.as_image(one.painted[i], self.scale), caption,
                         f'"{self.names[i]}", masked patches as predicted ({caption})', True)
         at = [other.ratio for other in self.views.attempts].index(one.ratio)
         return self._coloured(i, self.colours.predicted[at][i], caption)
@@ -185,7 +185,7 @@ class Painter:
 
 
 def seen_masked(one: Attempt, i: int | None = None) -> tuple[float, float]:
-    """Mean measure of the patches seen and of the others, of picture i or of all."""
+    """Mean measure of the patches seen and of the others, of image i or of all."""
     seen = np.zeros(one.measure.shape, bool)
     np.put_along_axis(seen, one.visible.numpy(), True, axis=1)
     measure = one.measure.numpy()
@@ -195,7 +195,7 @@ def seen_masked(one: Attempt, i: int | None = None) -> tuple[float, float]:
 
 
 def facts_of(views: Views, i: int, measure: str) -> dict[str, float]:
-    """Numbers that belong to a picture, by name."""
+    """Numbers that belong to an image, by name."""
     facts: dict[str, float] = {}
     if views.trained.measure is not None:
         seen, masked = seen_masked(views.trained, i)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Everything that is worth seeing of a trained model and some pictures, as tensors."""
+"""Everything that is worth seeing of a trained model and some images, as tensors."""
 import copy
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
@@ -17,7 +17,7 @@ from .rollout import cls_rollout
 from .trained import pixel_statistics
 
 RATIOS = (0.25, 0.5, 0.75, 0.9)
-_TOGETHER = 16  # pictures at a time
+_TOGETHER = 16  # images at a time
 
 
 class Attempt(NamedTuple):
@@ -29,7 +29,7 @@ class Attempt(NamedTuple):
         error: (B, N) loss of each patch's prediction.
         measure: (B, N) the same as the log measures it: the cosine, or the squared error.
         predicted: (B, N, T).
-        painted: (B, 3, H, W) uint8, the picture with its masked patches as predicted; None unless
+        painted: (B, 3, H, W) uint8, the image with its masked patches as predicted; None unless
             the targets are pixels.
     """
     ratio: float
@@ -41,7 +41,7 @@ class Attempt(NamedTuple):
 
 
 class Views(NamedTuple):
-    """A batch of pictures, looked at from all sides; everything on the CPU.
+    """A batch of images, looked at from all sides; everything on the CPU.
 
     Attributes:
         pixels: (B, 3, H, W) uint8.
@@ -54,7 +54,7 @@ class Views(NamedTuple):
         trained: the one at the training's own ratio.
         target: (B, N, T) what was to be predicted.
         teacher: (B, N, T') features of the teacher; None without one.
-        student: (B, N, D) the encoder's features of the whole picture.
+        student: (B, N, D) the encoder's features of the whole image.
     """
     pixels: Tensor
     grid: tuple[int, int]
@@ -79,7 +79,7 @@ def view(model: MILAN, pixels: Tensor, seed: int = 0, draws: int = 4,
          on_step: Callable[[], None] = lambda: None) -> Views:
     """Teaches, masks at several ratios, encodes, decodes, compares.
 
-    The mask of picture i in draw k is a function of (seed, k, i). At every ratio a picture has the
+    The mask of image i in draw k is a function of (seed, k, i). At every ratio an image has the
     same keys, so where patches are drawn one by one, what is seen with more masked is a part of
     what is seen with less masked.
 
@@ -90,7 +90,7 @@ def view(model: MILAN, pixels: Tensor, seed: int = 0, draws: int = 4,
         draws: K.
         ratios: shares of patches to mask besides the training's own; one that leaves no patch
             visible, or that the mask generator does not follow, is left out.
-        on_step: is called after each picture.
+        on_step: is called after each image.
     """
     parts = []
     for start in range(0, len(pixels), _TOGETHER):
@@ -180,9 +180,9 @@ def _teacher_features(model: MILAN, inputs: Tensor, features: Tensor) -> Tensor 
 
 
 def _joined(parts: list[Views]) -> Views:
-    """The parts' pictures one after the other, on the CPU."""
+    """The parts' images one after the other, on the CPU."""
     if not parts:
-        raise MilanError('got no picture')
+        raise MilanError('got no image')
 
     def join(values: Sequence[Tensor | None]) -> Tensor | None:
         return None if values[0] is None else torch.cat([value.cpu() for value in values])

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a trained model does with given pictures: a sheet for each, and one page."""
+"""What a trained model does with given images: a sheet for each, and one page."""
 import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -10,14 +10,14 @@ import torch
 from torch import Tensor
 
 from ..checkpoints.io import write_atomically
-from ..datasets.decoding import UnreadablePicture, open_picture
-from ..datasets.picture_folder import find_pictures
+from ..datasets.decoding import UnreadableImageError, open_image
+from ..datasets.image_folder import find_images
 from ..errors import MilanError
 from ..hub import Extractor, FeatureExtractor, Features
 from ..keyed_random import sample_key
 from ..models import MILAN
 from ..progress import Progress
-from .neighbours import Neighbour, nearest_pictures
+from .neighbours import Neighbour, nearest_images
 from .page import PageRow, mean_facts, write_page
 from .reconstruction import load_pixels
 from .sheet import draw_sheet
@@ -33,9 +33,9 @@ class Visualized(NamedTuple):
 
     Attributes:
         page: path of the page.
-        sheets: path of the PNG of each picture.
-        means: over the pictures, of the numbers that stand at each, by name.
-        left_out: for each folder that was given and has more pictures, how many.
+        sheets: path of the PNG of each image.
+        means: over the images, of the numbers that stand at each, by name.
+        left_out: for each folder that was given and has more images, how many.
     """
     page: Path
     sheets: list[Path]
@@ -44,7 +44,7 @@ class Visualized(NamedTuple):
 
 
 def visualize(model: MILAN,
-              pictures: Sequence[str | Path],
+              images: Sequence[str | Path],
               out: str | Path,
               *,
               source: str = 'a model',
@@ -55,28 +55,28 @@ def visualize(model: MILAN,
               most: int = 8,
               gallery: int = 1000,
               log: Callable[[str], None] = print) -> Visualized:
-    """Writes ``OUT/index.html`` and ``OUT/<number>_<name>.png`` for each picture.
+    """Writes ``OUT/index.html`` and ``OUT/<number>_<name>.png`` for each image.
 
     Args:
         model: of :func:`load_run`.
-        pictures: files, and folders of them.
+        images: files, and folders of them.
         out: the folder.
         source: what the page calls the model.
-        folder: pictures among which the nearest are looked for; None for none.
+        folder: images among which the nearest are looked for; None for none.
         seed: of masks, and of what is drawn from folders.
         draws: masks drawn at the training's ratio.
         ratios: shares of patches to mask besides.
-        most: pictures taken of each folder in ``pictures``.
-        gallery: pictures of ``folder`` that are looked at.
+        most: images taken of each folder in ``images``.
+        gallery: images of ``folder`` that are looked at.
         log: receives lines of progress.
 
     Raises:
-        MilanError: if a picture cannot be read, or a number makes no picture.
+        MilanError: if an image cannot be read, or a number makes no image.
     """
     check_numbers(draws, ratios, most, gallery)
-    paths, left_out = gather(pictures, most, seed)
+    paths, left_out = gather(images, most, seed)
     size = tuple(model.backbone.img_size)
-    progress = Progress('pictures', len(paths), log)
+    progress = Progress('images', len(paths), log)
     views = view(model, load_pixels(paths, size), seed, draws, ratios, progress.step)
     names = _short_names(paths)
     measure = model.head.loss_module.measure if predicts(model) else ''
@@ -90,15 +90,15 @@ def visualize(model: MILAN,
     out = Path(out)
     for row in rows:
         words = '; '.join(f'{name} {number(value)}' for name, value in row.facts.items())
-        picture = draw_sheet(row.name, words, row.rows, painter.highest)
-        write_atomically(out / row.sheet, picture.save)
+        image = draw_sheet(row.name, words, row.rows, painter.highest)
+        write_atomically(out / row.sheet, image.save)
     page = write_page(out / 'index.html', rows, views, painter, source, measure,
                       bool(measure) and model.head.tokens == 'masked')
     return Visualized(page, [out / row.sheet for row in rows], mean_facts(rows), left_out)
 
 
 def check_numbers(draws: int, ratios: Sequence[float], most: int, gallery: int) -> None:
-    """Raises MilanError for numbers that make no picture."""
+    """Raises MilanError for numbers that make no image."""
     if min(draws, most, gallery) < 1:
         raise MilanError('--masks, --most and --gallery must be at least 1, got '
                          f'{draws}, {most}, {gallery}')
@@ -110,7 +110,7 @@ def check_numbers(draws: int, ratios: Sequence[float], most: int, gallery: int) 
 
 def gather(given: Sequence[str | Path], most: int,
            seed: int) -> tuple[list[Path], dict[str, int]]:
-    """Files as they are, and of each folder some readable pictures, drawn by ``seed``.
+    """Files as they are, and of each folder some readable images, drawn by ``seed``.
 
     Returns:
         The paths, each once, and for each folder that has more how many were left out.
@@ -123,14 +123,14 @@ def gather(given: Sequence[str | Path], most: int,
     for one in map(Path, given):
         if not one.is_dir():
             if not one.is_file():
-                raise MilanError(f'no such picture or folder: {one}')
+                raise MilanError(f'no such image or folder: {one}')
             paths.append(one)
             continue
-        found = find_pictures(one)
-        order = np.random.default_rng(sample_key(seed, 0, 0, 'pictures')).permutation(len(found))
+        found = find_images(one)
+        order = np.random.default_rng(sample_key(seed, 0, 0, 'images')).permutation(len(found))
         chosen = _first_readable([found[i] for i in order], most)
         if not chosen:
-            raise MilanError(f'none of the {len(found)} pictures in {one} can be decoded')
+            raise MilanError(f'none of the {len(found)} images in {one} can be decoded')
         paths += sorted(chosen)
         if len(found) > len(chosen):
             left_out[str(one)] = len(found) - len(chosen)
@@ -141,8 +141,8 @@ def _first_readable(found: Sequence[str], most: int) -> list[Path]:
     chosen: list[Path] = []
     for path in found:
         try:
-            open_picture(path)
-        except UnreadablePicture:
+            open_image(path)
+        except UnreadableImageError:
             continue
         chosen.append(Path(path))
         if len(chosen) == most:
@@ -175,7 +175,7 @@ class _TargetExtractor(Extractor):
 
 
 def extractors_of(model: MILAN) -> dict[str, Extractor]:
-    """The encoder, and the teacher if it has a CLS token; both take the whole of a picture."""
+    """The encoder, and the teacher if it has a CLS token; both take the whole of an image."""
     mean, std = (values.flatten().tolist() for values in pixel_statistics(model))
     found: dict[str, Extractor] = dict(encoder=FeatureExtractor(
         model.backbone, tuple(model.backbone.img_size), mean, std, 1))
@@ -194,12 +194,12 @@ def extractors_of(model: MILAN) -> dict[str, Extractor]:
 
 def _neighbour_rows(model: MILAN, painter: Painter, paths: Sequence[Path],
                     folder: str | Path, gallery: int, seed: int) -> list[list[Row]]:
-    """For each picture a row for the encoder and one for the teacher."""
+    """For each image a row for the encoder and one for the teacher."""
     root = Path(folder).expanduser()
     rows: list[list[Row]] = [[] for _ in paths]
     for name, extractor in extractors_of(model).items():
-        found = nearest_pictures(extractor, root, paths, _NEIGHBOURS + 1, gallery, seed,
-                                 f'nearest by the {name}')
+        found = nearest_images(extractor, root, paths, _NEIGHBOURS + 1, gallery, seed,
+                               f'nearest by the {name}')
         for i, path in enumerate(paths):
             others = _without(found[i], path)[:_NEIGHBOURS]
             rows[i].append(painter.neighbours(

@@ -12,7 +12,7 @@ data_preprocessor = dict(
     seg_pad_val=255)
 
 train_pipeline = [
-    dict(type='milan_mm.LoadImage'),
+    dict(type='milan_mm.LoadBGRImage'),
     dict(type='mmseg.LoadAnnotations'),
     dict(type='RandomResize', scale=(2048, 512), ratio_range=(0.5, 2.0), keep_ratio=True,
          resize_type='mmseg.Resize'),
@@ -22,9 +22,9 @@ train_pipeline = [
     dict(type='mmseg.PackSegInputs'),
 ]
 test_pipeline = [
-    dict(type='milan_mm.LoadImage', skip_unreadable=False),
+    dict(type='milan_mm.LoadBGRImage', skip_unreadable=False),
     dict(type='mmseg.Resize', scale=(2048, 512), keep_ratio=True),
-    # After the resizing: predictions are compared in the picture's own size.
+    # After the resizing: predictions are compared in the image's own size.
     dict(type='mmseg.LoadAnnotations'),
     dict(type='mmseg.PackSegInputs'),
 ]

@@ -4,7 +4,7 @@ data_root = 'data/coco'
 image_size = (1024, 1024)
 
 train_pipeline = [
-    dict(type='milan_mm.LoadImage'),
+    dict(type='milan_mm.LoadBGRImage'),
     dict(type='mmdet.LoadAnnotations', with_bbox=True, with_mask=True),
     dict(type='RandomResize', scale=image_size, ratio_range=(0.1, 2.0), keep_ratio=True,
          resize_type='mmdet.Resize'),
@@ -16,7 +16,7 @@ train_pipeline = [
     dict(type='mmdet.PackDetInputs'),
 ]
 test_pipeline = [
-    dict(type='milan_mm.LoadImage', skip_unreadable=False),
+    dict(type='milan_mm.LoadBGRImage', skip_unreadable=False),
     dict(type='mmdet.Resize', scale=image_size, keep_ratio=True),
     dict(type='mmdet.PackDetInputs',
          meta_keys=('img_id', 'img_path', 'ori_shape', 'img_shape', 'scale_factor')),

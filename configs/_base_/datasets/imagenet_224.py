@@ -1,13 +1,13 @@
-# ImageNet-1k's training pictures, as MILAN and MAE see them. Labels are not used.
+# ImageNet-1k's training images, as MILAN and MAE see them. Labels are not used.
 data_preprocessor = dict(
     type='milan_mm.PretrainDataPreprocessor',
     mean=[123.675, 116.28, 103.53],
     std=[58.395, 57.12, 57.375])
 
 train_pipeline = [
-    dict(type='milan_mm.LoadPicture'),
+    dict(type='milan_mm.LoadPILImage'),
     dict(type='milan_mm.RandomResizedCropAndFlip', size=224, scale=(0.2, 1.0)),
-    dict(type='milan_mm.PackPicture'),
+    dict(type='milan_mm.PackImageInputs'),
 ]
 
 train_dataloader = dict(
@@ -19,4 +19,4 @@ train_dataloader = dict(
     sampler=dict(type='milan_mm.EpochSampler', shuffle=True),
     collate_fn=dict(type='default_collate'),
     dataset=dict(
-        type='milan_mm.PictureFolder', data_root='data/imagenet/train', pipeline=train_pipeline))
+        type='milan_mm.ImageFolder', data_root='data/imagenet/train', pipeline=train_pipeline))

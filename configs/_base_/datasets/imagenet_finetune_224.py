@@ -1,14 +1,14 @@
-# ImageNet-1k with labels: data/imagenet/<train|val>/<class>/<picture>, for finetuning.
+# ImageNet-1k with labels: data/imagenet/<train|val>/<class>/<image>, for finetuning.
 data_root = 'data/imagenet'
 data_preprocessor = dict(
     type='mmpretrain.ClsDataPreprocessor',
     num_classes=1000,
     mean=[123.675, 116.28, 103.53],
     std=[58.395, 57.12, 57.375],
-    to_rgb=False)  # pictures of milan_mm are RGB already
+    to_rgb=False)  # images of milan_mm are RGB already
 
 train_pipeline = [
-    dict(type='milan_mm.LoadPicture'),
+    dict(type='milan_mm.LoadPILImage'),
     dict(type='milan_mm.RandomResizedCropAndFlip', size=224, scale=(0.08, 1.0)),
     dict(
         type='milan_mm.OnBGRArray',
@@ -33,12 +33,12 @@ train_pipeline = [
                 fill_color=[103.53, 116.28, 123.675],
                 fill_std=[57.375, 57.12, 58.395]),
         ]),
-    dict(type='milan_mm.PackPicture'),
+    dict(type='milan_mm.PackImageInputs'),
 ]
 test_pipeline = [
-    dict(type='milan_mm.LoadPicture'),
+    dict(type='milan_mm.LoadPILImage'),
     dict(type='milan_mm.ResizeAndCenterCrop', size=224, crop_ratio=224 / 256),
-    dict(type='milan_mm.PackPicture'),
+    dict(type='milan_mm.PackImageInputs'),
 ]
 
 train_dataloader = dict(
@@ -50,7 +50,7 @@ train_dataloader = dict(
     sampler=dict(type='milan_mm.EpochSampler', shuffle=True),
     collate_fn=dict(type='default_collate'),
     dataset=dict(
-        type='milan_mm.PictureFolder',
+        type='milan_mm.ImageFolder',
         data_root=data_root,
         data_prefix=dict(img_path='train'),
         with_label=True,
@@ -63,7 +63,7 @@ val_dataloader = dict(
     sampler=dict(type='DefaultSampler', shuffle=False),
     collate_fn=dict(type='default_collate'),
     dataset=dict(
-        type='milan_mm.PictureFolder',
+        type='milan_mm.ImageFolder',
         data_root=data_root,
         data_prefix=dict(img_path='val'),
         with_label=True,

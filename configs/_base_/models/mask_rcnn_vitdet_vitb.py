@@ -10,7 +10,7 @@ model = dict(
         std=[58.395, 57.12, 57.375],
         bgr_to_rgb=True,
         pad_mask=True,
-        # Every picture, in training and test, is padded to 1024 x 1024 with the mean colour.
+        # Every image, in training and test, is padded to 1024 x 1024 with the mean colour.
         pad_size_divisor=1024),
     backbone=dict(
         type='milan_mm.WindowedVisionTransformer',

@@ -4,7 +4,7 @@
 # The loop counts batches: where several make an update, the warm-up of 250 updates grows with them.
 effective_batch = 64
 max_epochs = 100
-accumulated = 2  # as 8 GPUs with 4 pictures each need it
+accumulated = 2  # as 8 GPUs with 4 images each need it
 warmup = 250
 
 optim_wrapper = dict(

@@ -1,7 +1,7 @@
 # Finetuning of MILAN's ViT-B: the command the authors published (github.com/zejiangh/MILAN,
 # README), and for what it leaves at its default MAE's table 9 (arXiv 2111.06377).
 effective_batch = 1024
-base_lr = 1e-4  # for 256 pictures
+base_lr = 1e-4  # for 256 images
 max_epochs = 100
 warmup_epochs = 5
 

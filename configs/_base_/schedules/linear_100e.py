@@ -1,7 +1,7 @@
 # Linear probing of MILAN's ViT-B: the command the authors published (github.com/zejiangh/MILAN,
 # README: 100 epochs; MAE has 90), and for what it leaves at its default MAE's table 10.
 effective_batch = 16384
-base_lr = 0.05  # for 256 pictures
+base_lr = 0.05  # for 256 images
 max_epochs = 100
 warmup_epochs = 10
 

@@ -1,4 +1,4 @@
-# The recipe for UperNet on ADE20K: 160,000 updates of 16 pictures, 1,500 of them warm-up, then down
+# The recipe for UperNet on ADE20K: 160,000 updates of 16 images, 1,500 of them warm-up, then down
 # to 0 in a straight line. Learning rate and layer decay as mmseg has them for MAE's ViT-B.
 # The loop counts batches: where several make an update, everything counted grows with them.
 effective_batch = 16

@@ -1,4 +1,4 @@
-# A self-supervised teacher: DINOv2 ViT-B/14, its pictures resized to the student's grid.
+# A self-supervised teacher: DINOv2 ViT-B/14, its images resized to the student's grid.
 _base_ = '../../milan/vitb_pretrain.py'
 model = dict(
     target_generator=dict(

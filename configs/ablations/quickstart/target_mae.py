@@ -1,4 +1,4 @@
-# A self-supervised teacher: the features and the CLS attention of an MAE of the same pictures.
+# A self-supervised teacher: the features and the CLS attention of an MAE of the same images.
 _base_ = '../../quickstart/milan.py'
 model = dict(
     target_generator=dict(

@@ -24,7 +24,7 @@ class TargetGenerator(nn.Module):
 
     def match_student(self, grid_size: tuple[int, int], pixel_mean: Sequence[float] | None,
                       pixel_std: Sequence[float] | None) -> None:
-        """Prepares for pictures as the student gets them; called once, before training.
+        """Prepares for images as the student gets them; called once, before training.
 
         Args:
             grid_size: rows and columns of the student's patches; the targets' must be the same.
@@ -33,7 +33,7 @@ class TargetGenerator(nn.Module):
             pixel_std: what it divides by.
 
         Raises:
-            MilanError: if the generator cannot give targets for such pictures.
+            MilanError: if the generator cannot give targets for such images.
         """
         self.grid_size = tuple(grid_size)
 

@@ -56,7 +56,7 @@ def tower_from_state(state: dict[str, Tensor], quickgelu: bool, *, name: str,
         image_size: height and width in pixels the positions are for; None for a square.
 
     Raises:
-        MilanError: if weights are missing, or the positions fit no such picture.
+        MilanError: if weights are missing, or the positions fit no such image.
     """
     state = {k.removeprefix('visual.'): v.float() for k, v in state.items()
              if k.startswith('visual.') or not any(s.startswith('visual.') for s in state)}

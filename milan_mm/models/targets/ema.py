@@ -23,7 +23,7 @@ _KEY = 'ema_teacher'
 
 @MODELS.register_module()
 class EMATargetGenerator(TargetGenerator):
-    """An exponential moving average of the student's encoder, which sees the whole picture.
+    """An exponential moving average of the student's encoder, which sees the whole image.
 
     The control of the target ablation that needs no teacher from outside, after data2vec (Baevski
     et al. 2022, arXiv 2202.03555): the target of a token is the mean over the last ``levels``

@@ -83,10 +83,10 @@ class EncoderTower(Tower):
 
 def run_blocks(vit: MaskedVisionTransformer, images: Tensor,
                levels: int = 1) -> tuple[list[Tensor], Tensor]:
-    """A ViT on whole pictures, before its final norm.
+    """A ViT on whole images, before its final norm.
 
     Args:
-        vit: the encoder; its positions are for the pictures' grid.
+        vit: the encoder; its positions are for the images' grid.
         images: (B, 3, H, W).
         levels: of how many of the last blocks the outputs are wanted.
 

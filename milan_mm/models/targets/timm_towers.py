@@ -25,7 +25,7 @@ _ATTENTIONS = (Attention, AttentionRope, EvaAttention)
 class TimmTower(Tower):
     """A ``VisionTransformer`` or ``Eva`` of timm.
 
-    What stands for the picture as a whole is what the model pools, and the importance of a patch
+    What stands for the image as a whole is what the model pools, and the importance of a patch
     is the weight it has in that:
 
     * pooled by its CLS token: the attention of CLS in the last block, over CLS, registers and
@@ -66,7 +66,7 @@ class TimmTower(Tower):
         if tuple(grid_size) != self.grid_size and self._pool_positions() is not None:
             raise MilanError('this tower\'s pooling has learned positions of its own, which are '
                              f'for a grid of {self.grid_size}, and the student\'s is '
-                             f'{tuple(grid_size)}; use another teacher, or pictures of that grid')
+                             f'{tuple(grid_size)}; use another teacher, or images of that grid')
         self.trunk.set_input_size(img_size=self.input_size(grid_size))
         self.grid_size = tuple(grid_size)
 

@@ -31,7 +31,7 @@ class Tower(nn.Module):
     std: Sequence[float]
 
     def input_size(self, grid_size: tuple[int, int]) -> tuple[int, int]:
-        """Height and width in pixels of a picture that has this grid."""
+        """Height and width in pixels of an image that has this grid."""
         return grid_size[0] * self.patch_size, grid_size[1] * self.patch_size
 
     def set_grid(self, grid_size: tuple[int, int]) -> None:
@@ -75,14 +75,14 @@ class TowerTargetGenerator(TargetGenerator):
                       pixel_std: Sequence[float] | None) -> None:
         """Makes the tower's token grid the student's, and its input the student's pixels.
 
-        A tower of another patch size or position grid is fed a resized picture, and its
+        A tower of another patch size or position grid is fed a resized image, and its
         positions are interpolated where its grid was another.
         """
         super().match_student(grid_size, pixel_mean, pixel_std)
         if self.grid_size != self.tower.grid_size:
             print_log(
                 f'Teacher: position grid {self.tower.grid_size} interpolated to the student\'s '
-                f'{self.grid_size}; pictures are fed at {self.tower.input_size(self.grid_size)}',
+                f'{self.grid_size}; images are fed at {self.tower.input_size(self.grid_size)}',
                 logger='current')
         self.tower.set_grid(self.grid_size)
         self.freeze()

@@ -1,17 +1,17 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Every kind of picture file comes out right; what cannot be decoded is replaced and named."""
+"""Every kind of image file comes out right; what cannot be decoded is replaced and named."""
 import numpy as np
 import pytest
 from PIL import Image
 
 from milan_mm.datasets import (
-    PictureFolder,
+    ImageFolder,
     RandomResizedCropAndFlip,
     ResizeAndCenterCrop,
     SampleIndex,
-    UnreadablePicture,
+    UnreadableImageError,
     composite,
-    open_picture,
+    open_image,
 )
 from milan_mm.errors import MilanError
 
@@ -19,7 +19,7 @@ RED, GREEN, WHITE = (255, 0, 0), (0, 128, 0), (255, 255, 255)
 
 
 def pixel(path, at=(0, 0)):
-    image = composite(open_picture(path))
+    image = composite(open_image(path))
     assert image.mode == 'RGB'
     return image.getpixel(at)
 
@@ -61,20 +61,20 @@ def test_alpha_is_composited(tmp_path):
     assert pixel(tmp_path / 'rgba.png', (1, 0)) == WHITE
     assert near(pixel(tmp_path / 'rgba.png', (2, 0)), (255, 127, 127))
     assert pixel(tmp_path / 'la.png', (1, 0)) == WHITE
-    assert open_picture(tmp_path / 'rgba.png').mode == 'RGBA'
+    assert open_image(tmp_path / 'rgba.png').mode == 'RGBA'
     transparent = Image.new('P', (2, 1))
     transparent.putpalette([255, 0, 0, 0, 255, 0])
     transparent.putpixel((1, 0), 1)
     transparent.save(tmp_path / 'p.png', transparency=1)
     assert pixel(tmp_path / 'p.png') == RED and pixel(tmp_path / 'p.png', (1, 0)) == WHITE
     Image.new('RGBA', (2, 2), (*RED, 255)).save(tmp_path / 'opaque.png')
-    assert open_picture(tmp_path / 'opaque.png').mode == 'RGB'
+    assert open_image(tmp_path / 'opaque.png').mode == 'RGB'
 
 
 @pytest.mark.parametrize('orientation', range(1, 9))
 @pytest.mark.parametrize('kind', ['jpg', 'png'])
 def test_exif_orientation(tmp_path, orientation, kind):
-    """A picture stored turned by each of the eight orientations comes out upright."""
+    """A image stored turned by each of the eight orientations comes out upright."""
     upright = Image.new('RGB', (16, 8), WHITE)
     upright.paste(RED, (0, 0, 8, 8))
     turns = {2: Image.Transpose.FLIP_LEFT_RIGHT, 3: Image.Transpose.ROTATE_180,
@@ -85,37 +85,37 @@ def test_exif_orientation(tmp_path, orientation, kind):
     exif = Image.Exif()
     exif[0x0112] = orientation
     stored.save(tmp_path / f'x.{kind}', exif=exif)
-    image = open_picture(tmp_path / f'x.{kind}')
+    image = open_image(tmp_path / f'x.{kind}')
     assert image.size == (16, 8)
     assert near(image.getpixel((2, 4)), RED, 10) and near(image.getpixel((13, 4)), WHITE, 10)
 
 
-def test_what_is_no_picture_is_named(tmp_path):
+def test_what_is_no_image_is_named(tmp_path):
     (tmp_path / 'text.jpg').write_text('hello')
     whole = tmp_path / 'whole.png'
     Image.fromarray(np.random.default_rng(0).integers(0, 255, (64, 64, 3), dtype=np.uint8)).save(
         whole)
     (tmp_path / 'cut.png').write_bytes(whole.read_bytes()[:2000])
     for name in ('text.jpg', 'cut.png', 'absent.png'):
-        with pytest.raises(UnreadablePicture, match=name):
-            open_picture(tmp_path / name)
+        with pytest.raises(UnreadableImageError, match=name):
+            open_image(tmp_path / name)
 
 
 def folder(tmp_path, good=6, bad=('broken.jpg', )):
     for i in range(good):
         Image.new('RGB', (40, 40), (40 * i, 0, 0)).save(tmp_path / f'{i}.png')
     for name in bad:
-        (tmp_path / name).write_bytes(b'\xff\xd8 no picture')
+        (tmp_path / name).write_bytes(b'\xff\xd8 no image')
     return tmp_path
 
 
-PIPELINE = [dict(type='milan_mm.LoadPicture'),
+PIPELINE = [dict(type='milan_mm.LoadPILImage'),
             dict(type='milan_mm.RandomResizedCropAndFlip', size=16),
-            dict(type='milan_mm.PackPicture')]
+            dict(type='milan_mm.PackImageInputs')]
 
 
-def test_a_broken_picture_is_replaced_and_noted(tmp_path):
-    data = PictureFolder(folder(tmp_path), pipeline=PIPELINE)
+def test_a_broken_image_is_replaced_and_noted(tmp_path):
+    data = ImageFolder(folder(tmp_path), pipeline=PIPELINE)
     at = 6  # after 0.png to 5.png
     replaced = [data[SampleIndex(at, seed=0, epoch=e)]['data_samples'] for e in range(8)]
     assert all(sample.unreadable == (str(tmp_path / 'broken.jpg'), ) for sample in replaced)
@@ -126,12 +126,12 @@ def test_a_broken_picture_is_replaced_and_noted(tmp_path):
 
 
 def test_evaluation_gets_no_substitute(tmp_path):
-    data = PictureFolder(folder(tmp_path), pipeline=PIPELINE, test_mode=True)
+    data = ImageFolder(folder(tmp_path), pipeline=PIPELINE, test_mode=True)
     assert data[6] is None and data[0] is not None
 
 
-def test_only_broken_pictures_is_an_error(tmp_path):
-    data = PictureFolder(folder(tmp_path, good=0, bad=('a.jpg', 'b.jpg')), pipeline=PIPELINE)
+def test_only_broken_images_is_an_error(tmp_path):
+    data = ImageFolder(folder(tmp_path, good=0, bad=('a.jpg', 'b.jpg')), pipeline=PIPELINE)
     with pytest.raises(MilanError, match='in a row'):
         data[0]
 
@@ -140,19 +140,19 @@ def test_labels_are_folders(tmp_path):
     for name in ('cat', 'dog'):
         (tmp_path / name / 'more').mkdir(parents=True)
         Image.new('RGB', (8, 8)).save(tmp_path / name / 'more' / 'x.PNG')
-    data = PictureFolder(tmp_path, with_label=True)
+    data = ImageFolder(tmp_path, with_label=True)
     assert data.metainfo['classes'] == ('cat', 'dog')
     assert [data.get_data_info(i)['gt_label'] for i in range(2)] == [0, 1]
     Image.new('RGB', (8, 8)).save(tmp_path / 'loose.png')
     with pytest.raises(MilanError, match='loose.png'):
-        len(PictureFolder(tmp_path, with_label=True))
+        len(ImageFolder(tmp_path, with_label=True))
 
 
 def test_missing_and_empty_folders(tmp_path):
     with pytest.raises(MilanError, match='no such folder'):
-        len(PictureFolder(tmp_path / 'absent'))
-    with pytest.raises(MilanError, match='no picture below'):
-        len(PictureFolder(tmp_path))
+        len(ImageFolder(tmp_path / 'absent'))
+    with pytest.raises(MilanError, match='no image below'):
+        len(ImageFolder(tmp_path))
 
 
 def test_crops_keep_to_their_ranges():

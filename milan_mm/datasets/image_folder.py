@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A folder of pictures, with or without classes."""
+"""A folder of images, with or without classes."""
 import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -10,35 +10,35 @@ from mmengine.dataset import BaseDataset
 from ..errors import MilanError
 from ..keyed_random import sample_key, seeded_globals
 from ..registry import DATASETS
-from .decoding import SUFFIXES, UnreadablePicture
+from .decoding import SUFFIXES, UnreadableImageError
 from .sampler import SampleIndex
 
 _MAX_TRIES = 20
 
 
 @DATASETS.register_module()
-class PictureFolder(BaseDataset):
-    """Every picture below a folder, sub-folders included.
+class ImageFolder(BaseDataset):
+    """Every image below a folder, sub-folders included.
 
     Two promises beyond ``BaseDataset``'s. What the pipeline draws at random is a function of
-    (seed, epoch, sample), if the indices come from :class:`EpochSampler`. And a picture that
+    (seed, epoch, sample), if the indices come from :class:`EpochSampler`. And an image that
     cannot be decoded is replaced by another, drawn by the same key, with its path noted in
-    ``unreadable``; :class:`UnreadablePicturesHook` counts and names them.
+    ``unreadable``; :class:`UnreadableImagesHook` counts and names them.
 
     Args:
         data_root: the folder.
         data_prefix: ``img_path`` is a part of the path below ``data_root``, such as 'train'.
-        pipeline: transforms, the first of them :class:`LoadPicture`.
+        pipeline: transforms, the first of them :class:`LoadPILImage`.
         with_label: whether the first level of sub-folders are classes, as in ImageNet. Each
             sample then has ``gt_label``, and ``metainfo['classes']`` the names; names given in
             ``metainfo`` fix the order of labels.
         classes_from: a part of the path below ``data_root`` whose classes number the labels, such
             as 'train' for a test set that may lack some of them; None for its own.
-        test_mode: an unreadable picture gives None instead of another picture.
+        test_mode: an unreadable image gives None instead of another image.
         **kwargs: as of ``BaseDataset``.
 
     Raises:
-        MilanError: if the folder is missing, holds no picture, or a class not among those given.
+        MilanError: if the folder is missing, holds no image, or a class not among those given.
     """
 
     def __init__(self,
@@ -58,20 +58,20 @@ class PictureFolder(BaseDataset):
 
     def load_data_list(self) -> list[dict]:
         root = Path(self.data_prefix['img_path'] or self.data_root).expanduser()
-        paths = find_pictures(root)
+        paths = find_images(root)
         if not self.with_label:
             return [dict(img_path=path) for path in paths]
         parts = [os.path.relpath(path, root).split(os.sep) for path in paths]
         loose = [path for path, p in zip(paths, parts) if len(p) == 1]
         if loose:
-            raise MilanError(f'{root} holds pictures outside any class folder, such as '
-                             f'{loose[0]}; expected {root}/<class>/<picture>')
+            raise MilanError(f'{root} holds images outside any class folder, such as '
+                             f'{loose[0]}; expected {root}/<class>/<image>')
         classes = self._metainfo['classes'] = self.read_classes({p[0] for p in parts}, root)
         labels = {name: i for i, name in enumerate(classes)}
         return [dict(img_path=path, gt_label=labels[p[0]]) for path, p in zip(paths, parts)]
 
     def read_classes(self, own: set[str], root: Path) -> tuple[str, ...]:
-        """Names in the order of labels; ``own`` are those of the pictures found below ``root``."""
+        """Names in the order of labels; ``own`` are those of the images found below ``root``."""
         classes, source = self._metainfo.get('classes'), 'given'
         if not classes and self.classes_from is None:
             return tuple(sorted(own))
@@ -92,13 +92,13 @@ class PictureFolder(BaseDataset):
         for attempt in range(_MAX_TRIES):
             try:
                 sample = self._run_pipeline(self._nth_choice(idx, attempt), idx, unreadable)
-            except UnreadablePicture:
+            except UnreadableImageError:
                 if self.test_mode:
                     return None
                 unreadable.append(self.get_data_info(self._nth_choice(idx, attempt))['img_path'])
                 continue
             return sample
-        raise MilanError(f'{_MAX_TRIES} pictures in a row cannot be decoded, the last of them '
+        raise MilanError(f'{_MAX_TRIES} images in a row cannot be decoded, the last of them '
                          f'{unreadable[-1]}: is {self.data_root} damaged?')
 
     def _nth_choice(self, idx: int, attempt: int) -> int:
@@ -119,30 +119,30 @@ class PictureFolder(BaseDataset):
 
 
 def class_names(root: Path) -> tuple[str, ...]:
-    """Names of the folders directly below ``root`` that hold pictures, sorted.
+    """Names of the folders directly below ``root`` that hold images, sorted.
 
     Raises:
         MilanError: if there is none.
     """
     if not root.is_dir():
         raise MilanError(f'no such folder: {root}, whose folders name the classes; expected '
-                         f'{root}/<class>/<picture>')
+                         f'{root}/<class>/<image>')
     names = [entry.name for entry in root.iterdir()
-             if entry.is_dir() and not entry.name.startswith('.') and _holds_pictures(entry)]
+             if entry.is_dir() and not entry.name.startswith('.') and _holds_images(entry)]
     if not names:
-        raise MilanError(f'{root} has no folder with pictures; expected {root}/<class>/<picture>')
+        raise MilanError(f'{root} has no folder with images; expected {root}/<class>/<image>')
     return tuple(sorted(names))
 
 
-def _holds_pictures(folder: Path) -> bool:
+def _holds_images(folder: Path) -> bool:
     try:
-        return bool(find_pictures(folder, at_least_one=True))
+        return bool(find_images(folder, at_least_one=True))
     except MilanError:
         return False
 
 
-def find_pictures(root: Path, at_least_one: bool = False) -> list[str]:
-    """Paths of all pictures below ``root``, sorted, so that an index means the same everywhere.
+def find_images(root: Path, at_least_one: bool = False) -> list[str]:
+    """Paths of all images below ``root``, sorted, so that an index means the same everywhere.
 
     Args:
         root: the folder; links to folders are followed.
@@ -152,7 +152,7 @@ def find_pictures(root: Path, at_least_one: bool = False) -> list[str]:
         MilanError: if there is none.
     """
     if not root.is_dir():
-        raise MilanError(f'no such folder: {root}. Give a folder of pictures '
+        raise MilanError(f'no such folder: {root}. Give a folder of images '
                          '(--data-root DIR), sub-folders allowed')
     found: list[str] = []
     for folder, folders, files in os.walk(root, followlinks=True):
@@ -164,6 +164,6 @@ def find_pictures(root: Path, at_least_one: bool = False) -> list[str]:
         if at_least_one and found:
             break
     if not found:
-        raise MilanError(f'no picture below {root}: expected files that end in '
+        raise MilanError(f'no image below {root}: expected files that end in '
                          f'{", ".join(SUFFIXES)}')
     return sorted(found)

@@ -1,13 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Makes the quickstart's data folder, from the demo archive or from a user's own pictures.
+"""Makes the quickstart's data folder, from the demo archive or from a user's own images.
 
 ::
 
-    DATA/train/<class>/<picture>.png + .txt    for CLIP, MILAN and MAE, and the labelled gallery
-    DATA/test/<class>/<picture>.png + .txt     held out: the queries of the evaluation
+    DATA/train/<class>/<image>.png + .txt    for CLIP, MILAN and MAE, and the labelled gallery
+    DATA/test/<class>/<image>.png + .txt     held out: the queries of the evaluation
     DATA/meta.json         classes, styles, chance, sizes, split, what was left out
 
-A demo picture is named ``<style>__<concept>__<number>.png``, its caption lies beside it.
+A demo image is named ``<style>__<concept>__<number>.png``, its caption lies beside it.
 """
 import contextlib
 import functools
@@ -32,26 +32,26 @@ from .demo_concepts import CLASSES, Concept, read_concepts, split_concepts
 DEMO_ARCHIVE = Path(__file__).resolve().parents[2] / 'demo' / 'emoji.zip'
 HELD_OUT = 0.25
 TEST_VARIANTS = 2
-_MOST_CONCEPTS = 80  # a class; faces and persons would otherwise be half of all pictures
+_MOST_CONCEPTS = 80  # a class; faces and persons would otherwise be half of all images
 _MARK = 'meta.json'
 
 
-class PicturesError(MilanError):
-    """The pictures given cannot make a data folder; the message says what is missing."""
+class ImageDataError(MilanError):
+    """The images given cannot make a data folder; the message says what is missing."""
 
 
-def make_pictures(out: str | Path,
-                  pictures: str | Path | None = None,
-                  size: int = 64,
-                  variants: int = 4,
-                  seed: int = 0,
-                  log: Callable[[str], None] = print) -> dict:
+def make_images(out: str | Path,
+                images: str | Path | None = None,
+                size: int = 64,
+                variants: int = 4,
+                seed: int = 0,
+                log: Callable[[str], None] = print) -> dict:
     """Makes the data folder; one that was made before is replaced.
 
     Args:
         out: the folder to make.
-        pictures: a folder of own pictures, ``<class>/<picture>``; None takes the demo archive.
-        size: side of the pictures in pixels.
+        images: a folder of own images, ``<class>/<image>``; None takes the demo archive.
+        size: side of the images in pixels.
         variants: how often a cut-out is pasted for training, each time on another background.
         seed: of the split and of everything drawn. Equal arguments give equal files.
         log: receives lines of progress.
@@ -60,19 +60,19 @@ def make_pictures(out: str | Path,
         The content of ``meta.json``.
 
     Raises:
-        PicturesError: if there are too few pictures or classes.
+        ImageDataError: if there are too few images or classes.
         MilanError: if ``out`` holds something else than an earlier data folder.
     """
     out = Path(out)
     with whole_folder(out) as part:
-        if pictures is None:
-            meta = make_demo_pictures(part, size, variants, seed, log)
+        if images is None:
+            meta = make_demo_images(part, size, variants, seed, log)
         else:
-            from .own_pictures import make_own_pictures
-            meta = make_own_pictures(Path(pictures), part, size, variants, seed, log)
+            from .own_images import make_own_images
+            meta = make_own_images(Path(images), part, size, variants, seed, log)
         write_meta(part, meta)
-    log(f'pictures: {meta["sizes"]["train_pictures"]} for training, '
-        f'{meta["sizes"]["test_pictures"]} held out, {len(meta["classes"])} classes, in {out}')
+    log(f'images: {meta["sizes"]["train_images"]} for training, '
+        f'{meta["sizes"]["test_images"]} held out, {len(meta["classes"])} classes, in {out}')
     return meta
 
 
@@ -105,8 +105,8 @@ def write_meta(folder: Path, meta: dict) -> None:
     (folder / _MARK).write_text(text, encoding='utf-8')
 
 
-def make_demo_pictures(out: Path, size: int, variants: int, seed: int,
-                       log: Callable[[str], None], archive: Path = DEMO_ARCHIVE) -> dict:
+def make_demo_images(out: Path, size: int, variants: int, seed: int,
+                     log: Callable[[str], None], archive: Path = DEMO_ARCHIVE) -> dict:
     """Renders the drawings of the archive, in both styles, on textured backgrounds."""
     demo = read_demo(seed, archive)
     parts = demo.parts
@@ -114,15 +114,15 @@ def make_demo_pictures(out: Path, size: int, variants: int, seed: int,
     drawings = [(part, style, concept, number) for part in parts for style in demo.styles
                 for concept in parts[part] for number in range(numbers[part])]
     pools = make_pools(seed)
-    progress = Progress('pictures', len(drawings), log)
+    progress = Progress('images', len(drawings), log)
     for part, style, concept, number in drawings:
         cutout = demo.cut_out(style, concept)
         name = f'{style}__{concept.file_name}__{number}'
-        picture = render(cutout, pools[part], size, seed, name)
-        save_picture(out / part / concept.label / f'{name}.png', picture, demo_caption(concept))
+        image = render(cutout, pools[part], size, seed, name)
+        save_image(out / part / concept.label / f'{name}.png', image, demo_caption(concept))
         progress.step()
     sizes = {f'{part}_concepts': len(parts[part]) for part in parts}
-    sizes.update(Counter(f'{drawing[0]}_pictures' for drawing in drawings))
+    sizes.update(Counter(f'{drawing[0]}_images' for drawing in drawings))
     return dict(
         kind='demo',
         styles=list(demo.styles),
@@ -154,7 +154,7 @@ def read_demo(seed: int, archive: Path = DEMO_ARCHIVE) -> Demo:
     """Reads the archive and splits its concepts; equal seeds give equal splits.
 
     Raises:
-        PicturesError: if there is no archive.
+        ImageDataError: if there is no archive.
     """
     index, sheets = _read_archive(archive)
     concepts, without_class = read_concepts(index['emoji'])
@@ -179,7 +179,7 @@ def demo_caption(concept: Concept) -> str:
 
 @functools.lru_cache(maxsize=1)
 def make_pools(seed: int) -> dict[str, Backgrounds]:
-    """Backgrounds of training and of held-out pictures: no texture is common to both."""
+    """Backgrounds of training and of held-out images: no texture is common to both."""
     return dict(train=Backgrounds([seed, 0], 256), test=Backgrounds([seed, 1], 128))
 
 
@@ -189,42 +189,42 @@ def render(cutout: Image.Image, pool: Backgrounds, size: int, seed: int, name: s
     return paste(cutout, pool.crop(rng, size), rng)
 
 
-def save_picture(path: Path, picture: Image.Image, caption: str) -> None:
-    """Writes a picture and its caption beside it."""
+def save_image(path: Path, image: Image.Image, caption: str) -> None:
+    """Writes an image and its caption beside it."""
     path.parent.mkdir(parents=True, exist_ok=True)
     if path.suffix == '.png':
-        picture.save(path, compress_level=1)
+        image.save(path, compress_level=1)
     else:
-        picture.save(path, quality=95, subsampling=0)
+        image.save(path, quality=95, subsampling=0)
     path.with_suffix('.txt').write_text(caption + '\n', encoding='utf-8')
 
 
-def class_counts(pictures: dict[tuple[str, str], int]) -> dict:
+def class_counts(images: dict[tuple[str, str], int]) -> dict:
     """What ``meta.json`` says about the classes.
 
     Args:
-        pictures: number of pictures of (part, class).
+        images: number of images of (part, class).
 
     Returns:
-        ``classes``; ``chance``, the percentage of held-out pictures that naming always the same
-        class gets right at best; ``pictures_of_class``.
+        ``classes``; ``chance``, the percentage of held-out images that naming always the same
+        class gets right at best; ``images_of_class``.
     """
-    classes = sorted({label for _, label in pictures})
-    test = [pictures.get(('test', label), 0) for label in classes]
+    classes = sorted({label for _, label in images})
+    test = [images.get(('test', label), 0) for label in classes]
     return dict(
         classes=classes,
         chance=round(100 * max(test) / sum(test), 2),
-        pictures_of_class={
-            part: {label: pictures.get((part, label), 0) for label in classes}
+        images_of_class={
+            part: {label: images.get((part, label), 0) for label in classes}
             for part in ('train', 'test')
         })
 
 
 def _read_archive(archive: Path) -> tuple[dict, dict[str, Image.Image]]:
     if not archive.is_file():
-        raise PicturesError(f'{archive} is missing: it comes with a clone of the repository, not '
-                            'with an installed package. Run from a clone, or give your own '
-                            'pictures with --pictures DIR')
+        raise ImageDataError(f'{archive} is missing: it comes with a clone of the repository, not '
+                             'with an installed package. Run from a clone, or give your own '
+                             'images with --images DIR')
     with zipfile.ZipFile(archive) as content:
         index = json.loads(content.read('index.json'))
         sheets = {}

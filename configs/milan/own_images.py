@@ -1,10 +1,10 @@
-# MILAN ViT-B/16 on one's own folder of pictures, on one GPU. No labels; sub-folders allowed.
-#   tools/train.py configs/milan/own_pictures.py --data-root DIR
+# MILAN ViT-B/16 on one's own folder of images, on one GPU. No labels; sub-folders allowed.
+#   tools/train.py configs/milan/own_images.py --data-root DIR
 # The learning rate follows the batch by the paper's rule; --epochs N for another length.
 _base_ = './vitb_pretrain.py'
 effective_batch = 512
 # 128 x 1 GPU x 4 accumulated = 512
-train_dataloader = dict(batch_size=128, dataset=dict(data_root='data/pictures'))
+train_dataloader = dict(batch_size=128, dataset=dict(data_root='data/images'))
 optim_wrapper = dict(
     accumulative_counts=4, optimizer=dict(lr=1.5e-4 * effective_batch / 256))
 auto_scale_lr = dict(base_batch_size=effective_batch, enable=True)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The pictures of the quickstart's page: the gallery, and what each encoder finds similar."""
+"""The images of the quickstart's page: the gallery, and what each encoder finds similar."""
 from collections import defaultdict
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -8,28 +8,28 @@ import numpy as np
 from torch import Tensor
 
 from ..checkpoints.io import last_checkpoint
-from ..datasets.decoding import UnreadablePicture, open_picture
-from ..datasets.picture_folder import find_pictures
+from ..datasets.decoding import UnreadableImageError, open_image
+from ..datasets.image_folder import find_images
 from ..errors import MilanError
 from ..hub import Extractor, get_model, get_teacher
 from ..keyed_random import sample_key
 from ..visualization import panels
-from ..visualization.neighbours import nearest_pictures
+from ..visualization.neighbours import nearest_images
 from ..visualization.reconstruction import Look, load_milan, load_pixels, look
 from .captions import caption_of
 
 _CONFIG = Path(__file__).resolve().parents[2] / 'configs/quickstart/milan.py'
 _NEIGHBOURS = 6
-_SCALE = 3  # of a 64 px picture in the gallery
+_SCALE = 3  # of a 64 px image in the gallery
 
 
-def choose_pictures(root: Path, count: int) -> list[Path]:
-    """Readable pictures of a folder ``root/<class>/``, of as many classes as possible."""
+def choose_images(root: Path, count: int) -> list[Path]:
+    """Readable images of a folder ``root/<class>/``, of as many classes as possible."""
     try:
-        found = [Path(path) for path in find_pictures(root)]
+        found = [Path(path) for path in find_images(root)]
     except MilanError:
         return []
-    rng = np.random.default_rng(sample_key(0, 0, 0, 'report pictures'))
+    rng = np.random.default_rng(sample_key(0, 0, 0, 'report images'))
     by_class: dict[str, list[Path]] = defaultdict(list)
     for index in rng.permutation(len(found)):
         by_class[found[index].relative_to(root).parts[0]].append(found[index])
@@ -43,22 +43,22 @@ def choose_pictures(root: Path, count: int) -> list[Path]:
         if len(chosen) == count:
             break
         try:
-            open_picture(path)
-        except UnreadablePicture:
+            open_image(path)
+        except UnreadableImageError:
             continue
         chosen.append(path)
     return chosen
 
 
 class Tile(NamedTuple):
-    """A picture on the page: its address, what stands below it, and its description."""
+    """A image on the page: its address, what stands below it, and its description."""
     uri: str
     caption: str
     alt: str
 
 
 class GalleryRow(NamedTuple):
-    """A held-out picture and what was made of it."""
+    """A held-out image and what was made of it."""
     label: str
     caption: str
     seen: float
@@ -76,7 +76,7 @@ class Gallery(NamedTuple):
 
 
 def make_gallery(work: Path, paths: list[Path]) -> Gallery | None:
-    """One step of the trained MILAN on held-out pictures, seen panel by panel."""
+    """One step of the trained MILAN on held-out images, seen panel by panel."""
     checkpoint = last_checkpoint(work / 'milan')
     if checkpoint is None or not paths:
         return None
@@ -123,7 +123,7 @@ def _tiles(seen: Look, i: int, what: str, highest: float, colours: dict[str, Any
     top = divmod(int(seen.importance[i].argmax()), grid[1])
     worst = divmod(int(seen.error[i].argmax()), grid[1])
     photographs = [
-        (panels.as_picture(pixels, _SCALE), 'picture', what),
+        (panels.as_image(pixels, _SCALE), 'image', what),
         (panels.importance_panel(pixels, seen.importance[i], grid, _SCALE), 'importance',
          f'Importance over "{what}"; the most in row {top[0] + 1}, column {top[1] + 1}'),
         (panels.mask_panel(pixels, seen.visible[i], grid, _SCALE), 'mask',
@@ -142,11 +142,11 @@ def _tiles(seen: Look, i: int, what: str, highest: float, colours: dict[str, Any
 
 
 def retrieval_rows(work: Path, queries: list[Path]) -> list[dict]:
-    """For held-out pictures, the training pictures that each encoder finds the most similar."""
+    """For held-out images, the training images that each encoder finds the most similar."""
     encoders = _encoders(work)
     if not encoders or not queries or not (work / 'data/train').is_dir():
         return []
-    found = {name: nearest_pictures(encoder, work / 'data/train', queries, _NEIGHBOURS)
+    found = {name: nearest_images(encoder, work / 'data/train', queries, _NEIGHBOURS)
              for name, encoder in encoders.items()}
     some = next(iter(encoders.values()))
 
@@ -167,11 +167,11 @@ def retrieval_rows(work: Path, queries: list[Path]) -> list[dict]:
 
 
 def _crop(path: Path, extractor: Extractor) -> Any:
-    return panels.as_picture(load_pixels([path], extractor.img_size)[0])
+    return panels.as_image(load_pixels([path], extractor.img_size)[0])
 
 
 def _encoders(work: Path) -> dict[str, Extractor]:
-    """The encoders that are there, each taking the whole of a picture."""
+    """The encoders that are there, each taking the whole of an image."""
     encoders: dict[str, Extractor] = {}
     for name in ('milan', 'mae'):
         checkpoint = last_checkpoint(work / name)

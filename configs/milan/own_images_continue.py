@@ -1,7 +1,7 @@
-# A short schedule for one's own pictures, starting from an earlier MILAN or MAE run:
-#   tools/train.py configs/milan/own_pictures_continue.py --data-root DIR --init-from CHECKPOINT
+# A short schedule for one's own images, starting from an earlier MILAN or MAE run:
+#   tools/train.py configs/milan/own_images_continue.py --data-root DIR --init-from CHECKPOINT
 # A tenth of the epochs, a third of the learning rate: the encoder starts near where it should end.
-_base_ = './own_pictures.py'
+_base_ = './own_images.py'
 effective_batch = 512
 max_epochs = 40
 warmup_epochs = 4
