@@ -8,14 +8,14 @@ with quiet_import():
     from .compat.mmcv_ops import install as install_mmcv_ops
     install_mmcv_ops()  # first: mmpretrain imports what it can of mmcv.ops and mmdet
 
-    from .checkpoints.pretrained import PretrainedViT
     from .compat.plain_checkpoints import PlainCheckpointHook
     from .datasets import *  # noqa: F403
     from .engine.hooks import DescribeEncoderHook, RunSummaryHook, UnreadableImagesHook
     from .errors import MilanError
     from .evaluation.hook import FeatureEvalHook
-    from .hub import get_model
+    from .inference.encoders import get_model
     from .models import *  # noqa: F403
+    from .models.pretrained import PretrainedViT
 
 __all__ = [  # noqa: F405
     'get_model', 'MilanError', 'MILAN', 'MaskedVisionTransformer', 'PromptingDecoder',

@@ -15,12 +15,12 @@ from conftest import ROOT
 from helpers_eval import run_tool_here
 from mmengine.config import Config
 
-from milan_mm.ablation.differences import config_changes
-from milan_mm.ablation.run import StudyRunner, read_figures, visible_devices
-from milan_mm.ablation.study import Measurement, read_study
-from milan_mm.ablation.table import as_csv, as_text, compare, make_rows
-from milan_mm.engine.train import read_config
+from milan_mm.config.read import read_config
 from milan_mm.errors import MilanError
+from milan_mm.lab.ablation.differences import config_changes
+from milan_mm.lab.ablation.run import StudyRunner, read_figures, visible_devices
+from milan_mm.lab.ablation.study import Measurement, read_study
+from milan_mm.lab.ablation.table import as_csv, as_text, compare, make_rows
 from milan_mm.models import CLIPTargetGenerator
 from milan_mm.registry import MODELS
 

@@ -10,9 +10,10 @@ from mmengine.optim import build_optim_wrapper
 from mmengine.registry import DATASETS, METRICS, MODELS, TRANSFORMS, init_default_scope
 from PIL import Image
 
+from milan_mm.config.batch import plan_batch
+from milan_mm.config.read import read_config
 from milan_mm.datasets import ImageFolder, class_names
-from milan_mm.engine.batch import plan_batch
-from milan_mm.engine.train import read_config, train, train_parser
+from milan_mm.engine.train import train, train_parser
 from milan_mm.errors import MilanError
 
 CONFIGS = sorted(p.stem for p in (ROOT / 'configs/classification').glob('*.py'))

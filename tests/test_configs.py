@@ -7,9 +7,9 @@ import torch
 from conftest import ROOT
 from mmengine.config import Config
 
-from milan_mm.engine.batch import apply_plan, plan_batch
-from milan_mm.engine.schedule import set_length
-from milan_mm.engine.train import read_config
+from milan_mm.config.batch import apply_plan, plan_batch
+from milan_mm.config.read import read_config
+from milan_mm.config.schedule import set_length
 from milan_mm.models import CLIPTargetGenerator
 from milan_mm.registry import DATASETS, HOOKS, MODELS
 

@@ -11,10 +11,10 @@ from mmengine.config import Config
 from mmengine.registry import DATASETS, METRICS, MODELS, init_default_scope
 from PIL import Image
 
-from milan_mm.engine.batch import plan_batch
-from milan_mm.engine.own_data import fill_num_classes
-from milan_mm.engine.schedule import set_length
-from milan_mm.engine.train import read_config
+from milan_mm.config.batch import plan_batch
+from milan_mm.config.own_data import fill_num_classes
+from milan_mm.config.read import read_config
+from milan_mm.config.schedule import set_length
 from milan_mm.errors import MilanError
 from milan_mm.models.encoder import ARCHITECTURES
 

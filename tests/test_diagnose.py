@@ -14,16 +14,18 @@ from safetensors.torch import load_file, save_file
 from torch.nn import functional as F
 
 from milan_mm import MilanError
-from milan_mm.diagnostics import activations, cka, measures, text, zero_shot
-from milan_mm.diagnostics.diagnose import Collector, batches, diagnose
-from milan_mm.diagnostics.page import TITLES
-from milan_mm.diagnostics.subject import load_subject
+from milan_mm.analysis.diagnosis import activations, cka, measures
+from milan_mm.analysis.diagnosis.diagnose import Collector, batches, diagnose
+from milan_mm.analysis.diagnosis.page import TITLES
+from milan_mm.analysis.visualization.reconstruction import look
+from milan_mm.analysis.zero_shot import classify as zero_shot
+from milan_mm.analysis.zero_shot import prompts as text
 from milan_mm.engine.hooks import describe_encoder
-from milan_mm.hub import get_model
+from milan_mm.inference.encoders import get_model
+from milan_mm.inference.pretraining import load_run
+from milan_mm.inference.subject import load_subject
 from milan_mm.registry import MODELS
 from milan_mm.structures import MaskIds
-from milan_mm.visualization.reconstruction import look
-from milan_mm.visualization.trained import load_run
 
 CLIP = dict(TINY_CLIP, text_cfg=dict(
     context_length=16, vocab_size=49408, width=16, heads=2, layers=1))

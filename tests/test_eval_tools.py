@@ -21,8 +21,8 @@ from safetensors import safe_open
 
 import milan_mm
 from milan_mm import MilanError
-from milan_mm.evaluation.curves import read_run, smooth
 from milan_mm.evaluation.extract import extract_features
+from milan_mm.reports.curves import read_run, smooth
 
 
 @pytest.fixture(scope='module')

@@ -17,7 +17,6 @@ from torch import nn
 import milan_mm
 from milan_mm import MilanError
 from milan_mm.evaluation.collapse import collapse_measures
-from milan_mm.evaluation.curves import read_run
 from milan_mm.evaluation.evaluate import Options, evaluate, find_splits, measure_shift
 from milan_mm.evaluation.features import (
     FeatureTable,
@@ -28,6 +27,7 @@ from milan_mm.evaluation.features import (
 from milan_mm.evaluation.hook import FeatureEvalHook
 from milan_mm.evaluation.knn import knn_accuracy
 from milan_mm.evaluation.linear_probe import linear_probe
+from milan_mm.reports.curves import read_run
 
 
 def blobs(n, classes, dim, spread, seed):

@@ -7,7 +7,7 @@ from mmpretrain.models import VisionTransformer
 from safetensors.torch import load_file
 
 import milan_mm
-from milan_mm.checkpoints.handover import load_student
+from milan_mm.checkpoints.handover import load_pretrained
 from milan_mm.checkpoints.io import read_checkpoint
 from milan_mm.checkpoints.naming import to_openmmlab, to_published
 from milan_mm.engine.hooks import describe_encoder
@@ -46,7 +46,7 @@ def test_authors_naming_can_start_a_run(student, teacher_folder, ending):
     config = milan_config(teacher_folder)
     config['neck']['type'] = f'milan_mm.{type(model.neck).__name__}'
     other = MODELS.build(config)
-    words = load_student(other, folder / f'a.{ending}')
+    words = load_pretrained(other, folder / f'a.{ending}')
     assert '30 of 30 encoder tensors (100 %)' in words and 'decoder tensors' in words
     assert all(torch.equal(v, model.state_dict()[k]) for k, v in other.state_dict().items())
 
@@ -84,7 +84,7 @@ def test_every_encoder_tensor_is_accounted_for(student, teacher_folder, change, 
     change(checkpoint['state_dict'])
     torch.save(checkpoint, folder / 'changed.pth')
     with pytest.raises(MilanError, match=words):
-        load_student(MODELS.build(milan_config(teacher_folder)), folder / 'changed.pth')
+        load_pretrained(MODELS.build(milan_config(teacher_folder)), folder / 'changed.pth')
 
 
 def test_no_student_no_export(tmp_path):

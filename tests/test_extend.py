@@ -15,7 +15,7 @@ from conftest import ROOT
 from helpers_eval import run_tool_here
 from PIL import Image
 
-from milan_mm.checkpoints.student import read_student
+from milan_mm.checkpoints.vit import read_vit
 from milan_mm.errors import MilanError
 from milan_mm.models import MILAN
 from milan_mm.registry import MODELS
@@ -83,7 +83,7 @@ def test_one_training_step(command, clone, monkeypatch, capfd):
     used = [type(part).__name__ for part in (built[0].target_generator, built[0].mask_generator,
                                              built[0].neck)]
     assert EXAMPLES[name] in used and sys.modules[name]
-    student = read_student(clone / f'work_dirs/{name}_config/epoch_1.pth')
+    student = read_vit(clone / f'work_dirs/{name}_config/epoch_1.pth')
     assert student.spec.arch['embed_dims'] == 128 and (student.decoder == {}) == (
         name == 'my_decoder')
 

@@ -16,8 +16,8 @@ import milan_mm
 from milan_mm import MaskedVisionTransformer, MilanError
 from milan_mm.checkpoints.convert import convert
 from milan_mm.checkpoints.handover import load_encoder
-from milan_mm.checkpoints.student import read_student
-from milan_mm.models.positions import sincos_positions
+from milan_mm.checkpoints.vit import read_vit
+from milan_mm.positions import sincos_positions
 
 ARCH = dict(embed_dims=64, num_layers=2, num_heads=2, feedforward_channels=96)
 META = dict(algorithm='MILAN', encoder=dict(arch=ARCH, img_size=(32, 32), patch_size=8),
@@ -104,7 +104,7 @@ def test_hugging_face_loads_it_and_gives_the_same_features(source, tmp_path, ima
                                    rtol=1e-5, atol=1e-5)
     pixels = json.loads((tmp_path / 'hf/preprocessor_config.json').read_text())
     assert pixels['image_mean'][0] == pytest.approx(120 / 255)
-    assert read_student(tmp_path / 'hf').spec.pixel_std == pytest.approx((60, 50, 40))
+    assert read_vit(tmp_path / 'hf').spec.pixel_std == pytest.approx((60, 50, 40))
 
 
 def take_over(path, **changes):
@@ -112,7 +112,7 @@ def take_over(path, **changes):
     with torch.no_grad():
         for p in model.parameters():
             p.fill_(float('nan'))
-    words = load_encoder(model, read_student(path))
+    words = load_encoder(model, read_vit(path))
     return model, words
 
 
@@ -159,7 +159,7 @@ def test_dinov2_with_registers_is_refused(tmp_path):
         no_embed_class=True, init_values=1)
     torch.save(vit.state_dict(), tmp_path / 'reg.pth')
     with pytest.raises(MilanError, match='register tokens.*variant of that model without'):
-        read_student(tmp_path / 'reg.pth')
+        read_vit(tmp_path / 'reg.pth')
 
 
 def test_another_number_of_heads_is_an_error_where_it_is_known(source, tmp_path):

@@ -10,10 +10,10 @@ from safetensors.torch import save_file
 import milan_mm
 from milan_mm import MilanError
 from milan_mm.checkpoints.naming import to_published
-from milan_mm.checkpoints.student import read_student
-from milan_mm.hub import get_teacher, random_like
+from milan_mm.checkpoints.vit import read_vit
+from milan_mm.inference.encoders import get_teacher, random_like
 from milan_mm.models.encoder import ARCHITECTURES
-from milan_mm.models.positions import sincos_positions
+from milan_mm.positions import sincos_positions
 
 
 @pytest.fixture
@@ -104,7 +104,7 @@ def test_published_naming_without_description(tmp_path, nested):
                   'head.weight': torch.ones(2, 32)})
     torch.save(dict(model=state) if nested else state, tmp_path / 'published.pth')
     with logged() as messages:
-        student = read_student(tmp_path / 'published.pth')
+        student = read_vit(tmp_path / 'published.pth')
     loaded, spec = student.encoder, student.spec
     assert spec.img_size == SIZE and spec.patch_size == PATCH  # not square, yet found
     assert spec.arch == dict(ARCH, num_heads=1)

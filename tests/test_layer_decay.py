@@ -11,7 +11,7 @@ from mmengine.optim import CosineAnnealingLR, LinearLR, build_optim_wrapper
 from mmengine.registry import MODELS
 from torch import nn
 
-from milan_mm.engine.train import read_config
+from milan_mm.config.read import read_config
 from milan_mm.errors import MilanError
 
 LR, DECAY, RATE = 1e-3, 0.05, 0.5

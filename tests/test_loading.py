@@ -56,7 +56,7 @@ def test_an_evaluation_names_it(folder):
 
 def test_a_training_goes_on_and_says_so(tmp_path):
     """UperNet at quickstart scale on eight scenes, one of them cut off."""
-    from milan_mm.quickstart.scenes import make_all_scenes
+    from milan_mm.lab.quickstart.scenes import make_all_scenes
     make_all_scenes(tmp_path / 'scenes', None, None, None, 16, 2, seed=0, log=lambda line: None)
     broken = sorted((tmp_path / 'scenes/ade/images/training').iterdir())[3]
     broken.write_bytes(broken.read_bytes()[:200])

@@ -16,8 +16,8 @@ from open_clip.timm_model import TimmModel
 from open_clip.transformer import VisionTransformer
 
 import milan_mm
-from milan_mm.checkpoints.student import read_student
-from milan_mm.engine.batch import plan_batch
+from milan_mm.checkpoints.vit import read_vit
+from milan_mm.config.batch import plan_batch
 from milan_mm.engine.train import read_config, start_from
 from milan_mm.errors import MilanError
 from milan_mm.models import CLIPLevelsTargetGenerator, CLIPTargetGenerator, DynamicAlignment
@@ -318,7 +318,7 @@ def trained(image_folder, teacher_folder, tmp_path, capfd):
 
 
 def test_the_encoder_goes_on(trained, teacher_folder, tmp_path, images):
-    student = read_student(trained)
+    student = read_vit(trained)
     assert student.described['algorithm'] == 'MaskAlign' and student.decoder == {}
     assert student.spec.arch == TINY_VIT and student.spec.img_size == (32, 32)
     assert student.beside == sorted(

@@ -171,7 +171,7 @@ def test_no_host_synchronisation(milan):
 
 
 def test_each_parameter_in_one_group_with_the_right_decay(milan):
-    from milan_mm.engine.train import read_config
+    from milan_mm.config.read import read_config
     cfg = read_config(ROOT / 'configs/milan/vitb_pretrain.py').optim_wrapper
     wrapper = build_optim_wrapper(milan, ConfigDict(
         type='OptimWrapper', optimizer=cfg.optimizer, paramwise_cfg=cfg.paramwise_cfg))

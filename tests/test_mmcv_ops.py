@@ -15,7 +15,7 @@ import torchvision
 from conftest import ROOT
 
 from milan_mm.compat import mmcv_ops
-from milan_mm.engine import doctor
+from milan_mm.doctor import checks as doctor
 from milan_mm.errors import MilanError
 
 stood_in = pytest.mark.skipif(not mmcv_ops.stand_ins(), reason='this mmcv has compiled ops')

@@ -9,10 +9,10 @@ from conftest import ROOT, TINY_VIT, run_tool
 from mmengine.config import Config
 from PIL import Image
 
-from milan_mm.engine.inference import build_model, load_trained
-from milan_mm.engine.predict import predict, predict_parser
+from milan_mm.drawing.predictions import Instance, draw_detection
 from milan_mm.errors import MilanError
-from milan_mm.visualization.predictions import Instance, draw_detection
+from milan_mm.inference.predict import predict, predict_parser
+from milan_mm.inference.tasks import build_model, load_trained
 
 NAMES = ('Äpfel', 'Birnen', 'ein sehr langer Name, der in keine Zeile passt, auch in diese nicht')
 VIT = dict(type='milan_mm.MaskedVisionTransformer', arch=TINY_VIT, img_size=32, patch_size=8,
@@ -260,7 +260,7 @@ def test_names_without_the_checkpoint(trained, images, tmp_path):
 
 
 def test_imagenet_names():
-    from milan_mm.engine.inference import _readable
+    from milan_mm.inference.tasks import _readable
     names = _readable(tuple(f'n{i:08d}' for i in range(1000)))
     assert names[0].startswith('tench') and len(names) == 1000
 

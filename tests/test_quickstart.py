@@ -8,9 +8,9 @@ import pytest
 from conftest import run_tool
 from PIL import Image
 
-from milan_mm.quickstart.report_tasks import task_sentence
-from milan_mm.quickstart.results import summarise_seeds, table
-from milan_mm.quickstart.tasks import collect_task, task_table
+from milan_mm.lab.quickstart.report_tasks import task_sentence
+from milan_mm.lab.quickstart.results import summarise_seeds, table
+from milan_mm.lab.quickstart.tasks import collect_task, task_table
 
 
 @pytest.fixture(scope='module')

@@ -15,17 +15,17 @@ from open_clip import CLIP
 from PIL import Image
 
 from milan_mm import MilanError
+from milan_mm.analysis.visualization.reconstruction import load_milan, load_pixels, look
+from milan_mm.drawing import panels
 from milan_mm.engine.hooks import describe_encoder
 from milan_mm.keyed_random import sample_key
+from milan_mm.lab.clip_training import ClipRecipe, save_clip
+from milan_mm.lab.quickstart.report import duration, write_report
+from milan_mm.lab.quickstart.report_images import choose_images
+from milan_mm.lab.quickstart.verdict import judge
 from milan_mm.models import MILAN  # noqa: F401  registers
-from milan_mm.quickstart.clip_training import ClipRecipe, save_clip
-from milan_mm.quickstart.report import duration, write_report
-from milan_mm.quickstart.report_images import choose_images
-from milan_mm.quickstart.verdict import judge
 from milan_mm.registry import MODELS
-from milan_mm.visualization import panels
-from milan_mm.visualization.charts import Series, axis_end, bar_chart, curve_chart, nice_ticks
-from milan_mm.visualization.reconstruction import load_milan, load_pixels, look
+from milan_mm.reports.charts import Series, axis_end, bar_chart, curve_chart, nice_ticks
 
 ROOT = Path(__file__).resolve().parents[1]
 CONFIGS = ROOT / 'configs/quickstart'

@@ -18,20 +18,20 @@ from mmengine.config import Config
 from mmpretrain.registry import MODELS
 from PIL import Image
 
-from milan_mm.datasets import LoadPILImage, ResizeAndCenterCrop
-from milan_mm.engine.inference import build_model
-from milan_mm.errors import MilanError
-from milan_mm.keyed_random import sample_key
-from milan_mm.robustness import CORRUPTIONS, corrupt
-from milan_mm.robustness.imagenet import (
+from milan_mm.analysis.robustness import CORRUPTIONS, corrupt
+from milan_mm.analysis.robustness.imagenet import (
     ALEXNET,
     ALEXNET_CLEAN,
     candidates,
     corruption_errors,
     imagenet_classes,
 )
-from milan_mm.robustness.noise_and_blur import disk, streaked
-from milan_mm.robustness.weather import plasma
+from milan_mm.analysis.robustness.noise_and_blur import disk, streaked
+from milan_mm.analysis.robustness.weather import plasma
+from milan_mm.datasets import LoadPILImage, ResizeAndCenterCrop
+from milan_mm.errors import MilanError
+from milan_mm.inference.tasks import build_model
+from milan_mm.keyed_random import sample_key
 
 SIDE = 16
 WNIDS = imagenet_classes()

@@ -9,12 +9,12 @@ from mmengine.registry import DATASETS, init_default_scope
 from PIL import Image, ImageDraw
 from pycocotools.coco import COCO
 
-from milan_mm.engine.data_paths import move_data
-from milan_mm.engine.own_data import fill_num_classes
-from milan_mm.engine.train import read_config
+from milan_mm.config.data_paths import move_data
+from milan_mm.config.own_data import fill_num_classes
+from milan_mm.config.read import read_config
 from milan_mm.errors import MilanError
-from milan_mm.quickstart.images import make_images
-from milan_mm.quickstart.scenes import OBJECTS, SCALE, VISIBLE, NoScenes, make_all_scenes
+from milan_mm.lab.quickstart.images import make_images
+from milan_mm.lab.quickstart.scenes import OBJECTS, SCALE, VISIBLE, NoScenes, make_all_scenes
 
 PARTS = dict(train='training', test='validation')
 CLASSES = ('blatt', 'fisch', 'stern')

@@ -15,12 +15,12 @@ from PIL import Image
 from torch import nn
 
 from milan_mm.compat.sync_bn import replace_sync_bn
-from milan_mm.engine.batch import plan_batch
-from milan_mm.engine.data_paths import move_data
-from milan_mm.engine.inference import load_trained
-from milan_mm.engine.own_data import fill_num_classes
-from milan_mm.engine.schedule import set_length
-from milan_mm.engine.train import read_config
+from milan_mm.config.batch import plan_batch
+from milan_mm.config.data_paths import move_data
+from milan_mm.config.own_data import fill_num_classes
+from milan_mm.config.read import read_config
+from milan_mm.config.schedule import set_length
+from milan_mm.inference.tasks import load_trained
 
 CONFIGS = sorted(p.stem for p in (ROOT / 'configs/upernet').glob('*.py'))
 GPUS = {name: 1 if '1gpu' in name else 8 for name in CONFIGS if name[:4] in ('vitb', 'vitl')}

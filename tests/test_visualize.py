@@ -13,17 +13,17 @@ from mmengine.config import Config
 from PIL import Image
 
 from milan_mm import MilanError
-from milan_mm.engine.saved_config import parse_literals, saved_config
+from milan_mm.analysis.visualization.painting import as_uint8, paint
+from milan_mm.analysis.visualization.reconstruction import load_pixels, look
+from milan_mm.analysis.visualization.rollout import cls_rollout, layer_attentions, rollout
+from milan_mm.analysis.visualization.tiles import Painter, facts_of, rank_correlation, seen_masked
+from milan_mm.analysis.visualization.views import usable_ratios, view
+from milan_mm.analysis.visualization.visualize import gather, visualize
+from milan_mm.checkpoints.saved_config import parse_literals, saved_config
+from milan_mm.drawing import panels
+from milan_mm.inference.pretraining import load_run, set_teacher
 from milan_mm.models import MaskedVisionTransformer, PixelTargetGenerator, SemanticMaskGenerator
 from milan_mm.registry import MODELS
-from milan_mm.visualization import panels
-from milan_mm.visualization.painting import as_uint8, paint
-from milan_mm.visualization.reconstruction import load_pixels, look
-from milan_mm.visualization.rollout import cls_rollout, layer_attentions, rollout
-from milan_mm.visualization.tiles import Painter, facts_of, rank_correlation, seen_masked
-from milan_mm.visualization.trained import load_run, set_teacher
-from milan_mm.visualization.views import usable_ratios, view
-from milan_mm.visualization.visualize import gather, visualize
 
 EVIL = '<script>alert(1)</script> & "q".png'.replace('/', '_')
 
@@ -292,7 +292,7 @@ def test_masks_that_follow_no_ratio(folder, pixels):
 
 def test_the_views_of_a_image_do_not_depend_on_the_batch(milan, pixels, monkeypatch):
     whole = view(milan, pixels, seed=2)
-    monkeypatch.setattr('milan_mm.visualization.views._TOGETHER', 4)
+    monkeypatch.setattr('milan_mm.analysis.visualization.views._TOGETHER', 4)
     steps = []
     parts = view(milan, pixels, seed=2, on_step=lambda: steps.append(1))
     assert len(steps) == len(pixels)

@@ -12,7 +12,7 @@ from mmpretrain.models.utils import MultiheadAttention
 from torch import nn
 
 from milan_mm import MaskedVisionTransformer, MilanError
-from milan_mm.engine import measure_memory as tool
+from milan_mm.lab.benchmark import memory as tool
 from milan_mm.models import SimpleFeaturePyramid, WindowedVisionTransformer
 from milan_mm.models.window_attention import WindowAttention
 

@@ -13,12 +13,12 @@ import sys
 import time
 from pathlib import Path
 
-from milan_mm.ablation.page import write_study
-from milan_mm.ablation.run import StudyRunner
-from milan_mm.ablation.study import read_study
-from milan_mm.ablation.table import as_text
 from milan_mm.engine.cli import run_tool
 from milan_mm.errors import MilanError
+from milan_mm.lab.ablation.page import write_study
+from milan_mm.lab.ablation.run import StudyRunner
+from milan_mm.lab.ablation.study import read_study
+from milan_mm.lab.ablation.table import as_text
 
 
 def parse_args() -> argparse.Namespace:

@@ -5,7 +5,7 @@ import sys
 
 from milan_mm.engine.cli import run_tool
 from milan_mm.errors import MilanError
-from milan_mm.evaluation.curves import check_keys, plot, read_run, table
+from milan_mm.reports.curves import check_keys, plot, read_run, table
 
 
 def main() -> None:

@@ -7,7 +7,7 @@ in one process, so that whatever else the machine does meets both.
 import sys
 
 from milan_mm.engine.cli import run_tool
-from milan_mm.evaluation.benchmark import benchmark, benchmark_parser
+from milan_mm.lab.benchmark.step import benchmark, benchmark_parser
 
 
 def main() -> None:

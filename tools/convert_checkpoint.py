@@ -10,7 +10,7 @@ import sys
 
 from milan_mm.checkpoints.convert import TARGETS, convert
 from milan_mm.checkpoints.handover import summary
-from milan_mm.checkpoints.student import FORMATS
+from milan_mm.checkpoints.vit import FORMATS
 from milan_mm.engine.cli import run_tool
 
 

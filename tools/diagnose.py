@@ -11,12 +11,12 @@ import sys
 import torch
 from mmengine.config import DictAction
 
-from milan_mm.diagnostics.diagnose import diagnose
-from milan_mm.diagnostics.page import findings, write_diagnosis
-from milan_mm.diagnostics.subject import load_subject
+from milan_mm.analysis.diagnosis.diagnose import diagnose
+from milan_mm.analysis.diagnosis.page import findings, write_diagnosis
 from milan_mm.engine.cli import run_tool
 from milan_mm.errors import MilanError
 from milan_mm.evaluation.cli import check_device
+from milan_mm.inference.subject import load_subject
 
 
 def parse_args() -> argparse.Namespace:

@@ -15,7 +15,7 @@ ROOT = Path(__file__).resolve().parent.parent
 
 def load_doctor() -> ModuleType:
     """The module by its path: ``import milan_mm`` may be just what is broken."""
-    path = ROOT / 'milan_mm' / 'engine' / 'doctor.py'
+    path = ROOT / 'milan_mm' / 'doctor' / 'checks.py'
     spec = importlib.util.spec_from_file_location('milan_mm_doctor', path)
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)

@@ -4,7 +4,7 @@
 import sys
 
 from milan_mm.engine.cli import run_tool
-from milan_mm.engine.measure_memory import measure_all, measure_parser
+from milan_mm.lab.benchmark.memory import measure_all, measure_parser
 
 if __name__ == '__main__':
     sys.exit(run_tool(lambda: measure_all(measure_parser(__doc__).parse_args())))

@@ -3,7 +3,7 @@
 import sys
 
 from milan_mm.engine.cli import run_tool
-from milan_mm.engine.predict import predict, predict_parser
+from milan_mm.inference.predict import predict, predict_parser
 
 if __name__ == '__main__':
     sys.exit(run_tool(lambda: predict(predict_parser(__doc__).parse_args())))

@@ -10,8 +10,8 @@ import sys
 from pathlib import Path
 
 from milan_mm.engine.cli import run_tool
-from milan_mm.quickstart.results import table
-from milan_mm.quickstart.stages import STAGES, Settings, run_quickstart
+from milan_mm.lab.quickstart.results import table
+from milan_mm.lab.quickstart.stages import STAGES, Settings, run_quickstart
 
 
 def parse_args() -> argparse.Namespace:

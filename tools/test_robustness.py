@@ -6,8 +6,8 @@ corruptions of ImageNet-C made on the fly of images of your own. See docs/robust
 """
 import sys
 
+from milan_mm.analysis.robustness.cli import robustness_parser, test_robustness
 from milan_mm.engine.cli import run_tool
-from milan_mm.robustness.cli import robustness_parser, test_robustness
 
 
 def main() -> None:

@@ -12,7 +12,7 @@ import torch
 
 from milan_mm.engine.cli import run_tool
 from milan_mm.errors import MilanError
-from milan_mm.quickstart.clip_training import ClipRecipe, ImagePairs, save_clip, train_clip
+from milan_mm.lab.clip_training import ClipRecipe, ImagePairs, save_clip, train_clip
 
 
 def parse_args() -> argparse.Namespace:

@@ -12,11 +12,11 @@ from pathlib import Path
 import torch
 from mmengine.config import DictAction
 
+from milan_mm.analysis.visualization.views import RATIOS
+from milan_mm.analysis.visualization.visualize import visualize
 from milan_mm.engine.cli import run_tool
 from milan_mm.evaluation.cli import check_device
-from milan_mm.visualization.trained import load_run
-from milan_mm.visualization.views import RATIOS
-from milan_mm.visualization.visualize import visualize
+from milan_mm.inference.pretraining import load_run
 
 
 def main() -> None:

@@ -12,9 +12,8 @@ import sys
 import torch
 from mmengine.config import DictAction
 
-from milan_mm.checkpoints.io import write_atomically
-from milan_mm.diagnostics.subject import teacher_of
-from milan_mm.diagnostics.text import (
+from milan_mm.analysis.zero_shot.classify import check_model, labelled_folder, summary, zero_shot
+from milan_mm.analysis.zero_shot.prompts import (
     embed_classes,
     load_text_tower,
     read_names,
@@ -22,11 +21,12 @@ from milan_mm.diagnostics.text import (
     read_texts,
     save_texts,
 )
-from milan_mm.diagnostics.zero_shot import check_model, labelled_folder, summary, zero_shot
+from milan_mm.checkpoints.io import write_atomically
 from milan_mm.engine.cli import run_tool
 from milan_mm.errors import MilanError
 from milan_mm.evaluation.cli import check_device
-from milan_mm.visualization.trained import load_run
+from milan_mm.inference.pretraining import load_run
+from milan_mm.inference.subject import teacher_of
 
 
 def parse_args() -> argparse.Namespace:

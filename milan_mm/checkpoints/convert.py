@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A student under the names that others load."""
+"""A ViT under the names that others load."""
 import json
 import os
 import shutil
@@ -17,7 +17,7 @@ from . import naming
 from .io import write_atomically
 from .naming import from_ours, to_published
 from .spec import EncoderSpec, describe_spec
-from .student import Student, read_student
+from .vit import ViTWeights, read_vit
 
 TARGETS = ('milan_mm', 'mmpretrain', 'timm', 'hf', 'authors')
 
@@ -40,10 +40,10 @@ def convert(source: str | Path,
             to: str,
             format: str | None = None,
             trust: bool = False) -> Converted:
-    """Writes the student of a file under another library's names; no value is changed.
+    """Writes the ViT of a file under another library's names; no value is changed.
 
     Args:
-        source: see :func:`read_student`.
+        source: see :func:`read_vit`.
         target: ``.pth``, ``.pt`` or ``.safetensors``; for 'hf' a new folder.
         to: 'milan_mm' (``backbone.*`` and ``neck.*``), 'mmpretrain' (``backbone.*`` alone),
             'timm' (``VisionTransformer``), 'hf' (``ViTModel``), or 'authors' (encoder and decoder
@@ -52,22 +52,22 @@ def convert(source: str | Path,
         trust: see :func:`read_checkpoint`.
 
     Raises:
-        MilanError: if the source holds no whole student, or the target has no place for a tensor
+        MilanError: if the source holds no whole vit, or the target has no place for a tensor
             of the encoder. Nothing is written then.
     """
     if to not in TARGETS:
         raise MilanError(f'unknown format {to!r}; known are {list(TARGETS)}')
     source, target = Path(source).expanduser(), Path(target).expanduser()
     _check_target(source, target, to)
-    student = read_student(source, trust, format)
-    state, dropped = _WRITERS[to](student)
+    vit = read_vit(source, trust, format)
+    state, dropped = _WRITERS[to](vit)
     state = {k: v.contiguous() for k, v in state.items()}
     if to == 'hf':
-        _write_folder(target, state, student.spec)
+        _write_folder(target, state, vit.spec)
     else:
-        described = student.described if student.format == 'milan_mm' else None
-        _write_file(target, state, described or describe_spec(student.spec), to)
-    return Converted(student.format, len(state), dropped + student.beside)
+        described = vit.described if vit.format == 'milan_mm' else None
+        _write_file(target, state, described or describe_spec(vit.spec), to)
+    return Converted(vit.format, len(state), dropped + vit.beside)
 
 
 def _check_target(source: Path, target: Path, to: str) -> None:
@@ -83,42 +83,42 @@ def _check_target(source: Path, target: Path, to: str) -> None:
         raise MilanError(f'{target}: the file must end in .pth, .pt or .safetensors')
 
 
-def _below_backbone(student: Student) -> dict[str, Tensor]:
-    return {f'backbone.{key}': value for key, value in student.encoder.items()}
+def _below_backbone(vit: ViTWeights) -> dict[str, Tensor]:
+    return {f'backbone.{key}': value for key, value in vit.encoder.items()}
 
 
-def _as_milan_mm(student: Student):
-    neck = {f'neck.{key}': value for key, value in student.decoder.items()}
-    return {**_below_backbone(student), **neck}, []
+def _as_milan_mm(vit: ViTWeights):
+    neck = {f'neck.{key}': value for key, value in vit.decoder.items()}
+    return {**_below_backbone(vit), **neck}, []
 
 
-def _as_mmpretrain(student: Student):
-    return _below_backbone(student), [f'neck.{key}' for key in student.decoder]
+def _as_mmpretrain(vit: ViTWeights):
+    return _below_backbone(vit), [f'neck.{key}' for key in vit.decoder]
 
 
-def _as_authors(student: Student):
-    state, _ = _as_milan_mm(student)
+def _as_authors(vit: ViTWeights):
+    state, _ = _as_milan_mm(vit)
     return to_published(state), []
 
 
-def _as_timm(student: Student):
-    return from_ours(student.encoder, naming.TIMM)[0], [f'neck.{key}' for key in student.decoder]
+def _as_timm(vit: ViTWeights):
+    return from_ours(vit.encoder, naming.TIMM)[0], [f'neck.{key}' for key in vit.decoder]
 
 
-def _as_hf(student: Student):
-    state, nameless = from_ours(student.encoder, naming.HF)
+def _as_hf(vit: ViTWeights):
+    state, nameless = from_ours(vit.encoder, naming.HF)
     if nameless or 'layernorm.weight' not in state:
         what = f'has no place for {nameless[0]}' if nameless else 'needs a final norm (ln1)'
-        raise MilanError(f'{student.source}: Hugging Face\'s ViTModel {what}. Use --to timm or '
+        raise MilanError(f'{vit.source}: Hugging Face\'s ViTModel {what}. Use --to timm or '
                          '--to mmpretrain, or convert the pretraining checkpoint')
     for key in [k for k in state if '.attention.qkv.' in k]:
         head, kind = key.split('.qkv.')
         for part, value in zip(('query', 'key', 'value'), state.pop(key).chunk(3)):
             state[f'{head}.attention.{part}.{kind}'] = value
-    return state, [f'neck.{key}' for key in student.decoder]
+    return state, [f'neck.{key}' for key in vit.decoder]
 
 
-_WRITERS: dict[str, Callable[[Student], Any]] = dict(
+_WRITERS: dict[str, Callable[[ViTWeights], Any]] = dict(
     milan_mm=_as_milan_mm, mmpretrain=_as_mmpretrain, timm=_as_timm, hf=_as_hf,
     authors=_as_authors)
 

@@ -9,21 +9,21 @@ from mmpretrain.models.utils import resize_pos_embed
 from torch import Tensor, nn
 
 from ..errors import MilanError
-from ..models.positions import sincos_positions
-from .student import Student, mismatch, read_student
+from ..positions import sincos_positions
+from .vit import ViTWeights, mismatch, read_vit
 
 # Fixed sine-cosine positions belong to a grid, not to what was learned.
 _DECODER_POSITIONS = 'decoder_pos_embed'
 
 
-def load_encoder(backbone: nn.Module, student: Student) -> str:
-    """Puts a student's encoder into a backbone, tensor by tensor.
+def load_encoder(backbone: nn.Module, vit: ViTWeights) -> str:
+    """Puts the encoder of a file into a backbone, tensor by tensor.
 
     Args:
         backbone: a ViT in mmpretrain's names with ``grid_size`` and ``num_extra_tokens``. What no
             checkpoint can have for it stands in its ``new_parameters``, what it has no place for
             in its ``unused_parameters``: regular expressions of whole names.
-        student: of :func:`read_student`.
+        vit: of :func:`read_vit`.
 
     Returns:
         A sentence that says how many of the encoder's tensors came from the file, what is new, and
@@ -32,32 +32,32 @@ def load_encoder(backbone: nn.Module, student: Student) -> str:
     Raises:
         MilanError: if anything else is missing, left over or misshapen; the first is named.
     """
-    given = dict(student.encoder)
+    given = dict(vit.encoder)
     own = backbone.state_dict()
     left = [k for k in given if _any_of(backbone, 'unused_parameters', k) and k not in own]
     given = {k: v for k, v in given.items() if k not in left}
     new = [k for k in own if k not in given and _any_of(backbone, 'new_parameters', k)]
     words = []
     if 'pos_embed' in given:
-        given['pos_embed'], said = fit_positions(given['pos_embed'], student, backbone)
+        given['pos_embed'], said = fit_positions(given['pos_embed'], vit, backbone)
         words += said
     problem = mismatch({k: v for k, v in own.items() if k not in new}, given)
     if problem:
-        raise MilanError(f'{student.source} does not fit the encoder: {problem}.'
-                         + _advice(own, student))
-    _check_heads(backbone, student)
-    _check_activation(backbone, student)
+        raise MilanError(f'{vit.source} does not fit the encoder: {problem}.'
+                         + _advice(own, vit))
+    _check_heads(backbone, vit)
+    _check_activation(backbone, vit)
     backbone.load_state_dict({**own, **given}, strict=True)
     needed = len(own) - len(new)
     words.insert(0, f'{len(given)} of {needed} encoder tensors ({len(given) / needed:.0%}) came '
-                    f'from {student.source}'.replace('%)', ' %)'))
-    for what, names in (('new here', new), ('of the file not used', left + student.beside)):
+                    f'from {vit.source}'.replace('%)', ' %)'))
+    for what, names in (('new here', new), ('of the file not used', left + vit.beside)):
         if names:
             words.append(f'{what}: {summary(names)}')
     return '; '.join(words)
 
 
-def load_student(model: nn.Module, path: str | Path, trust: bool = False) -> str:
+def load_pretrained(model: nn.Module, path: str | Path, trust: bool = False) -> str:
     """Starts a model's encoder, and if it can its decoder, from weights of any known format.
 
     The encoder's tensors must be there all of them, and no other. The decoder's are taken if all
@@ -65,7 +65,7 @@ def load_student(model: nn.Module, path: str | Path, trust: bool = False) -> str
 
     Args:
         model: with ``backbone`` and ``neck``.
-        path: see :func:`read_student`.
+        path: see :func:`read_vit`.
         trust: see :func:`read_checkpoint`.
 
     Returns:
@@ -74,10 +74,10 @@ def load_student(model: nn.Module, path: str | Path, trust: bool = False) -> str
     Raises:
         MilanError: naming the first encoder tensor that is missing, left over or misshapen.
     """
-    student = read_student(path, trust)
-    words = load_encoder(model.backbone, student)
+    vit = read_vit(path, trust)
+    words = load_encoder(model.backbone, vit)
     decoder, own = ({k: v for k, v in state.items() if k != _DECODER_POSITIONS}
-                    for state in (student.decoder, model.neck.state_dict()))
+                    for state in (vit.decoder, model.neck.state_dict()))
     problem = mismatch(own, decoder) if decoder else 'the checkpoint has none'
     if problem:
         words += f'; the decoder starts fresh ({problem})'
@@ -88,7 +88,7 @@ def load_student(model: nn.Module, path: str | Path, trust: bool = False) -> str
     return words
 
 
-def fit_positions(positions: Tensor, student: Student,
+def fit_positions(positions: Tensor, vit: ViTWeights,
                   backbone: nn.Module) -> tuple[Tensor, list[str]]:
     """Brings positions (1, 1 + N, D) to the grid of a backbone, with or without its CLS row.
 
@@ -98,7 +98,7 @@ def fit_positions(positions: Tensor, student: Student,
     Returns:
         The positions, and what there is to say of them.
     """
-    source, target = student.spec.grid, tuple(backbone.grid_size)
+    source, target = vit.spec.grid, tuple(backbone.grid_size)
     fixed = getattr(backbone, 'positions', None) == 'fixed'
     words: list[str] = []
     if fixed and is_sincos(positions, source):
@@ -134,46 +134,46 @@ def _any_of(backbone: nn.Module, attribute: str, key: str) -> bool:
     return any(re.fullmatch(pattern, key) for pattern in getattr(backbone, attribute, ()))
 
 
-def _advice(own: dict[str, Tensor], student: Student) -> str:
+def _advice(own: dict[str, Tensor], vit: ViTWeights) -> str:
     """How to make a place for what the file has, where this ViT can have one."""
     remedies = (('pre_norm.weight', 'a norm before the blocks', 'pre_norm=True'),
                 ('layers.0.attn.gamma1.weight', 'LayerScale', 'layer_scale_init_value=1.0'))
     for key, what, option in remedies:
-        if (key in student.encoder) != (key in own):
-            has, lacks = ('The file has', 'the encoder has none') if key in student.encoder else (
+        if (key in vit.encoder) != (key in own):
+            has, lacks = ('The file has', 'the encoder has none') if key in vit.encoder else (
                 'The encoder has', 'the file has none')
             return (f' {has} {what}, {lacks}: ' + (
                 f'set model.backbone.{option} (--cfg-options model.backbone.{option})'
-                if key in student.encoder else f'leave model.backbone.{option} out'))
-    sizes = ', '.join(f'{k} {v}' for k, v in student.spec.arch.items())
-    return (f' The file\'s: {sizes}, patch {student.spec.patch_size}. Was it trained with another '
+                if key in vit.encoder else f'leave model.backbone.{option} out'))
+    sizes = ', '.join(f'{k} {v}' for k, v in vit.spec.arch.items())
+    return (f' The file\'s: {sizes}, patch {vit.spec.patch_size}. Was it trained with another '
             'architecture or patch size?')
 
 
-def _check_heads(backbone: nn.Module, student: Student) -> None:
+def _check_heads(backbone: nn.Module, vit: ViTWeights) -> None:
     """Heads have no weights of their own: another number loads, and computes something else."""
-    theirs, ours = student.spec.arch['num_heads'], backbone.arch_settings['num_heads']
+    theirs, ours = vit.spec.arch['num_heads'], backbone.arch_settings['num_heads']
     if theirs == ours:
         return
-    if student.described is not None:
-        raise MilanError(f'{student.source} was trained with {theirs} heads and this encoder has '
+    if vit.described is not None:
+        raise MilanError(f'{vit.source} was trained with {theirs} heads and this encoder has '
                          f'{ours}: set model.backbone.arch.num_heads={theirs}')
-    print_log(f'{student.source} does not say how many heads it was trained with; this encoder has '
+    print_log(f'{vit.source} does not say how many heads it was trained with; this encoder has '
               f'{ours}, {theirs} would be usual for its width', logger='current', level=30)
 
 
-def _check_activation(backbone: nn.Module, student: Student) -> None:
+def _check_activation(backbone: nn.Module, vit: ViTWeights) -> None:
     """QuickGELU and GELU have no weights, so only a name can tell them apart."""
     names = {type(m).__name__ for m in backbone.modules() if 'GELU' in type(m).__name__}
     quick = 'QuickGELU' in names
     option = "model.backbone.layer_cfgs=dict(act_cfg=dict(type='mmpretrain.QuickGELU'))"
-    if student.spec.quick_gelu is None:
-        print_log(f'{student.source} does not say which GELU it was trained with; this encoder '
+    if vit.spec.quick_gelu is None:
+        print_log(f'{vit.source} does not say which GELU it was trained with; this encoder '
                   f'uses {"QuickGELU" if quick else "GELU"}. OpenAI\'s weights need QuickGELU '
                   f'({option}), most others GELU', logger='current', level=30)
-    elif names and student.spec.quick_gelu != quick:
+    elif names and vit.spec.quick_gelu != quick:
         kinds = ('GELU', 'QuickGELU')
         raise MilanError(
-            f'{student.source} was trained with {kinds[student.spec.quick_gelu]} and this encoder '
+            f'{vit.source} was trained with {kinds[vit.spec.quick_gelu]} and this encoder '
             f'uses {kinds[quick]}: features would be quietly wrong. '
-            + (f'Set {option}' if student.spec.quick_gelu else f'Leave {option} out'))
+            + (f'Set {option}' if vit.spec.quick_gelu else f'Leave {option} out'))

@@ -12,9 +12,9 @@ from mmengine.logging import print_log
 from safetensors import safe_open
 from torch import Tensor
 
+from ..architectures import ARCHITECTURES
 from ..errors import MilanError
-from ..models.encoder import ARCHITECTURES
-from ..models.positions import sincos_positions
+from ..positions import sincos_positions
 from .io import is_torchscript
 
 IMAGENET_MEAN = (123.675, 116.28, 103.53)

@@ -13,12 +13,13 @@ from ..checkpoints.io import read_checkpoint, state_of, write_atomically
 from ..compat.gloo_launch import init_gloo_where_no_cuda
 from ..compat.safe_load import install_safe_loading
 from ..compat.sync_bn import replace_sync_bn
+from ..config.data_paths import check_data, move_data
+from ..config.own_data import fill_num_classes
+from ..config.read import merge_options, read_config
 from ..errors import MilanError
+from ..inference.tasks import load_strictly
 from .cli import add_runner_options
-from .data_paths import check_data, move_data
-from .inference import load_strictly
-from .own_data import fill_num_classes
-from .train import forget_start, merge_options, read_config
+from .train import forget_start
 
 
 def test_parser(description: str) -> argparse.ArgumentParser:

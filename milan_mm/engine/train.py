@@ -15,14 +15,15 @@ from mmengine.runner import Runner
 from ..compat.gloo_launch import init_gloo_where_no_cuda
 from ..compat.safe_load import install_safe_loading
 from ..compat.sync_bn import replace_sync_bn
+from ..config.batch import apply_plan, plan_batch
+from ..config.data_paths import check_data, move_data
+from ..config.own_data import fill_num_classes
+from ..config.read import merge_options, read_config
+from ..config.schedule import set_length
 from ..datasets.loading import keep_notes
 from ..errors import MilanError
-from .batch import apply_plan, plan_batch
 from .cli import add_runner_options
-from .data_paths import check_data, move_data
 from .hooks import check_batches
-from .own_data import fill_num_classes
-from .schedule import set_length
 
 
 def train_parser(description: str) -> argparse.ArgumentParser:
@@ -68,29 +69,6 @@ def train(args: argparse.Namespace) -> None:
         _ = runner.train_loop
         check_batches(runner.train_dataloader)
     runner.train()
-
-
-def read_config(path: str | Path) -> Config:
-    """``Config.fromfile``, a missing file or a broken ``_base_`` being a MilanError."""
-    if not Path(path).is_file():
-        raise MilanError(f'no such config: {path}. The configs that come with the project are in '
-                         'configs/')
-    try:
-        return Config.fromfile(path)
-    except Exception as error:
-        raise MilanError(f'{path} is not a readable config: {type(error).__name__}: '
-                         f'{error}') from error
-
-
-def merge_options(cfg: Config, options: dict | None) -> None:
-    """``--cfg-options``; one that does not fit the config is a MilanError."""
-    if not options:
-        return
-    try:
-        cfg.merge_from_dict(options)
-    except Exception as error:
-        raise MilanError(f'--cfg-options {" ".join(options)} does not fit the config: '
-                         f'{type(error).__name__}: {error}') from error
 
 
 def merge_arguments(cfg: Config, args: argparse.Namespace) -> Config:

@@ -5,7 +5,7 @@ import argparse
 import torch
 
 from ..errors import MilanError
-from ..hub import Extractor, get_model, get_teacher, random_like
+from ..inference.encoders import Extractor, get_model, get_teacher, random_like
 
 
 def add_encoder_arguments(parser: argparse.ArgumentParser) -> None:

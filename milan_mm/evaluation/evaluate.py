@@ -10,7 +10,7 @@ from mmengine.logging import print_log
 from torch import Tensor
 
 from ..errors import MilanError
-from ..hub import Extractor
+from ..inference.encoders import Extractor
 from .collapse import collapse_measures
 from .features import FeatureTable, collect_features, evaluation_mode, image_folder
 from .knn import knn_accuracy
@@ -61,8 +61,8 @@ def evaluate(extractor: Extractor,
     """Measures an encoder on two labelled folders, ``FOLDER/<class>/<images>``.
 
     Args:
-        extractor: of :func:`milan_mm.get_model` or :func:`milan_mm.hub.get_teacher`, on the
-            device to compute on.
+        extractor: of :func:`milan_mm.get_model` or
+            :func:`milan_mm.inference.encoders.get_teacher`, on the device to compute on.
         gallery: the folder whose classes are known: k-NN's gallery, the probe's training set.
         queries: the folder to classify; its classes are among the gallery's.
         feature: 'cls', 'pooled', or 'both': CLS, and the mean of the patches beside it.

@@ -22,7 +22,7 @@ import torch
 
 from ..checkpoints.io import write_atomically
 from ..errors import MilanError
-from ..hub import Extractor
+from ..inference.encoders import Extractor
 from .features import evaluation_mode, image_folder, stream_features
 
 KINDS = ('cls', 'pooled', 'patches')

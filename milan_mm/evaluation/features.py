@@ -14,7 +14,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from ..datasets import ImageFolder, LoadPILImage, PackImageInputs, ResizeAndCenterCrop
 from ..errors import MilanError
-from ..hub import Extractor, Features
+from ..inference.encoders import Extractor, Features
 
 
 class FeatureTable(NamedTuple):

@@ -11,7 +11,7 @@ from torch.distributed.fsdp import FullyShardedDataParallel
 
 from ..engine.hooks import describe_encoder
 from ..errors import MilanError
-from ..hub import FeatureExtractor
+from ..inference.encoders import FeatureExtractor
 from ..registry import HOOKS
 from .collapse import collapse_measures
 from .evaluate import check_classes, relabelled

@@ -18,7 +18,7 @@ from ..datasets import LoadPILImage, PackImageInputs, ResizeAndCenterCrop
 from ..datasets.sampler import SampleIndex
 from ..datasets.transforms import RandomResizedCropAndFlip
 from ..errors import MilanError
-from ..hub import Extractor, FeatureExtractor
+from ..inference.encoders import Extractor, FeatureExtractor
 from ..keyed_random import sample_key, seeded_globals
 from .features import Progress
 

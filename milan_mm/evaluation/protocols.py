@@ -3,7 +3,7 @@
 from typing import Any
 
 from ..errors import MilanError
-from ..hub import Extractor
+from ..inference.encoders import Extractor
 from .features import FeatureTable
 from .few_shot import few_shot
 from .partial import partial_finetune

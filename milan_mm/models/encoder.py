@@ -6,21 +6,14 @@ import torch
 from mmpretrain.models import VisionTransformer
 from torch import Tensor, nn
 
+from ..architectures import ARCHITECTURES
 from ..compat.drop_path import make_drop_path_traceable
 from ..compat.ffn_forward import make_ffn_traceable
 from ..errors import MilanError
+from ..positions import sincos_positions
 from ..registry import MODELS
 from ..structures import gather_tokens
-from .positions import sincos_positions
-from .starts_pretrained import StartsPretrained
-
-# The four sizes of the ViT papers. mmpretrain's own 's' is another network (768 wide, 8 blocks).
-ARCHITECTURES = {
-    'vit-s': dict(embed_dims=384, num_layers=12, num_heads=6, feedforward_channels=1536),
-    'vit-b': dict(embed_dims=768, num_layers=12, num_heads=12, feedforward_channels=3072),
-    'vit-l': dict(embed_dims=1024, num_layers=24, num_heads=16, feedforward_channels=4096),
-    'vit-h': dict(embed_dims=1280, num_layers=32, num_heads=16, feedforward_channels=5120),
-}
+from .pretrained import StartsPretrained
 
 
 @MODELS.register_module()

@@ -8,10 +8,10 @@ from torch import Tensor, nn
 
 from ..compat.drop_path import make_drop_path_traceable
 from ..compat.ffn_forward import make_ffn_traceable
+from ..positions import sincos_positions
 from ..registry import MODELS
 from ..structures import MaskIds
 from .encoder import init_transformer
-from .positions import sincos_positions
 
 
 @MODELS.register_module()

@@ -10,7 +10,7 @@ from mmpretrain.models import BaseSelfSupervisor
 from mmpretrain.structures import DataSample
 from torch import Tensor, nn
 
-from ..checkpoints.handover import load_student
+from ..checkpoints.handover import load_pretrained
 from ..errors import MilanError
 from ..registry import MODELS
 
@@ -119,7 +119,7 @@ class MILAN(BaseSelfSupervisor):
     def init_weights(self) -> None:
         super().init_weights()
         if self.init_from:
-            load_student(self, self.init_from, self.trust_init_from)
+            load_pretrained(self, self.init_from, self.trust_init_from)
 
     def _match_teachers(self) -> None:
         teacher, second = self.target_generator, self.importance_generator

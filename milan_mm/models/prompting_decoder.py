@@ -6,10 +6,10 @@ from mmengine.model import BaseModule
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from ..positions import sincos_positions
 from ..registry import MODELS
 from ..structures import MaskIds, gather_tokens
 from .encoder import init_transformer
-from .positions import sincos_positions
 
 
 @MODELS.register_module()

@@ -12,10 +12,10 @@ from torch.utils.checkpoint import checkpoint
 from ..compat.drop_path import make_drop_path_traceable
 from ..compat.ffn_forward import make_ffn_traceable
 from ..errors import MilanError
+from ..positions import sincos_positions
 from ..registry import MODELS
 from .encoder import check_tiling, init_transformer, look_up
-from .positions import sincos_positions
-from .starts_pretrained import StartsPretrained
+from .pretrained import StartsPretrained
 from .window_attention import WindowAttention
 
 

@@ -11,10 +11,10 @@ from mmengine.logging import print_log
 from open_clip.transformer import LayerNorm, QuickGELU, VisionTransformer
 from torch import Tensor, nn
 
+from ...checkpoints.hf_clip import is_hf_clip_folder, read_hf_clip_folder
 from ...checkpoints.io import first_line, read_checkpoint, state_of
 from ...errors import MilanError
 from .clip_towers import wrap_tower
-from .hf_clip import is_hf_clip_folder, read_hf_clip_folder
 from .tower import Tower
 
 

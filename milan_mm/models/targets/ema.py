@@ -10,7 +10,7 @@ from mmengine.model import is_model_wrapper
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ...checkpoints.student import mismatch
+from ...checkpoints.vit import mismatch
 from ...errors import MilanError
 from ...registry import HOOKS, MODELS
 from ...structures import TeacherOutput

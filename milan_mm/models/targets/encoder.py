@@ -10,12 +10,12 @@ from mmpretrain.models.utils import resize_pos_embed
 from torch import Tensor, nn
 
 from ...checkpoints.handover import load_encoder
+from ...checkpoints.hf_dinov2 import has_no_place_here
 from ...checkpoints.spec import encoder_options
-from ...checkpoints.student import read_student
+from ...checkpoints.vit import read_vit
 from ...errors import MilanError
 from ...registry import MODELS
 from ..encoder import MaskedVisionTransformer
-from .hf_dinov2 import has_no_place_here
 from .timm_towers import TimmTower
 from .timm_weights import load_timm_vit
 from .tower import Tower, TowerTargetGenerator, check_options, cls_importance
@@ -32,7 +32,7 @@ class EncoderTargetGenerator(TowerTargetGenerator):
     asked its CLS token for anything.
 
     Args:
-        checkpoint: whatever :func:`milan_mm.checkpoints.student.read_student` knows: a checkpoint
+        checkpoint: whatever :func:`milan_mm.checkpoints.vit.read_vit` knows: a checkpoint
             of this package or of mmpretrain, MAE's and MILAN's published files, a ViT of timm, a
             DINOv2 file, a folder of a Hugging Face ViT or DINOv2 (with or without registers).
         normalize: 'own' re-normalises the student's pixels with the encoder's mean and standard
@@ -146,18 +146,18 @@ def load_encoder_tower(checkpoint: str | Path, trust: bool = False) -> Tower:
         found = load_timm_vit(None, str(path), trust=trust)
         return TimmTower(found.vit, found.name, mean=found.mean, std=found.std)
     try:
-        student = read_student(path, trust)
+        vit = read_vit(path, trust)
     except MilanError as error:
         if 'register' not in str(error) and 'SwiGLU' not in str(error):
             raise
         raise MilanError(f'{error}. Or take it as a teacher of timm: TimmTargetGenerator(model='
                          "'vit_base_patch14_reg4_dinov2', pretrained=FILE)") from error
-    spec = student.spec
-    backbone = MaskedVisionTransformer(**encoder_options(student.encoder, spec))
+    spec = vit.spec
+    backbone = MaskedVisionTransformer(**encoder_options(vit.encoder, spec))
     for norm in (m for m in backbone.modules() if isinstance(m, nn.LayerNorm)):
         norm.eps = config.get('layer_norm_eps', norm.eps)  # 1e-12 in Hugging Face's ViT
-    decoder = [f'neck.{key}' for key in student.decoder]
-    words = load_encoder(backbone, student._replace(beside=student.beside + decoder))
+    decoder = [f'neck.{key}' for key in vit.decoder]
+    words = load_encoder(backbone, vit._replace(beside=vit.beside + decoder))
     print_log(f'Teacher: {words}', logger='current')
     return EncoderTower(backbone, tuple(v / 255 for v in spec.pixel_mean),
                         tuple(v / 255 for v in spec.pixel_std))
@@ -169,4 +169,4 @@ def _config_beside(folder: Path) -> dict[str, Any]:
     try:
         return json.loads(file.read_text(encoding='utf-8')) if file.is_file() else {}
     except ValueError:
-        return {}  # read_student says what is wrong
+        return {}  # read_vit says what is wrong

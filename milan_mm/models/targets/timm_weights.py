@@ -10,10 +10,10 @@ import timm
 from mmengine.logging import print_log
 from torch import Tensor, nn
 
+from ...checkpoints.hf_dinov2 import is_hf_dinov2, read_hf_dinov2
 from ...checkpoints.io import first_line, read_checkpoint, state_of
-from ...checkpoints.student import mismatch
+from ...checkpoints.vit import mismatch
 from ...errors import MilanError
-from .hf_dinov2 import is_hf_dinov2, read_hf_dinov2
 from .timm_towers import pooling_of
 
 

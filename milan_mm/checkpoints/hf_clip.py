@@ -1,0 +1,96 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Hugging Face's naming of CLIP's image tower, turned into OpenAI's."""
+import json
+from pathlib import Path
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from ..errors import MilanError
+from .io import read_checkpoint
+
+_RENAMES = {
+    'embeddings.class_embedding': 'class_embedding',
+    'embeddings.patch_embedding.weight': 'conv1.weight',
+    'embeddings.position_embedding.weight': 'positional_embedding',
+    'pre_layrnorm': 'ln_pre',  # Hugging Face's own spelling
+    'post_layernorm': 'ln_post',
+    'encoder.layers': 'transformer.resblocks',
+    'self_attn.out_proj': 'attn.out_proj',
+    'layer_norm1': 'ln_1',
+    'layer_norm2': 'ln_2',
+    'mlp.fc1': 'mlp.c_fc',
+    'mlp.fc2': 'mlp.c_proj',
+}
+_WEIGHTS = ('model.safetensors', 'pytorch_model.bin')
+
+
+class HFClip(NamedTuple):
+    """A tower as a Hugging Face folder tells it."""
+    state: dict[str, Tensor]
+    quickgelu: bool
+    num_heads: int
+    image_size: tuple[int, int]
+
+
+def is_hf_clip_folder(folder: Path) -> bool:
+    return (folder / 'config.json').is_file() and not (folder / 'open_clip_config.json').is_file()
+
+
+def read_hf_clip_folder(folder: Path) -> HFClip:
+    """Reads ``config.json`` and the weights beside it.
+
+    Raises:
+        MilanError: if it is not a CLIP model with a projection, or its activation is unknown.
+    """
+    config = json.loads((folder / 'config.json').read_text())
+    vision = config.get('vision_config', config)
+    if config.get('model_type') not in ('clip', 'clip_vision_model'):
+        raise MilanError(f'{folder}/config.json describes a {config.get("model_type")!r} model; '
+                         "expected 'clip' or 'clip_vision_model'")
+    activation = vision.get('hidden_act', 'quick_gelu')
+    if activation not in ('quick_gelu', 'gelu'):
+        raise MilanError(f'{folder}/config.json says hidden_act={activation!r}; a CLIP tower uses '
+                         "'quick_gelu' or 'gelu'")
+    weights = [folder / name for name in _WEIGHTS if (folder / name).is_file()]
+    if not weights:
+        raise MilanError(f'{folder} holds config.json but no {" or ".join(_WEIGHTS)}; a folder '
+                         'of several shards must be saved as one file first')
+    size = vision.get('image_size', 224)
+    state = rename_hf_clip(read_checkpoint(weights[0]), str(weights[0]), projection=True)
+    return HFClip(
+        state, activation == 'quick_gelu',
+        vision.get('num_attention_heads', 12), (size, size))
+
+
+def rename_hf_clip(state: dict[str, Tensor], name: str,
+                   projection: bool = False) -> dict[str, Tensor]:
+    """The image tower's tensors in OpenAI's names.
+
+    Args:
+        state: in Hugging Face's names.
+        name: what to call the source in an error.
+        projection: whether the projection into CLIP's space must be there.
+
+    Raises:
+        MilanError: if the projection is missing.
+    """
+    renamed: dict[str, Tensor] = {}
+    for key, value in state.items():
+        if not key.startswith('vision_model.') or key.endswith('position_ids'):
+            continue
+        key = key.removeprefix('vision_model.')
+        for theirs, ours in _RENAMES.items():
+            key = key.replace(theirs, ours)
+        renamed[key] = value
+    if projection and 'visual_projection.weight' not in state:
+        raise MilanError(f'{name} has no visual_projection.weight: MILAN\'s target is the '
+                         'projected feature. Save CLIPModel or CLIPVisionModelWithProjection')
+    if projection:
+        renamed['proj'] = state['visual_projection.weight'].T.contiguous()
+    for key in [k for k in renamed if '.self_attn.q_proj.' in k]:
+        block, kind = key.split('.self_attn.q_proj.')
+        parts = [renamed.pop(f'{block}.self_attn.{p}_proj.{kind}') for p in 'qkv']
+        renamed[f'{block}.attn.in_proj_{kind}'] = torch.cat(parts)
+    return renamed

@@ -1,0 +1,2 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Reading a config, and filling in what follows from data, batch and length."""

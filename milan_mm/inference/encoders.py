@@ -1,0 +1,268 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A trained encoder in three lines::
+
+    import milan_mm
+    model = milan_mm.get_model('work_dirs/milan_vitb/epoch_400.pth')
+    out = model(['a.jpg', 'b.png'])   # out.cls, out.pooled, out.patches, out.grid
+"""
+import logging
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import torch
+from mmengine.logging import MMLogger, print_log
+from PIL import Image, ImageOps
+from torch import Tensor, nn
+
+from ..architectures import ARCHITECTURES
+from ..checkpoints.handover import load_encoder
+from ..checkpoints.spec import EncoderSpec, encoder_options
+from ..checkpoints.vit import ViTWeights, read_vit
+from ..datasets import LoadPILImage, PackImageInputs, ResizeAndCenterCrop, composite
+from ..datasets.decoding import to_rgb
+from ..errors import MilanError
+from ..keyed_random import seeded_globals
+from ..models import CLIPTargetGenerator, MaskedVisionTransformer
+from ..models.encoder import check_tiling
+
+Size = int | tuple[int, int]
+ImageLike = str | Path | Image.Image
+
+
+class Features(NamedTuple):
+    """What an encoder says of a batch.
+
+    Attributes:
+        cls: (B, D) the CLS token.
+        pooled: (B, D) mean of the patch tokens.
+        patches: (B, N, D) the patch tokens in raster order.
+        grid: rows and columns of patches; their product is N.
+    """
+    cls: Tensor
+    pooled: Tensor
+    patches: Tensor
+    grid: tuple[int, int]
+
+
+class Extractor(nn.Module):
+    """Base: images in, :class:`Features` out. A subclass writes :meth:`encode`.
+
+    Args:
+        img_size: height and width that images are brought to; a batch that is a tensor
+            already may have any size that patches tile.
+        patch_size: side of a patch in pixels.
+        pixel_mean, pixel_std: per channel (RGB), in 0..255.
+        crop_ratio: of the largest central crop, see :class:`ResizeAndCenterCrop`.
+
+    Attributes:
+        dim: D.
+
+    Raises:
+        MilanError: if the patches do not tile the image.
+    """
+    dim: int
+
+    def __init__(self, img_size: Size, patch_size: int, pixel_mean: Sequence[float],
+                 pixel_std: Sequence[float], crop_ratio: float = 0.875) -> None:
+        super().__init__()
+        check_tiling(img_size, patch_size)
+        self.img_size = (img_size, img_size) if isinstance(img_size, int) else tuple(img_size)
+        self.patch_size = patch_size
+        self.crop_ratio = crop_ratio
+        for name, values in (('pixel_mean', pixel_mean), ('pixel_std', pixel_std)):
+            values = torch.tensor(list(values), dtype=torch.float32).view(3, 1, 1)
+            self.register_buffer(name, values, persistent=False)
+
+    def encode(self, images: Tensor) -> Features:
+        """Features of normalised pixels (B, 3, H, W)."""
+        raise NotImplementedError
+
+    def forward(self, images: Tensor | ImageLike | Sequence[ImageLike]) -> Features:
+        """Encodes a batch.
+
+        Args:
+            images: Pillow images or paths, one or a list; or normalised pixels
+                (B, 3, H, W) or (3, H, W) of any height and width that patches tile.
+        """
+        if not isinstance(images, Tensor):
+            images = self.normalise(self.load(images))
+        if images.ndim == 3:
+            images = images[None]
+        if images.ndim != 4 or images.shape[1] != 3 or not images.is_floating_point():
+            raise MilanError(f'expected normalised pixels (B, 3, H, W), got {images.dtype} '
+                             f'{tuple(images.shape)}. Give images or paths, or pass a uint8 '
+                             'batch through normalise() first')
+        check_tiling(tuple(images.shape[-2:]), self.patch_size)
+        return self.encode(images.to(self.pixel_mean.device))
+
+    def load(self, images: ImageLike | Sequence[ImageLike]) -> Tensor:
+        """Images or paths to pixels (B, 3, H, W) in uint8, RGB, of ``img_size``."""
+        if isinstance(images, (str, Path, Image.Image)):
+            images = [images]
+        if len(images) == 0:
+            raise MilanError('got an empty list of images')
+        crop, pack = ResizeAndCenterCrop(self.img_size, self.crop_ratio), PackImageInputs()
+        return torch.stack(
+            [pack(crop(dict(img=_as_rgb(image))))['inputs'] for image in images])
+
+    def normalise(self, pixels: Tensor) -> Tensor:
+        """Pixels in 0..255 (B, 3, H, W) to what :meth:`encode` takes, on the model's device."""
+        pixels = pixels.to(self.pixel_mean.device, non_blocking=True)
+        return (pixels.to(self.pixel_mean.dtype) - self.pixel_mean) / self.pixel_std
+
+
+class FeatureExtractor(Extractor):
+    """A ViT of this package or of mmpretrain.
+
+    Images of another size than the encoder was trained on get interpolated positions: of
+    sine-cosine ones the bicubic interpolation is, within 2 %, the sine-cosine of the rescaled
+    coordinate, so a patch keeps the position it has in the image.
+
+    Args:
+        backbone: an encoder with a CLS token and ``out_type='raw'``.
+        img_size, pixel_mean, pixel_std, crop_ratio: see :class:`Extractor`.
+    """
+
+    def __init__(self, backbone: MaskedVisionTransformer, img_size: Size,
+                 pixel_mean: Sequence[float], pixel_std: Sequence[float],
+                 crop_ratio: float = 0.875) -> None:
+        super().__init__(img_size, backbone.patch_size, pixel_mean, pixel_std, crop_ratio)
+        self.backbone = backbone
+        self.dim = backbone.embed_dims
+
+    def encode(self, images: Tensor) -> Features:
+        tokens = self.backbone(images)[-1]
+        grid = tuple(side // self.patch_size for side in images.shape[-2:])
+        return _as_features(tokens, grid)
+
+
+class TeacherExtractor(Extractor):
+    """The image tower of a CLIP teacher, seen as an encoder of width T.
+
+    Args:
+        teacher: the target generator; its grid becomes that of ``img_size`` and ``patch_size``.
+        img_size: height and width of the images; None for the tower's own.
+        patch_size: of the student whose grid it shall have; None for the tower's own.
+        crop_ratio: see :class:`Extractor`.
+
+    The pixels are normalised with the tower's own mean and standard deviation.
+    """
+
+    def __init__(self, teacher: CLIPTargetGenerator, img_size: Size | None = None,
+                 patch_size: int | None = None, crop_ratio: float = 0.875) -> None:
+        tower = teacher.tower
+        patch_size = patch_size or tower.patch_size
+        if img_size is None:
+            img_size = tuple(side * patch_size for side in tower.grid_size)
+        mean, std = ([255 * v for v in values] for values in (tower.mean, tower.std))
+        super().__init__(img_size, patch_size, mean, std, crop_ratio)
+        self.teacher = teacher
+        self.dim = teacher.dim
+        self.grid = tuple(side // patch_size for side in self.img_size)
+        teacher.match_student(self.grid, mean, std)
+
+    def encode(self, images: Tensor) -> Features:
+        if tuple(images.shape[-2:]) != self.img_size:
+            raise MilanError(f'this teacher is set to images of {self.img_size}, got '
+                             f'{tuple(images.shape[-2:])}; set img_size to that')
+        return _as_features(self.teacher(images).features, self.grid)
+
+
+def get_model(path_or_name: str | Path,
+              pretrained: bool | None = None,
+              *,
+              img_size: Size | None = None,
+              crop_ratio: float = 0.875,
+              seed: int = 0,
+              trust_checkpoint: bool = False) -> FeatureExtractor:
+    """An encoder in eval mode, its parameters frozen.
+
+    Args:
+        path_or_name: a ViT of any format that :func:`read_vit` knows; or an architecture,
+            'vit-s', 'vit-b', 'vit-l' or 'vit-h' (patch 16, 224 px).
+        pretrained: None takes the weights of a checkpoint, and random ones for an architecture;
+            True insists on weights; False takes the architecture only, with random weights.
+        img_size: what images are brought to; None for the size of the training.
+        crop_ratio: see :class:`ResizeAndCenterCrop`; 1 keeps as much of an image as fits.
+        seed: of random weights.
+        trust_checkpoint: see :func:`milan_mm.checkpoints.io.read_checkpoint`.
+
+    Raises:
+        MilanError: if there is no such file or architecture, or the file holds other weights.
+    """
+    vit: ViTWeights | None = None
+    if str(path_or_name) in ARCHITECTURES and not Path(path_or_name).exists():
+        if pretrained:
+            raise MilanError(f'no weights come with {path_or_name}. Give the path of a '
+                             'checkpoint, or leave pretrained out for random weights')
+        spec = EncoderSpec(dict(ARCHITECTURES[str(path_or_name)]), (224, 224), 16)
+    else:
+        if not Path(path_or_name).expanduser().exists():
+            raise MilanError(f'no such checkpoint: {path_or_name}. Give the path of a .pth or '
+                             f'.safetensors file, or one of {sorted(ARCHITECTURES)} for random '
+                             'weights')
+        vit = read_vit(path_or_name, trust_checkpoint)
+        spec = vit.spec
+    with seeded_globals(seed):
+        backbone = MaskedVisionTransformer(
+            **encoder_options(vit.encoder if vit else {'ln1.weight': None}, spec))
+        if vit is None or pretrained is False:
+            _init_quietly(backbone)
+            print_log(f'{path_or_name}: random weights (seed {seed}), nothing is trained',
+                      logger='current', level=logging.WARNING)
+    if vit is not None and pretrained is not False:
+        print_log(load_encoder(backbone, vit), logger='current')
+    model = FeatureExtractor(
+        backbone, img_size or spec.img_size, spec.pixel_mean, spec.pixel_std, crop_ratio)
+    return model.requires_grad_(False).eval()
+
+
+def random_like(path: str | Path, seed: int = 0, **kwargs) -> FeatureExtractor:
+    """The architecture, sizes and pixel statistics of a checkpoint, with fresh weights."""
+    return get_model(path, pretrained=False, seed=seed, **kwargs)
+
+
+def get_teacher(spec: str,
+                img_size: Size | None = None,
+                patch_size: int | None = None,
+                crop_ratio: float = 0.875,
+                quickgelu: bool | None = None) -> TeacherExtractor:
+    """A CLIP teacher, in eval mode, to be measured like a student.
+
+    Args:
+        spec: a file or folder of CLIP weights, or ``MODEL:TAG_OR_FILE`` in ``open_clip``'s names.
+        quickgelu: see :class:`CLIPTargetGenerator`.
+        img_size, patch_size, crop_ratio: see :class:`TeacherExtractor`.
+    """
+    model, colon, pretrained = spec.partition(':')
+    if Path(spec).expanduser().exists() or not colon:
+        model, pretrained = None, spec
+    teacher = CLIPTargetGenerator(model, pretrained, quickgelu)
+    return TeacherExtractor(teacher, img_size, patch_size, crop_ratio).eval()
+
+
+def _as_features(tokens: Tensor, grid: tuple[int, int]) -> Features:
+    """tokens (B, 1 + N, D), CLS first."""
+    patches = tokens[:, 1:]
+    return Features(tokens[:, 0], patches.mean(dim=1), patches, grid)
+
+
+def _as_rgb(image: ImageLike) -> Image.Image:
+    if isinstance(image, (str, Path)):
+        return LoadPILImage()(dict(img_path=str(image)))['img']
+    if not isinstance(image, Image.Image):
+        raise MilanError(f'expected a Pillow image or a path, got {type(image).__name__}; '
+                         'for an array: PIL.Image.fromarray(array)')
+    return composite(ImageOps.exif_transpose(to_rgb(image)))
+
+
+def _init_quietly(backbone: MaskedVisionTransformer) -> None:
+    """mmengine would log two lines for every parameter."""
+    logger = MMLogger.get_current_instance()
+    level = logger.level
+    logger.setLevel(logging.WARNING)
+    try:
+        backbone.init_weights()
+    finally:
+        logger.setLevel(level)

@@ -1,0 +1,197 @@
+# SPDX-License-Identifier: Apache-2.0
+"""From images to annotated images and a JSON file, for all three tasks."""
+import argparse
+import json
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from mmengine.config import DictAction
+from PIL import Image
+
+from ..checkpoints import write_atomically
+from ..config.read import merge_options, read_config
+from ..datasets import UnreadableImageError, composite, find_images, open_image
+from ..drawing import predictions as drawing
+from ..errors import MilanError
+from ..evaluation.cli import check_device
+from ..progress import Progress
+from .tasks import Trained, load_trained
+
+
+def predict_parser(description: str) -> argparse.ArgumentParser:
+    """The options of tools/predict.py."""
+    parser = argparse.ArgumentParser(description=description)
+    parser.add_argument('config', help='config of a classifier, a detector or a segmentor')
+    parser.add_argument('checkpoint', help='checkpoint of a training with that config')
+    parser.add_argument('images', nargs='+', help='images, or folders of them')
+    parser.add_argument('--out', required=True, metavar='DIR',
+                        help='where predictions.json and the annotated images go')
+    parser.add_argument('--topk', type=int, default=5, metavar='K',
+                        help='classification: classes to name (default: 5)')
+    parser.add_argument('--score-thr', type=float, default=0.3, metavar='S',
+                        help='detection: leave out what has a lower score (default: .3)')
+    parser.add_argument('--device', default='cuda' if torch.cuda.is_available() else 'cpu')
+    parser.add_argument('--trust-checkpoint', action='store_true',
+                        help='load a pickle that needs more than tensors, which can run code')
+    parser.add_argument('--cfg-options', nargs='+', action=DictAction, metavar='KEY=VALUE',
+                        help='change values of the config, as in the training')
+    return parser
+
+
+def predict(args: argparse.Namespace) -> int:
+    """Runs what the arguments say.
+
+    Returns:
+        0, or 1 if no image could be read.
+
+    Raises:
+        MilanError: if an argument, the config or the checkpoint is at fault.
+    """
+    if args.topk < 1 or not 0 <= args.score_thr <= 1:
+        raise MilanError('--topk must be at least 1 and --score-thr in 0..1, got '
+                         f'{args.topk} and {args.score_thr}')
+    out = Path(args.out).expanduser()
+    paths = image_paths(args.images, out)
+    names = output_names(paths)
+    if out.resolve() in {path.resolve().parent for path in paths}:
+        raise MilanError(f'--out {out} holds the images themselves; give another folder, which '
+                         'may lie in it')
+    cfg = read_config(args.config)
+    merge_options(cfg, args.cfg_options)
+    trained = load_trained(cfg, args.checkpoint, check_device(args.device), args.trust_checkpoint)
+    report: dict[str, Any] = dict(
+        task=trained.task, config=args.config, checkpoint=args.checkpoint,
+        classes=list(trained.classes), images=[], unreadable=[])
+    try:
+        predict_all(trained, paths, names, out, args, report)
+    finally:  # what was done before an interruption is kept
+        write_report(report, out / 'predictions.json')
+    done, bad = len(report['images']), len(report['unreadable'])
+    print(f'{done} of {len(paths)} images: {out}/predictions.json'
+          + (f'; {bad} could not be read' if bad else ''))
+    return 0 if done else 1
+
+
+def predict_all(trained: Trained, paths: Sequence[Path], names: Sequence[str], out: Path,
+                args: argparse.Namespace, report: dict[str, Any]) -> None:
+    """Predicts for one image after the other, writes it and adds to the report."""
+    progress = Progress('images', len(paths))
+    for path, name in zip(paths, names):
+        try:
+            image = composite(open_image(path))
+        except UnreadableImageError as error:
+            print(f'left out: {error}', file=sys.stderr)
+            report['unreadable'].append(dict(file=str(path), reason=str(error)))
+        else:
+            sample = trained(image, path)
+            told, drawn = _PRESENT[trained.task](trained, sample, image, out, name, args)
+            _save(drawn, out / f'{name}.png')
+            report['images'].append(dict(
+                file=str(path), annotated=f'{name}.png', width=image.width, height=image.height,
+                **told))
+        progress.step()
+
+
+def image_paths(given: Sequence[str], out: Path) -> list[Path]:
+    """The images themselves and those below folders, without what an earlier run left in ``out``.
+
+    Raises:
+        MilanError: if one is neither a file nor a folder with images.
+    """
+    paths: dict[Path, None] = {}
+    for text in given:
+        path = Path(text).expanduser()
+        if path.is_dir():
+            paths.update(dict.fromkeys(found for found in map(Path, find_images(path))
+                                       if out.resolve() not in found.resolve().parents
+                                       or out.resolve() == path.resolve()))
+        elif path.is_file():
+            paths[path] = None
+        else:
+            raise MilanError(f'no such image or folder: {text}')
+    return list(paths)
+
+
+def output_names(paths: Sequence[Path]) -> list[str]:
+    """A name without suffix for each image, alike ones being numbered."""
+    used: dict[str, str] = {}
+    for path in paths:
+        name, count = path.stem, 1
+        while name.lower() in used:
+            count += 1
+            name = f'{path.stem}_{count}'
+        used[name.lower()] = name
+    return list(used.values())
+
+
+def write_report(report: dict[str, Any], path: Path) -> None:
+    """Writes JSON in UTF-8; bytes of file names that are no UTF-8 are escaped."""
+    text = json.dumps(report, indent=1, ensure_ascii=False)
+    write_atomically(path, lambda temporary: temporary.write_text(
+        text, encoding='utf-8', errors='backslashreplace'))
+
+
+def _save(image: Image.Image, path: Path) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    image.save(path)
+
+
+def _present_classification(trained: Trained, sample: Any, image: Image.Image, out: Path,
+                            name: str, args: argparse.Namespace) -> tuple[dict, Image.Image]:
+    scores, labels = sample.pred_score.flatten().topk(min(args.topk, sample.pred_score.numel()))
+    top = [{'class': trained.name_of(label), 'label': label, 'score': round(score, 6)}
+           for label, score in zip(labels.tolist(), scores.tolist())]
+    drawn = drawing.draw_classification(image, [(row['class'], row['score']) for row in top])
+    return dict(predictions=top), drawn
+
+
+def _present_detection(trained: Trained, sample: Any, image: Image.Image, out: Path, name: str,
+                       args: argparse.Namespace) -> tuple[dict, Image.Image]:
+    found = sample.pred_instances
+    found = found[found.scores >= args.score_thr].cpu()
+    masks = np.asarray(found.masks, dtype=bool) if 'masks' in found else [None] * len(found)
+    colours = _colours(trained, found.labels.tolist())
+    instances, told = [], []
+    for box, score, label, mask in zip(
+            found.bboxes.tolist(), found.scores.tolist(), found.labels.tolist(), masks):
+        instances.append(drawing.Instance(box, trained.name_of(label), score, colours[label], mask))
+        told.append({'class': trained.name_of(label), 'label': label, 'score': round(score, 6),
+                     'box': [round(side, 2) for side in box]})
+        if mask is not None:
+            told[-1]['mask'] = _run_lengths(mask)
+    return dict(instances=told), drawing.draw_detection(image, instances)
+
+
+def _present_segmentation(trained: Trained, sample: Any, image: Image.Image, out: Path, name: str,
+                          args: argparse.Namespace) -> tuple[dict, Image.Image]:
+    labels = sample.pred_sem_seg.data[0].cpu().numpy().astype(np.uint16)
+    found, counts = np.unique(labels, return_counts=True)
+    order = np.argsort(-counts, kind='stable')
+    colours = _colours(trained, found.tolist())
+    rows = [(int(found[i]), trained.name_of(int(found[i])), float(counts[i] / labels.size),
+             colours[int(found[i])]) for i in order]
+    _save(Image.fromarray(labels if labels.max() > 255 else labels.astype(np.uint8)),
+          out / 'labels' / f'{name}.png')
+    told = [{'class': row[1], 'label': row[0], 'share': round(row[2], 6)} for row in rows]
+    drawn = drawing.draw_segmentation(image, labels, rows)
+    return dict(labels=f'labels/{name}.png', shares=told), drawn
+
+
+_PRESENT = dict(classification=_present_classification, detection=_present_detection,
+                segmentation=_present_segmentation)
+
+
+def _colours(trained: Trained, labels: Sequence[int]) -> Sequence[tuple[int, int, int]]:
+    number = max([len(trained.classes), *(label + 1 for label in labels)])
+    return trained.palette or drawing.class_colours(number)
+
+
+def _run_lengths(mask: np.ndarray) -> dict[str, Any]:
+    """COCO's compressed run lengths, as its JSON files have them."""
+    from pycocotools import mask as coco_mask  # comes with mmdet
+    encoded = coco_mask.encode(np.asfortranarray(mask.astype(np.uint8)))
+    return dict(size=list(map(int, encoded['size'])), counts=encoded['counts'].decode('ascii'))

@@ -1,0 +1,2 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Experiments made of many runs: the quickstart, ablation studies, benchmarks."""

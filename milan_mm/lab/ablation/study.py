@@ -1,0 +1,227 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What a study file says.
+
+A study is a Python config: cells (configs that differ in one part), how each is trained and
+measured, and what is made beforehand for all of them. Texts may hold ``{work}`` and ``{images}``,
+those of a run also ``{run}``, ``{seed}`` and ``{config}``, and after the training ``{checkpoint}``.
+"""
+import argparse
+import string
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from mmengine.config import Config, DictAction
+
+from ...config.read import merge_options, read_config
+from ...errors import MilanError
+from ..run_tool import ROOT, find_tool
+
+_STUDY = dict(title=str, base=str, seeds=int, prepare=(list, tuple), train=dict,
+              measure=(list, tuple), cells=dict, minutes=(int, float), megabytes=(int, float))
+_OPTIONAL = ('prepare', 'minutes', 'megabytes')
+_PLACES = ('work', 'images', 'run', 'seed', 'config', 'checkpoint')
+
+
+class Step(NamedTuple):
+    """A tool that is run once before all cells.
+
+    Attributes:
+        name: of it.
+        tool: file in ``tools/``, or the path of a script of one's own.
+        arguments: of its command line.
+        makes: path that exists when it is done.
+    """
+    name: str
+    tool: str
+    arguments: tuple[str, ...]
+    makes: str
+
+
+class Measurement(NamedTuple):
+    """A tool that measures a trained cell.
+
+    Attributes:
+        tool: file in ``tools/``, or the path of a script of one's own.
+        arguments: of its command line.
+        reads: JSON file it writes, or work folder of a training whose last logged values count.
+        metrics: column of the table -> dotted place in that file, or name of the logged scalar.
+    """
+    tool: str
+    arguments: tuple[str, ...]
+    reads: str
+    metrics: dict[str, str]
+
+
+class Cell(NamedTuple):
+    """One line of the table.
+
+    Attributes:
+        name: of its folder.
+        title: for people.
+        group: the part of the method it changes.
+        config: path.
+        options: config entries set on the command line, such as where a teacher lies.
+        arguments: of the training, besides the study's; what both set is the cell's.
+    """
+    name: str
+    title: str
+    group: str
+    config: str
+    options: dict[str, str]
+    arguments: tuple[str, ...] = ()
+
+    def read(self, places: dict[str, Any]) -> Config:
+        """Its config with its options.
+
+        Raises:
+            MilanError: if there is none, or an option does not fit it.
+        """
+        cfg = read_config(find_config(self.config))
+        # As on the command line, where '0' is a number.
+        parser = argparse.ArgumentParser()
+        parser.add_argument('--cfg-options', nargs='+', action=DictAction)
+        given = self.given_options(places)
+        merge_options(cfg, parser.parse_args(['--cfg-options', *given]).cfg_options
+                      if given else None)
+        return cfg
+
+    def given_options(self, places: dict[str, Any]) -> list[str]:
+        """Its options as the command line takes them."""
+        return [f'{key}={fill(value, places)}' for key, value in self.options.items()]
+
+
+class Study(NamedTuple):
+    """A study.
+
+    Attributes:
+        title: for people.
+        base: name of the cell that the others are compared with.
+        seeds: repetitions of each cell.
+        prepare: stages of steps; the steps of one may run side by side.
+        train: tool and arguments that train a cell in the folder ``{run}``.
+        measure: what is measured then.
+        cells: by name.
+        minutes: of one run, as an estimate until there are measured ones.
+        megabytes: of disk of one run, as an estimate.
+    """
+    title: str
+    base: str
+    seeds: int
+    prepare: list[list[Step]]
+    train: Step
+    measure: list[Measurement]
+    cells: dict[str, Cell]
+    minutes: float | None
+    megabytes: float | None
+
+    @property
+    def takes_images(self) -> bool:
+        """Whether it uses images that the user names."""
+        return any('{images}' in text for stage in self.prepare for step in stage
+                   for text in step.arguments)
+
+    @property
+    def metrics(self) -> list[str]:
+        """Columns of the table."""
+        return [title for one in self.measure for title in one.metrics]
+
+
+def read_study(path: str | Path) -> Study:
+    """Reads a study file and checks it.
+
+    Raises:
+        MilanError: naming what is missing, unknown, of another type, or does not exist.
+    """
+    said = {key: value for key, value in read_config(path).to_dict().items()
+            if not key.startswith('_')}
+    missing = [key for key in _STUDY if key not in said and key not in _OPTIONAL]
+    if missing:
+        raise MilanError(f'{path}: a study has {", ".join(_STUDY)}; missing here: '
+                         f'{", ".join(missing)}')
+    for key, kind in _STUDY.items():  # other names are the file's own
+        if key in said and not isinstance(said[key], kind):
+            raise MilanError(f'{path}: {key} must be a {kind}, got {said[key]!r}')
+    try:
+        study = Study(
+            said['title'], said['base'], said['seeds'],
+            [[_step(name, **step) for name, step in stage.items()]
+             for stage in said.get('prepare', ())],
+            _step('train', **said['train']),
+            [Measurement(one['tool'], _texts(one['arguments']), one['reads'], dict(one['metrics']))
+             for one in said['measure']],
+            {name: _cell(name, **cell) for name, cell in said['cells'].items()},
+            said.get('minutes'), said.get('megabytes'))
+    except (TypeError, KeyError, AttributeError) as error:
+        raise MilanError(f'{path}: an entry is not as expected ({error}). A step has tool, '
+                         'arguments and makes; a measurement tool, arguments, reads and metrics; '
+                         'a cell config, and if wanted title, group, options and arguments'
+                         ) from error
+    _check(study, path)
+    return study
+
+
+def fill(text: str, places: dict[str, Any]) -> str:
+    """``text`` with its ``{places}`` filled in.
+
+    Raises:
+        MilanError: for a place that is not known, or not yet.
+    """
+    text = str(text)
+    try:
+        wanted = {name for _, name, _, _ in string.Formatter().parse(text) if name is not None}
+    except ValueError as error:
+        raise MilanError(f'{text!r} in the study: {error}') from error
+    unknown = sorted(wanted - set(places))
+    if unknown:
+        raise MilanError(f'{text!r} in the study names {unknown}; known here are '
+                         f'{sorted(places)} (all in all {list(_PLACES)})')
+    return text.format_map(places)
+
+
+def check_places(study: Study) -> None:
+    """Raises MilanError for a place in a text that cannot be filled when its time comes."""
+    before, after = dict.fromkeys(_PLACES[:2]), dict.fromkeys(_PLACES)
+    for step in (step for stage in study.prepare for step in stage):
+        for text in (*step.arguments, step.makes):
+            fill(text, before)
+    for text in study.train.arguments:
+        fill(text, dict.fromkeys(_PLACES[:-1]))
+    for one in study.measure:
+        for text in (*one.arguments, one.reads):
+            fill(text, after)
+
+
+def find_config(path: str) -> Path:
+    """A config of the project, or a path from where one is."""
+    return ROOT / path if (ROOT / path).is_file() else Path(path).expanduser()
+
+
+def _step(name: str, tool: str, arguments: Any, makes: str = '') -> Step:
+    return Step(name, tool, _texts(arguments), makes)
+
+
+def _cell(name: str, config: str, title: str = '', group: str = '',
+          options: dict | None = None, arguments: Any = ()) -> Cell:
+    return Cell(name, title or name.replace('_', ' '), group, config, dict(options or {}),
+                _texts(arguments))
+
+
+def _texts(values: Any) -> tuple[str, ...]:
+    return tuple(str(value) for value in values)
+
+
+def _check(study: Study, path: str | Path) -> None:
+    if study.base not in study.cells:
+        raise MilanError(f'{path}: base is {study.base!r}, which is none of its cells: '
+                         f'{", ".join(study.cells)}')
+    if study.seeds < 1 or not study.metrics:
+        raise MilanError(f'{path}: at least 1 seed and 1 metric are needed, got {study.seeds} and '
+                         f'{len(study.metrics)}')
+    tools = [study.train.tool, *(one.tool for one in study.measure),
+             *(step.tool for stage in study.prepare for step in stage)]
+    for tool in tools:
+        find_tool(tool)
+    check_places(study)
+    for name in study.cells:
+        if not name.replace('_', '').replace('-', '').isalnum():
+            raise MilanError(f'{path}: a cell is named by letters, digits, _ and -, got {name!r}')

@@ -1,0 +1,188 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The images of the quickstart's page: the gallery, and what each encoder finds similar."""
+from collections import defaultdict
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from torch import Tensor
+
+from ...analysis.visualization.neighbours import nearest_images
+from ...analysis.visualization.reconstruction import Look, load_milan, load_pixels, look
+from ...checkpoints.io import last_checkpoint
+from ...datasets.decoding import UnreadableImageError, open_image
+from ...datasets.image_folder import find_images
+from ...drawing import panels
+from ...errors import MilanError
+from ...inference.encoders import Extractor, get_model, get_teacher
+from ...keyed_random import sample_key
+from ..captions import caption_of
+
+_CONFIG = Path(__file__).resolve().parents[3] / 'configs/quickstart/milan.py'
+_NEIGHBOURS = 6
+_SCALE = 3  # of a 64 px image in the gallery
+
+
+def choose_images(root: Path, count: int) -> list[Path]:
+    """Readable images of a folder ``root/<class>/``, of as many classes as possible."""
+    try:
+        found = [Path(path) for path in find_images(root)]
+    except MilanError:
+        return []
+    rng = np.random.default_rng(sample_key(0, 0, 0, 'report images'))
+    by_class: dict[str, list[Path]] = defaultdict(list)
+    for index in rng.permutation(len(found)):
+        by_class[found[index].relative_to(root).parts[0]].append(found[index])
+    names = sorted(by_class)
+    names = [names[i] for i in rng.permutation(len(names))]
+    most = max(map(len, by_class.values()))
+    turns = (by_class[name][turn] for turn in range(most) for name in names
+             if turn < len(by_class[name]))
+    chosen: list[Path] = []
+    for path in turns:
+        if len(chosen) == count:
+            break
+        try:
+            open_image(path)
+        except UnreadableImageError:
+            continue
+        chosen.append(path)
+    return chosen
+
+
+class Tile(NamedTuple):
+    """A image on the page: its address, what stands below it, and its description."""
+    uri: str
+    caption: str
+    alt: str
+
+
+class GalleryRow(NamedTuple):
+    """A held-out image and what was made of it."""
+    label: str
+    caption: str
+    seen: float
+    masked: float
+    tiles: list[Tile]
+
+
+class Gallery(NamedTuple):
+    """The rows, and what the reader must know of their scales."""
+    rows: list[GalleryRow]
+    highest_error: float
+    importance_stops: str
+    error_stops: str
+    with_mae: bool
+
+
+def make_gallery(work: Path, paths: list[Path]) -> Gallery | None:
+    """One step of the trained MILAN on held-out images, seen panel by panel."""
+    checkpoint = last_checkpoint(work / 'milan')
+    if checkpoint is None or not paths:
+        return None
+    model = load_milan(_CONFIG, checkpoint, work / 'teacher')
+    seen = look(model, load_pixels(paths, tuple(model.backbone.img_size)))
+    colours = _feature_colours(seen, paths, last_checkpoint(work / 'mae'))
+    highest = float(np.quantile(seen.error.numpy(), 0.98))
+    rows = []
+    for i, path in enumerate(paths):
+        is_seen = np.isin(np.arange(seen.error.shape[1]), seen.visible[i].numpy())
+        measure = seen.measure[i].numpy()
+        caption = caption_of(path, work / 'data/test')
+        rows.append(GalleryRow(
+            _label(path, work / 'data/test'), caption,
+            float(measure[is_seen].mean()), float(measure[~is_seen].mean()),
+            _tiles(seen, i, caption, highest, {n: c[i] for n, c in colours.items()})))
+    return Gallery(rows, highest, panels.colour_stops(panels.IMPORTANCE_COLOURS),
+                   panels.colour_stops(panels.ERROR_COLOURS), 'MAE' in colours)
+
+
+def _feature_colours(seen: Look, paths: list[Path], mae: Path | None) -> dict[str, Tensor]:
+    """(B, N, 3) colours of each encoder's patch features.
+
+    Teacher and prediction live in one space and share the teacher's basis. A student has its own
+    components, turned so that its colours come close to the teacher's.
+    """
+    basis = panels.fit_colours(seen.target.flatten(0, 1))
+    teacher = basis.scores(seen.target)
+    students = dict(MILAN=seen.student)
+    if mae is not None:
+        extractor = get_model(mae, img_size=tuple(seen.pixels.shape[-2:]), crop_ratio=1)
+        students['MAE'] = extractor([str(path) for path in paths]).patches
+    colours = dict(teacher=teacher, predicted=basis.scores(seen.predicted))
+    for name, features in students.items():
+        flat = features.flatten(0, 1)
+        own = panels.turn_colours(panels.fit_colours(flat), flat, teacher.flatten(0, 1))
+        colours[name] = own.scores(features)
+    return colours
+
+
+def _tiles(seen: Look, i: int, what: str, highest: float, colours: dict[str, Any]) -> list[Tile]:
+    pixels, grid = seen.pixels[i], seen.grid
+    size = tuple(side * _SCALE for side in pixels.shape[-2:])
+    top = divmod(int(seen.importance[i].argmax()), grid[1])
+    worst = divmod(int(seen.error[i].argmax()), grid[1])
+    photographs = [
+        (panels.as_image(pixels, _SCALE), 'image', what),
+        (panels.importance_panel(pixels, seen.importance[i], grid, _SCALE), 'importance',
+         f'Importance over "{what}"; the most in row {top[0] + 1}, column {top[1] + 1}'),
+        (panels.mask_panel(pixels, seen.visible[i], grid, _SCALE), 'mask',
+         f'"{what}" as the student got it: {seen.visible.shape[1]} of {grid[0] * grid[1]} patches'),
+    ]
+    maps = [
+        (panels.error_panel(seen.error[i], grid, size, highest, seen.visible[i]), 'error',
+         f'Prediction error by patch of "{what}"; the largest in row {worst[0] + 1}, column '
+         f'{worst[1] + 1}'),
+        *((panels.feature_panel(scores, grid, size), name,
+           f'Patch features of "{what}" as colours: {name}') for name, scores in colours.items())
+    ]
+    return [Tile(panels.data_uri(image, photograph=True), name, alt)
+            for image, name, alt in photographs] + [
+                Tile(panels.data_uri(image), name, alt) for image, name, alt in maps]
+
+
+def retrieval_rows(work: Path, queries: list[Path]) -> list[dict]:
+    """For held-out images, the training images that each encoder finds the most similar."""
+    encoders = _encoders(work)
+    if not encoders or not queries or not (work / 'data/train').is_dir():
+        return []
+    found = {name: nearest_images(encoder, work / 'data/train', queries, _NEIGHBOURS)
+             for name, encoder in encoders.items()}
+    some = next(iter(encoders.values()))
+
+    def thumbnail(path: Path, root: Path) -> dict:
+        return dict(uri=panels.data_uri(_crop(path, some), photograph=True),
+                    label=_label(path, root), caption=caption_of(path, root))
+
+    rows = []
+    for i, query in enumerate(queries):
+        asked = thumbnail(query, work / 'data/test')
+        answers = {name: [dict(thumbnail(n.path, work / 'data/train'), cosine=n.cosine)
+                          for n in lists[i]] for name, lists in found.items()}
+        for shown in answers.values():
+            for one in shown:
+                one['hit'] = one['label'] == asked['label']
+        rows.append(dict(query=asked, answers=answers))
+    return rows
+
+
+def _crop(path: Path, extractor: Extractor) -> Any:
+    return panels.as_image(load_pixels([path], extractor.img_size)[0])
+
+
+def _encoders(work: Path) -> dict[str, Extractor]:
+    """The encoders that are there, each taking the whole of an image."""
+    encoders: dict[str, Extractor] = {}
+    for name in ('milan', 'mae'):
+        checkpoint = last_checkpoint(work / name)
+        if checkpoint is not None:
+            encoders[name] = get_model(checkpoint, crop_ratio=1)
+    if encoders and (work / 'teacher/open_clip_config.json').is_file():
+        some = next(iter(encoders.values()))
+        encoders['teacher'] = get_teacher(
+            str(work / 'teacher'), some.img_size, some.patch_size, crop_ratio=1)
+    return encoders
+
+
+def _label(path: Path, root: Path) -> str:
+    return path.relative_to(root).parts[0]

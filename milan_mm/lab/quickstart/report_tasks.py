@@ -1,0 +1,176 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The page's second half: what an encoder is worth once it is carried into a task."""
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+from PIL import Image
+
+from ...compat.quiet_import import quiet_import
+from ...config.read import read_config
+from ...datasets.decoding import composite, open_image
+from ...drawing import panels
+from ...drawing import predictions as drawing
+from ...errors import MilanError
+from ...inference.tasks import Trained, load_trained
+from ...reports.charts import Bars, Curves, Series, axis_end, bar_chart, curve_chart
+from ...reports.curves import read_run
+from .report_images import Tile
+from .tasks import STARTS, TASKS, last_checkpoint
+
+_ROOT = Path(__file__).resolve().parents[3]
+START_NAMES = dict(milan='from MILAN', mae='from MAE', scratch='from scratch')
+_COLOURS = dict(milan='milan', mae='mae', scratch='random')
+_SCORE, _SUREST = 0.1, 3  # drawn are so many detections, from this score on
+_SHOWN = 5
+_NOTES = dict(
+    detection=f'The {_SUREST} surest detections with a score of {_SCORE} or more; a training of '
+    'minutes is seldom sure.',
+    segmentation='The legend gives each class\'s share of the pixels.')
+
+
+class TaskGallery(NamedTuple):
+    """Held-out scenes: the truth, and what each start made of it."""
+    title: str
+    note: str
+    rows: list[list[Tile]]
+
+
+def task_charts(results: dict) -> list[Bars]:
+    """A chart of each measure of each task that was run."""
+    charts = []
+    for name, task in TASKS.items():
+        block = results.get(name) or {}
+        for metric in task.metrics:
+            rows = [(_COLOURS[start], START_NAMES[start], block[start][metric],
+                     block[start].get(f'{metric}_std')) for start in STARTS
+                    if metric in block.get(start, {})]
+            if rows:
+                highest = [value + (deviation or 0) for _, _, value, deviation in rows]
+                charts.append(bar_chart(f'{task.title.capitalize()}: {metric}', rows, None,
+                                        axis_end(highest)))
+    return charts
+
+
+def task_sentence(results: dict) -> str:
+    """By how much MILAN's start is ahead of scratch, or not, task by task."""
+    parts = []
+    for name, task in TASKS.items():
+        block = results.get(name) or {}
+        if not {'milan', 'scratch'} <= set(block):
+            continue
+        metric = next(iter(task.metrics))
+        milan, scratch = block['milan'][metric], block['scratch'][metric]
+        word = 'more' if milan >= scratch else 'fewer'
+        parts.append(f'{task.title} {milan:.1f} % {metric}, {abs(milan - scratch):.1f} points '
+                     f'{word} than from scratch')
+    return 'From MILAN\'s encoder: ' + '; '.join(parts) + '.' if parts else ''
+
+
+def task_curves(work: Path) -> list[Curves]:
+    """Loss of each task's training, one curve a start."""
+    charts = []
+    for name, task in TASKS.items():
+        series = []
+        for start in STARTS:
+            try:
+                curves = read_run(work / name / start).curves
+            except MilanError:
+                continue
+            if 'loss' in curves:
+                series.append(Series(START_NAMES[start], _COLOURS[start], *curves['loss']))
+        charts.append(curve_chart(f'{task.title.capitalize()}: loss', 'in finetuning', series))
+    return [chart for chart in charts if chart is not None]
+
+
+def task_galleries(work: Path) -> list[TaskGallery]:
+    """Detections and label maps on held-out scenes, beside the truth."""
+    found = []
+    for name, scenes in (('detection', _detection_scenes), ('segmentation', _segmentation_scenes)):
+        models = _models(work, name)
+        if models:
+            rows = scenes(work / TASKS[name].data, models)
+            found.append(TaskGallery(TASKS[name].title.capitalize(), _NOTES[name], rows))
+    return found
+
+
+def _models(work: Path, name: str) -> dict[str, Trained]:
+    """What each start led to; empty if the task was not run."""
+    cfg = read_config(_ROOT / TASKS[name].config)
+    models = {}
+    for start in STARTS:
+        try:
+            checkpoint = last_checkpoint(work / name / start)
+        except MilanError:
+            continue
+        with quiet_import():  # of mmdet and mmseg
+            models[start] = load_trained(cfg, checkpoint)
+    return models
+
+
+def _detection_scenes(data: Path, models: dict[str, Trained]) -> list[list[Tile]]:
+    from pycocotools.coco import COCO  # comes with mmdet
+    coco = COCO(str(data / 'annotations/test.json'))
+    names = {c['id']: c['name'] for c in coco.loadCats(coco.getCatIds())}
+    order = {identity: i for i, identity in enumerate(sorted(names))}
+    colours = drawing.class_colours(len(names))
+    rows = []
+    for image_id in _spread(coco.getImgIds()):
+        path = data / 'test' / coco.loadImgs(image_id)[0]['file_name']
+        image = composite(open_image(path))
+        truth = [
+            drawing.Instance(_corners(a['bbox']), names[a['category_id']], None,
+                             colours[order[a['category_id']]], coco.annToMask(a).astype(bool))
+            for a in coco.loadAnns(coco.getAnnIds(image_id))]
+        tiles = [_tile(drawing.draw_detection(image, truth), 'truth')]
+        for start, trained in models.items():
+            found = trained(image, path).pred_instances
+            found = found[found.scores >= _SCORE][:_SUREST].cpu()  # sorted by score
+            drawn = [
+                drawing.Instance(box, trained.name_of(label), score, colours[label], mask)
+                for box, label, score, mask in zip(
+                    found.bboxes.tolist(), found.labels.tolist(), found.scores.tolist(),
+                    np.asarray(found.masks, dtype=bool))]
+            tiles.append(_tile(drawing.draw_detection(image, drawn), START_NAMES[start]))
+        rows.append(tiles)
+    return rows
+
+
+def _segmentation_scenes(data: Path, models: dict[str, Trained]) -> list[list[Tile]]:
+    images = sorted((data / 'images/validation').iterdir())
+    rows = []
+    for path in _spread(images):
+        image = composite(open_image(path))
+        with Image.open(data / 'annotations/validation' / f'{path.stem}.png') as file:
+            maps = [('truth', np.array(file))]
+        maps += [(START_NAMES[start], trained(image, path).pred_sem_seg.data[0].cpu().numpy())
+                 for start, trained in models.items()]
+        first = next(iter(models.values()))
+        colours = first.palette or drawing.class_colours(len(first.classes))
+        rows.append([
+            _tile(drawing.draw_segmentation(image, labels, [
+                (int(label), first.name_of(int(label)), float((labels == label).mean()),
+                 colours[int(label)]) for label in np.unique(labels) if label < len(colours)]),
+                  name) for name, labels in maps])
+    return rows
+
+
+def _spread(items: Sequence) -> list:
+    """A few, evenly over the list, so that all kinds of scenes have a chance."""
+    step = max(1, len(items) // _SHOWN)
+    return list(items)[::step][:_SHOWN]
+
+
+def _corners(box: Sequence[float]) -> tuple[float, float, float, float]:
+    left, top, width, height = box
+    return left, top, left + width, top + height
+
+
+def _tile(image: Image.Image, name: str, alt: str | None = None) -> Tile:
+    return Tile(panels.data_uri(image, photograph=True), name, alt or name)
+
+
+def skipped_words(results: dict) -> list[str]:
+    """Stages that could not be done with these images, and why."""
+    return [f'{stage}: {reason}' for stage, reason in (results.get('skipped') or {}).items()]

@@ -1,0 +1,277 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The quickstart: stages, each a public tool, each done once.
+
+images -> teacher -> MILAN and MAE -> evaluation -> finetuning, detection, segmentation -> report
+"""
+import hashlib
+import json
+import shutil
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import NamedTuple
+
+from ...checkpoints.io import write_atomically
+from ...errors import MilanError
+from ..run_tool import Job, ToolRunner
+from .images import make_images
+from .report import write_report
+from .results import collect_results, summarise_seeds
+from .scenes import NoScenes, make_all_scenes
+from .tasks import STARTS, TASKS, last_checkpoint, run_task
+
+STAGES = ('images', 'teacher', 'milan', 'mae', 'eval', 'finetune', 'scenes', 'detection',
+          'segmentation', 'report')
+ENCODERS = ('random', 'mae', 'milan', 'teacher')
+LATER = ('finetune', 'scenes', 'detection', 'segmentation')  # once, or with --full for each seed
+
+
+class Plan(NamedTuple):
+    """How much of everything.
+
+    Attributes:
+        variants: renders of one cut-out for training.
+        teacher_steps: optimizer steps of CLIP.
+        student_steps: optimizer steps of MILAN, and of MAE.
+        batch_size: of the students.
+        scenes: composed for training, and for the test.
+    """
+    variants: int = 4
+    teacher_steps: int = 650
+    student_steps: int = 700
+    batch_size: int = 64
+    scenes: tuple[int, int] = (4000, 400)
+
+
+QUICK = Plan(variants=1, teacher_steps=12, student_steps=12, scenes=(32, 8))
+
+
+class Settings(NamedTuple):
+    """What the user asked for.
+
+    Attributes:
+        work: the folder that everything goes into.
+        images: own images, or None for the demo's drawings.
+        quick: a smoke test of everything instead of an experiment.
+        seed: of this repetition.
+        full: MAE in detection and segmentation too, and every task with every seed.
+        coco: own images with boxes and masks, (annotation file, folder of images).
+        ade: own images with label maps, in ADE20K's folders.
+    """
+    work: Path
+    images: str | None = None
+    quick: bool = False
+    seed: int = 0
+    full: bool = False
+    coco: tuple[str, str] | None = None
+    ade: str | None = None
+
+    @property
+    def plan(self) -> Plan:
+        return QUICK if self.quick else Plan()
+
+
+def run_quickstart(asked: Settings, seeds: int, force: bool, stages: list[str] | None,
+                   log: Callable[[str], None] = print) -> dict:
+    """Runs the stages for every seed, then writes ``results.json`` and ``report.html``.
+
+    Args:
+        asked: what is wanted; finished stages in its folder are not run again.
+        seeds: repetitions; of each, held-out images, teacher, weights and masks are others.
+        force: start over.
+        stages: only these; None for all.
+        log: receives lines.
+
+    Returns:
+        What ``results.json`` holds; empty if the evaluation was not among the stages.
+
+    Raises:
+        MilanError: if a stage cannot be done; what is finished stays finished.
+    """
+    if seeds < 1:
+        raise MilanError(f'--seeds must be at least 1, got {seeds}')
+    unknown = sorted(set(stages or ()) - set(STAGES))
+    if unknown:
+        raise MilanError(f'unknown stages {unknown}; known are {list(STAGES)}')
+    results, work = [], asked.work
+    for seed in range(seeds):
+        settings = asked if seed == 0 else asked._replace(work=work / 'seeds' / str(seed),
+                                                          seed=seed)
+        if seeds > 1:
+            log(f'=== seed {seed} ({seed + 1} of {seeds}), in {settings.work}')
+        run = Run(settings, log)
+        if force:
+            run.forget()
+        run.stages([s for s in stages or STAGES if s not in LATER or seed == 0 or asked.full])
+        if 'eval' in run.done():
+            results.append(collect_results(settings, run.seconds(), run.skipped()))
+    if len(results) < seeds:
+        return {}
+    result = results[0] if seeds == 1 else summarise_seeds(results)
+    write_atomically(work / 'results.json',
+                     lambda path: path.write_text(json.dumps(result, indent=2) + '\n'))
+    if stages is None or 'report' in stages:
+        log(f'report: {write_report(work)}')
+    return result
+
+
+class Run:
+    """One repetition: knows what is finished, from ``state.json`` in its folder."""
+
+    def __init__(self, settings: Settings, log: Callable[[str], None]) -> None:
+        self.settings, self.log = settings, log
+        self.work = settings.work
+        self.tools = ToolRunner(self.work, log)
+        self.state_file = self.work / 'state.json'
+
+    def stages(self, wanted: list[str]) -> None:
+        """Runs those of the stages that are wanted and not finished."""
+        for number, name in enumerate(s for s in STAGES if s != 'report'):
+            if name not in wanted:
+                continue
+            if name in self.done():
+                self.log(f'[{number + 1}/{len(STAGES)}] {name}: finished before '
+                         f'({self.seconds()[name]:.0f} s); --force starts over')
+                continue
+            self.log(f'[{number + 1}/{len(STAGES)}] {name}')
+            start = time.time()
+            try:
+                getattr(self, name)()
+            except NoScenes as reason:
+                self.log(f'      skipped: {reason}')
+                self._finish(name, time.time() - start, str(reason))
+                continue
+            self._finish(name, time.time() - start)
+
+    def images(self) -> None:
+        s = self.settings
+        make_images(self.work / 'data', s.images, variants=s.plan.variants, seed=s.seed,
+                    log=self.log)
+
+    def teacher(self) -> None:
+        s = self.settings
+        self.tools.run('teacher', 'train_clip.py', '--data', self.work / 'data/train', '--out',
+                       self.work / 'teacher', '--steps', s.plan.teacher_steps, '--seed', s.seed)
+
+    def milan(self) -> None:
+        self._pretrain('milan', f'model.target_generator.pretrained={self.work / "teacher"}')
+
+    def mae(self) -> None:
+        self._pretrain('mae')
+
+    def _pretrain(self, name: str, *options: str) -> None:
+        s = self.settings
+        images = read_meta(self.work)['sizes']['train_images']
+        batch = min(s.plan.batch_size, images)
+        epochs = max(1, round(s.plan.student_steps / (images // batch)))
+        if s.quick:
+            epochs = 1
+            options += ('train_dataloader.num_workers=0',
+                        'train_dataloader.persistent_workers=False')
+        shutil.rmtree(self.work / name, ignore_errors=True)
+        self.tools.run(
+            name, 'train.py', f'configs/quickstart/{name}.py', '--data-root',
+            self.work / 'data/train', '--work-dir', self.work / name, '--epochs', epochs,
+            '--auto-scale-lr', '--cfg-options', f'randomness.seed={s.seed}',
+            f'train_dataloader.batch_size={batch}',
+            f'default_hooks.checkpoint.interval={epochs}', *options)
+
+    def eval(self) -> None:
+        styles = read_meta(self.work)['styles']
+        shift = ['--shift', *(f'{style}__' for style in styles)] if len(styles) == 2 else []
+        milan = last_checkpoint(self.work / 'milan')
+        subjects = dict(
+            random=[milan, '--random-weights', '--seed', self.settings.seed],
+            mae=[last_checkpoint(self.work / 'mae')],
+            milan=[milan],
+            teacher=[self.work / 'teacher', '--teacher'])
+        self.tools.run_all([
+            Job(f'eval_{name}', 'eval_features.py', [
+                *subjects[name], '--data', self.work / 'data', '--crop-ratio', 1, '--workers', 0,
+                '--out', self.work / f'eval/{name}.json', *shift]) for name in ENCODERS
+        ], parallel=2 if self.settings.quick else 1)
+
+    def finetune(self) -> None:
+        self._task('finetune')
+
+    def scenes(self) -> None:
+        s = self.settings
+        make_all_scenes(self.work / 'scenes', s.images, s.coco, s.ade, *s.plan.scenes,
+                        seed=s.seed, log=self.log)
+
+    def detection(self) -> None:
+        self._task('detection')
+
+    def segmentation(self) -> None:
+        self._task('segmentation')
+
+    def _task(self, name: str) -> None:
+        task = TASKS[name]
+        if not (self.work / task.data).is_dir():
+            raise NoScenes(self._why_no_scenes(Path(task.data).name))
+        starts = STARTS if self.settings.full else task.starts
+        run_task(name, self.work, self.tools,
+                 {s: None if s == 'scratch' else last_checkpoint(self.work / s)
+                  for s in starts}, self.settings.seed, self.settings.quick)
+
+    def _why_no_scenes(self, kind: str) -> str:
+        if 'scenes' in self.skipped():
+            return self.skipped()['scenes']
+        made = self.work / 'scenes/meta.json'
+        if made.is_file():
+            return json.loads(made.read_text(encoding='utf-8'))['skipped'][kind]
+        raise MilanError(f'{self.work / "scenes"} is missing: run the stage "scenes" first '
+                         '(--stage scenes)')
+
+    def skipped(self) -> dict[str, str]:
+        """Stages that could not be done with these images, and why."""
+        return {name: note['skipped'] for name, note in self._read().items() if 'skipped' in note}
+
+    def done(self) -> list[str]:
+        """Finished stages, as long as no earlier one was finished with other settings."""
+        finished = []
+        for name, note in self._read().items():
+            if note['key'] != self._key():
+                break
+            finished.append(name)
+        return finished
+
+    def seconds(self) -> dict[str, float]:
+        return {name: note['seconds'] for name, note in self._read().items()}
+
+    def forget(self) -> None:
+        self.state_file.unlink(missing_ok=True)
+
+    def _finish(self, name: str, seconds: float, skipped: str = '') -> None:
+        # What follows a stage that was done anew must be done anew as well.
+        order = STAGES.index(name)
+        kept = {k: v for k, v in self._read().items()
+                if STAGES.index(k) < order and v['key'] == self._key()}
+        kept[name] = dict(key=self._key(), seconds=round(seconds, 1))
+        if skipped:
+            kept[name]['skipped'] = skipped
+        write_atomically(self.state_file, lambda path: path.write_text(json.dumps(kept, indent=1)))
+
+    def _read(self) -> dict:
+        try:
+            return json.loads(self.state_file.read_text())
+        except (OSError, ValueError):
+            return {}
+
+    def _key(self) -> str:
+        s = self.settings
+        source = str(Path(s.images).resolve()) if s.images else 'demo'
+        asked = (source, s.plan, s.seed, s.full, s.coco, s.ade)
+        return hashlib.sha256(repr(asked).encode()).hexdigest()[:16]
+
+
+def read_meta(work: Path) -> dict:
+    """``data/meta.json``.
+
+    Raises:
+        MilanError: if the stage that makes it was not run.
+    """
+    path = work / 'data/meta.json'
+    if not path.is_file():
+        raise MilanError(f'{path} is missing: run the stage "images" first (--stage images)')
+    return json.loads(path.read_text(encoding='utf-8'))
