@@ -15,7 +15,7 @@ from milan_mm.analysis.diagnosis.diagnose import diagnose
 from milan_mm.analysis.diagnosis.page import findings, write_diagnosis
 from milan_mm.engine.cli import run_tool
 from milan_mm.errors import MilanError
-from milan_mm.evaluation.cli import check_device
+from milan_mm.inference.device import check_device
 from milan_mm.inference.subject import load_subject
 
 

@@ -15,7 +15,7 @@ from mmengine.config import DictAction
 from milan_mm.analysis.visualization.views import RATIOS
 from milan_mm.analysis.visualization.visualize import visualize
 from milan_mm.engine.cli import run_tool
-from milan_mm.evaluation.cli import check_device
+from milan_mm.inference.device import check_device
 from milan_mm.inference.pretraining import load_run
 
 

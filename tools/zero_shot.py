@@ -24,7 +24,7 @@ from milan_mm.analysis.zero_shot.prompts import (
 from milan_mm.checkpoints.io import write_atomically
 from milan_mm.engine.cli import run_tool
 from milan_mm.errors import MilanError
-from milan_mm.evaluation.cli import check_device
+from milan_mm.inference.device import check_device
 from milan_mm.inference.pretraining import load_run
 from milan_mm.inference.subject import teacher_of
 

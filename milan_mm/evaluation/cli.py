@@ -5,6 +5,7 @@ import argparse
 import torch
 
 from ..errors import MilanError
+from ..inference.device import check_device
 from ..inference.encoders import Extractor, get_model, get_teacher, random_like
 
 
@@ -57,15 +58,6 @@ def build_extractor(args: argparse.Namespace) -> Extractor:
                    trust_checkpoint=args.trust_checkpoint)
         model = (random_like if args.random_weights else get_model)(args.checkpoint, **how)
     return model.to(device)
-
-
-def check_device(name: str) -> torch.device:
-    """Raises MilanError for a device that does not exist here."""
-    try:
-        return torch.empty(0, device=name).device
-    except (RuntimeError, AssertionError) as error:
-        raise MilanError(f'--device {name} cannot be used here '
-                         f'({str(error).splitlines()[0]}); use --device cpu') from error
 
 
 def _size(values: list | None) -> tuple[int, int] | None:

@@ -17,8 +17,8 @@ from ..config.read import merge_options, read_config
 from ..datasets import UnreadableImageError, composite, find_images, open_image
 from ..drawing import predictions as drawing
 from ..errors import MilanError
-from ..evaluation.cli import check_device
 from ..progress import Progress
+from .device import check_device
 from .tasks import Trained, load_trained
 
 

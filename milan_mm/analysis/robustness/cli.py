@@ -14,7 +14,7 @@ from PIL import Image
 from ...checkpoints import write_atomically
 from ...config.read import merge_options, read_config
 from ...errors import MilanError
-from ...evaluation.cli import check_device
+from ...inference.device import check_device
 from ...inference.tasks import Trained, load_trained
 from .corruptions import CORRUPTIONS, SEVERITIES
 from .imagenet import candidates

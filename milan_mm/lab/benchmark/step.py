@@ -13,7 +13,7 @@ from mmpretrain.registry import MODELS as MMPRETRAIN_MODELS
 from torch import Tensor, nn
 
 from ...architectures import ARCHITECTURES
-from ...evaluation.cli import check_device
+from ...inference.device import check_device
 from ...registry import MODELS
 from .memory import machine
 
