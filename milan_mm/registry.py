@@ -29,7 +29,7 @@ DATA_SAMPLERS = Registry(
 HOOKS = Registry('hook', parent=MMENGINE_HOOKS, scope=_SCOPE, locations=['milan_mm.engine'])
 WEIGHT_INITIALIZERS = Registry(
     'weight initializer', parent=MMENGINE_WEIGHT_INITIALIZERS, scope=_SCOPE,
-    locations=['milan_mm.checkpoints.pretrained'])
+    locations=['milan_mm.models.pretrained'])
 OPTIM_WRAPPER_CONSTRUCTORS = Registry(
     'optimizer wrapper constructor', parent=MMENGINE_OPTIM_WRAPPER_CONSTRUCTORS, scope=_SCOPE,
     locations=['milan_mm.engine.layer_decay'])

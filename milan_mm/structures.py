@@ -53,11 +53,15 @@ class MaskIds(NamedTuple):
         return torch.cat([tokens[:, :1], gather_tokens(tokens[:, 1:], order)], dim=1)
 
     def to_raster(self, tokens: Tensor) -> Tensor:
-        """The inverse of :meth:`arrange`, for people who look at predictions."""
+        """The inverse of :meth:`arrange`, for whoever looks at predictions."""
         inverse = torch.argsort(self.order(), dim=1)
         if tokens.shape[1] == inverse.shape[1]:
             return gather_tokens(tokens, inverse)
         return torch.cat([tokens[:, :1], gather_tokens(tokens[:, 1:], inverse)], dim=1)
+
+    def share_seen(self, importance: Tensor) -> Tensor:
+        """(B,) which share of the importance (B, N) the visible patches have."""
+        return importance.gather(1, self.visible).sum(dim=1) / importance.sum(dim=1)
 
 
 def gather_tokens(tokens: Tensor, ids: Tensor) -> Tensor:

@@ -14,15 +14,16 @@ from safetensors.torch import load_file, save_file
 from torch.nn import functional as F
 
 from milan_mm import MilanError
-from milan_mm.analysis.diagnosis import activations, cka, measures
+from milan_mm.analysis import activations
+from milan_mm.analysis.diagnosis import cka, measures
 from milan_mm.analysis.diagnosis.diagnose import Collector, batches, diagnose
 from milan_mm.analysis.diagnosis.page import TITLES
-from milan_mm.analysis.visualization.reconstruction import look
+from milan_mm.analysis.visualization.views import view
 from milan_mm.analysis.zero_shot import classify as zero_shot
 from milan_mm.analysis.zero_shot import prompts as text
 from milan_mm.engine.hooks import describe_encoder
 from milan_mm.inference.encoders import get_model
-from milan_mm.inference.pretraining import load_run
+from milan_mm.inference.pretraining import load_pretraining
 from milan_mm.inference.subject import load_subject
 from milan_mm.registry import MODELS
 from milan_mm.structures import MaskIds
@@ -196,11 +197,12 @@ def test_deciles_of_a_look(place):
     collector = Collector(subject, 6, seed=7)
     collector.add(pixels, list(range(6)))
     deciles = collector.deciles.value()
-    seen = look(subject.model, pixels, seed=7)
+    views = view(subject.model, pixels, seed=7)
+    seen = views.trained
     for tenth in range(10):
         rows = dict(seen=[], masked=[])
         for b in range(6):
-            order = seen.importance[b].argsort().tolist()
+            order = views.importance[b].argsort().tolist()
             part = [patch for rank, patch in enumerate(order) if rank * 10 // 16 == tenth]
             for name in rows:
                 mine = [patch for patch in part
@@ -220,7 +222,7 @@ def test_an_encoder_is_its_own_teacher(place, tmp_path):
     """Every layer agrees with itself fully, through another class and the file."""
     teacher = dict(type='milan_mm.EncoderTargetGenerator', checkpoint=str(place / 'milan.pth'),
                    normalize='student')
-    run = load_run(place / 'milan.pth')
+    run = load_pretraining(place / 'milan.pth')
     write_run(tmp_path / 'own.pth', milan_config('', target_generator=teacher),
               lambda built: built.backbone.load_state_dict(run.backbone.state_dict()))
     result = diagnose(load_subject(tmp_path / 'own.pth'), place / 'images', batch_size=8)
@@ -319,7 +321,7 @@ def test_mistakes_are_told(place, capfd, monkeypatch, arguments, words):
 
 
 def test_student_feature_is_the_heads_map_of_its_cls(place):
-    model = load_run(place / 'milan.pth')
+    model = load_pretraining(place / 'milan.pth')
     inputs = torch.randn(2, 3, 32, 32)
     features = zero_shot.image_features(model, inputs, torch.tensor([1, 2]))
     neck = model.neck
@@ -333,7 +335,7 @@ def test_student_feature_is_the_heads_map_of_its_cls(place):
 
 
 def test_maes_decoder_takes_a_whole_image_too(place):
-    model = load_run(place / 'mae.pth')
+    model = load_pretraining(place / 'mae.pth')
     everything = torch.arange(16).expand(1, -1)
     masks = MaskIds(everything, everything[:, :0])
     assert model.neck(model.backbone(torch.randn(1, 3, 32, 32), masks.visible), masks).shape == (
@@ -351,7 +353,7 @@ def test_zero_shot_is_open_clips_own(place, clip, tmp_path, capfd):
     result = json.loads(out.read_text())
     assert result['prompts'] == ['a photo of {}', '{}, drawn', 'my {}']
     tokenizer = open_clip.SimpleTokenizer(context_length=16)
-    model = load_run(place / 'milan.pth')
+    model = load_pretraining(place / 'milan.pth')
     folder = zero_shot.labelled_folder(model, place / 'images')
     pixels, _ = next(batches(folder, list(range(24)), 24, []))
     inputs = model.data_preprocessor(dict(inputs=pixels))['inputs']
@@ -398,7 +400,7 @@ def test_texts_are_kept_by_name(tmp_path):
 
 
 def test_texts_of_another_clip_are_refused(place):
-    model = load_run(place / 'milan.pth')
+    model = load_pretraining(place / 'milan.pth')
     folder = zero_shot.labelled_folder(model, place / 'images')
     texts = text.Texts(('blue', 'green', 'red'), ('{}', ), torch.eye(3), 'another')
     with pytest.raises(MilanError, match='3 wide'):

@@ -15,9 +15,11 @@ from open_clip import CLIP
 from PIL import Image
 
 from milan_mm import MilanError
-from milan_mm.analysis.visualization.reconstruction import load_milan, load_pixels, look
+from milan_mm.analysis.visualization.views import view
 from milan_mm.drawing import panels
 from milan_mm.engine.hooks import describe_encoder
+from milan_mm.inference.images import load_pixels
+from milan_mm.inference.pretraining import load_pretraining
 from milan_mm.keyed_random import sample_key
 from milan_mm.lab.clip_training import ClipRecipe, save_clip
 from milan_mm.lab.quickstart.report import duration, write_report
@@ -201,14 +203,16 @@ def test_a_panel_says_what_does_not_fit():
 # --------------------------------------------------------------------------------------------- step
 
 
-def test_look_is_the_training_step(work):
-    model = load_milan(CONFIGS / 'milan.py', work / 'milan/epoch_2.pth', work / 'teacher')
+def test_views_are_the_training_step(work):
+    model = load_pretraining(work / 'milan/epoch_2.pth', CONFIGS / 'milan.py', work / 'teacher')
     paths = choose_images(work / 'data/test', 4)
     pixels = load_pixels(paths, (64, 64))
-    seen = look(model, pixels, seed=5)
-    again = look(model, pixels, seed=5)
-    assert all(torch.equal(a, b) for a, b in zip(seen[:-1], again[:-1]))
-    assert not torch.equal(look(model, pixels, seed=6).visible, seen.visible)
+    views, again = (view(model, pixels, seed=5) for _ in range(2))
+    seen = views.trained
+    assert all(torch.equal(a, b) for a, b in zip(seen[1:5], again.trained[1:5]))
+    assert all(torch.equal(a, b) for a, b in zip((views.importance, views.target, views.student),
+                                                 (again.importance, again.target, again.student)))
+    assert not torch.equal(view(model, pixels, seed=6).trained.visible, seen.visible)
     assert seen.visible.shape == (4, 16) and not torch.equal(seen.visible[0], seen.visible[1])
     keys = torch.tensor([sample_key(5, 0, i, 'look') for i in range(4)])
     inputs = model.data_preprocessor(dict(inputs=pixels))['inputs']
@@ -216,12 +220,12 @@ def test_look_is_the_training_step(work):
     is_seen = torch.zeros(4, 64, dtype=torch.bool).scatter_(1, seen.visible, True)
     for name, chosen in (('cos_visible', is_seen), ('cos_masked', ~is_seen)):
         torch.testing.assert_close(seen.measure[chosen].mean(), losses[name])
-    torch.testing.assert_close(seen.importance[is_seen].sum() / 4, losses['importance_seen'])
+    torch.testing.assert_close(views.importance[is_seen].sum() / 4, losses['importance_seen'])
 
 
 def test_a_checkpoint_of_another_model_is_refused(work, tmp_path):
     with pytest.raises(MilanError, match='does not hold the model of .*milan.py'):
-        load_milan(CONFIGS / 'milan.py', work / 'mae/epoch_2.pth', work / 'teacher')
+        load_pretraining(work / 'mae/epoch_2.pth', CONFIGS / 'milan.py', work / 'teacher')
 
 
 def test_images_are_of_many_classes_and_can_be_read(tmp_path):

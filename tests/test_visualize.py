@@ -14,14 +14,15 @@ from PIL import Image
 
 from milan_mm import MilanError
 from milan_mm.analysis.visualization.painting import as_uint8, paint
-from milan_mm.analysis.visualization.reconstruction import load_pixels, look
 from milan_mm.analysis.visualization.rollout import cls_rollout, layer_attentions, rollout
 from milan_mm.analysis.visualization.tiles import Painter, facts_of, rank_correlation, seen_masked
 from milan_mm.analysis.visualization.views import usable_ratios, view
 from milan_mm.analysis.visualization.visualize import gather, visualize
 from milan_mm.checkpoints.saved_config import parse_literals, saved_config
 from milan_mm.drawing import panels
-from milan_mm.inference.pretraining import load_run, set_teacher
+from milan_mm.inference.images import load_pixels
+from milan_mm.inference.pretraining import load_pretraining, set_teacher
+from milan_mm.keyed_random import sample_key
 from milan_mm.models import MaskedVisionTransformer, PixelTargetGenerator, SemanticMaskGenerator
 from milan_mm.registry import MODELS
 
@@ -68,7 +69,7 @@ def folder(tmp_path_factory, teacher_folder):
 
 @pytest.fixture(scope='module')
 def milan(folder):
-    return load_run(folder / 'milan.pth')
+    return load_pretraining(folder / 'milan.pth')
 
 
 @pytest.fixture(scope='module')
@@ -130,7 +131,7 @@ def test_a_checkpoint_without_a_config(tmp_path):
     with pytest.raises(MilanError, match='bare.pth does not hold the config.*--config'):
         saved_config(tmp_path / 'bare.pth')
     with pytest.raises(MilanError, match='bare.pth does not hold the config.*--config'):
-        load_run(tmp_path / 'bare.pth')
+        load_pretraining(tmp_path / 'bare.pth')
 
 
 # ---------------------------------------------------------------------------------- loading a run
@@ -149,9 +150,10 @@ def test_a_teacher_that_moved(folder, tmp_path, teacher_folder):
     content['meta']['cfg'] = content['meta']['cfg'].replace(str(teacher_folder), '/gone/away')
     torch.save(content, checkpoint)
     with pytest.raises(MilanError, match='/gone/away.* --teacher says where it is now'):
-        load_run(checkpoint)
-    load_run(checkpoint, teacher=folder / 'teacher')
-    load_run(checkpoint, options={'model.target_generator.pretrained': str(folder / 'teacher')})
+        load_pretraining(checkpoint)
+    load_pretraining(checkpoint, teacher=folder / 'teacher')
+    load_pretraining(
+        checkpoint, options={'model.target_generator.pretrained': str(folder / 'teacher')})
 
 
 def test_where_a_teacher_is_put():
@@ -179,12 +181,12 @@ def test_a_teacher_that_is_an_average(tmp_path):
         type='milan_mm.EMATargetGenerator', arch=dict(TINY_VIT), levels=1))
     checkpoint = write_run(tmp_path / 'ema.pth', cfg)
     with pytest.raises(MilanError, match='ema.pth keeps no average'):
-        load_run(checkpoint)
+        load_pretraining(checkpoint)
     content = torch.load(checkpoint, weights_only=True)
     state = {name.removeprefix('backbone.'): 2 * value
              for name, value in content['state_dict'].items() if name.startswith('backbone.')}
     torch.save(dict(content, ema_teacher=[state]), checkpoint)
-    model = load_run(checkpoint)
+    model = load_pretraining(checkpoint)
     average = model.target_generator.average.state_dict()
     assert all(torch.equal(average[name], value) for name, value in state.items())
     assert view(model, torch.zeros(1, 3, 32, 32, dtype=torch.uint8)).teacher.shape == (1, 16, 48)
@@ -193,7 +195,7 @@ def test_a_teacher_that_is_an_average(tmp_path):
 def test_another_config_than_the_checkpoints(folder, tmp_path):
     Config(dict(model=mae_config())).dump(tmp_path / 'mae.py')
     with pytest.raises(MilanError, match='milan.pth does not hold the model of .*mae.py'):
-        load_run(folder / 'milan.pth', tmp_path / 'mae.py')
+        load_pretraining(folder / 'milan.pth', tmp_path / 'mae.py')
 
 
 # ------------------------------------------------------------------------------------------ rollout
@@ -251,14 +253,23 @@ def test_heads_are_averaged():
 
 
 def test_views_are_the_training_step(milan, pixels):
-    views, seen = view(milan, pixels, seed=3), look(milan, pixels, seed=3)
+    """The step spelt out by its parts gives what is seen."""
+    views = view(milan, pixels, seed=3)
+    keys = torch.tensor([sample_key(3, 0, i, 'look') for i in range(len(pixels))])
+    inputs = milan.data_preprocessor(dict(inputs=pixels))['inputs']
+    target = milan.target_generator(inputs)
+    features, importance = target.features[:, 1:], target.importance
+    masks = milan.mask_generator(importance, keys)
+    predicted = masks.to_raster(milan.neck(milan.backbone(inputs, masks.visible), masks))[:, 1:]
+    error = 2 - 2 * torch.cosine_similarity(predicted, features, dim=-1)
     assert views.trained.ratio == 0.75 and views.trained is views.attempts[2]
-    for ours, theirs in ((views.trained.visible, seen.visible), (views.trained.error, seen.error),
-                         (views.trained.predicted, seen.predicted),
-                         (views.importance, seen.importance), (views.student, seen.student),
-                         (views.target, seen.target), (views.teacher, seen.target)):
-        torch.testing.assert_close(ours, theirs)
-    assert torch.equal(views.masks[:, 0], seen.visible)
+    for ours, theirs in ((views.trained.visible, masks.visible), (views.trained.error, error),
+                         (views.trained.predicted, predicted),
+                         (views.importance, importance / importance.sum(dim=1, keepdim=True)),
+                         (views.student, milan.backbone(inputs)[-1][:, 1:]),
+                         (views.target, features), (views.teacher, features)):
+        torch.testing.assert_close(ours, theirs, atol=1e-5, rtol=1e-5)
+    assert torch.equal(views.masks[:, 0], masks.visible)
     assert len({tuple(sorted(m.tolist())) for m in views.masks.flatten(0, 1)}) > len(pixels)
 
 
@@ -281,12 +292,12 @@ class OneInFour(SemanticMaskGenerator):
 
 
 def test_masks_that_follow_no_ratio(folder, pixels):
-    model = load_run(folder / 'milan.pth')
+    model = load_pretraining(folder / 'milan.pth')
     model.mask_generator = OneInFour(0.75)
     views = view(model, pixels)
     assert [one.ratio for one in views.attempts] == [0.75]
     del model.mask_generator.mask_ratio
-    model.mask_generator.num_visible = lambda patches: 4
+    model.mask_generator.num_visible = lambda patches, ratio: 4
     assert [one.ratio for one in view(model, pixels).attempts] == [0.75]
 
 
@@ -343,8 +354,8 @@ def test_teacher_and_prediction_share_colours(milan, pixels):
 
 @pytest.mark.parametrize('norm_pix', [False, True])
 def test_a_perfect_prediction_of_pixels_is_the_image(norm_pix, pixels):
-    mean, std = torch.full((3, 1, 1), 110.), torch.full((3, 1, 1), 60.)
-    inputs = (pixels - mean) / std
+    mean, std = [110.] * 3, [60.] * 3
+    inputs = (pixels - 110.) / 60.
     generator = PixelTargetGenerator(8, norm_pix)
     target = generator(inputs).features
     visible = torch.tensor([[0, 5]]).expand(len(pixels), -1)
@@ -352,7 +363,7 @@ def test_a_perfect_prediction_of_pixels_is_the_image(norm_pix, pixels):
     assert (painted.int() - pixels.int()).abs().max() <= 1
     blank = as_uint8(paint(generator, inputs, 0 * target, visible), mean, std).float()
     assert torch.equal(blank[..., :8, :8], pixels[..., :8, :8].float())
-    patch = (pixels[0, :, :8, 8:16].float() - mean) / std
+    patch = (pixels[0, :, :8, 8:16].float() - 110.) / 60.
     expected = patch.mean() * 60 + 110 if norm_pix else torch.tensor(110.)
     assert (blank[0, :, :8, 8:16] - expected).abs().max() <= 1
 
@@ -363,16 +374,16 @@ def captions(views):
 
 
 def test_mae_is_shown_as_images(folder, pixels):
-    model = load_run(folder / 'mae.pth')
+    model = load_pretraining(folder / 'mae.pth')
     views = view(model, pixels)
     assert views.importance is None and views.teacher is None
     painted = views.trained.painted
     assert painted.shape == pixels.shape and painted.dtype == torch.uint8
     titles = captions(views)
     assert "teacher's importance" not in titles and "encoder's features" in titles
-    with_teacher = load_run(folder / 'mae.pth', teacher=folder / 'teacher')
+    with_teacher = load_pretraining(folder / 'mae.pth', teacher=folder / 'teacher')
     views = view(with_teacher, pixels)
-    teacher = load_run(folder / 'milan.pth')
+    teacher = load_pretraining(folder / 'milan.pth')
     assert torch.equal(views.importance, view(teacher, pixels).importance)
     titles = captions(views)
     assert "teacher's importance" in titles and "teacher's features" in titles
@@ -426,7 +437,7 @@ def test_a_model_that_predicts_nothing(folder, tmp_path):
     cfg = milan_config(
         folder / 'teacher', type='milan_mm.MaskAlign', neck=dict(type='milan_mm.DynamicAlignment'),
         head=dict(type='milan_mm.AlignmentHead', loss=dict(type='milan_mm.SmoothL1AlignmentLoss')))
-    model = load_run(write_run(tmp_path / 'align.pth', cfg))
+    model = load_pretraining(write_run(tmp_path / 'align.pth', cfg))
     made = visualize(model, [folder / 'data/some/a.png'], tmp_path / 'out')
     page = Page(made.page.read_text())
     assert len([1 for tag, _ in page.elements if tag == 'img']) == 6 + 3 + 4
@@ -440,7 +451,7 @@ def test_a_finetuning_is_refused(tmp_path):
             "    type='milan_mm.MaskedVisionTransformer', arch='vit-s', img_size=32))")
     torch.save(dict(state_dict={}, meta=dict(cfg=text)), tmp_path / 'x.pth')
     with pytest.raises(MilanError, match=r'model \(ImageClassifier\); expected a pretraining'):
-        load_run(tmp_path / 'x.pth')
+        load_pretraining(tmp_path / 'x.pth')
 
 
 def test_the_same_seed_gives_the_same_files(folder, milan, tmp_path):
@@ -466,7 +477,7 @@ def test_which_images_are_taken(folder, tmp_path):
 
 def test_mistakes_are_named(folder, milan, tmp_path):
     with pytest.raises(MilanError, match='no such file: .*gone.pth'):
-        load_run(folder / 'gone.pth')
+        load_pretraining(folder / 'gone.pth')
     for wrong, words in ((dict(ratios=[1.5]), 'between 0 and 1, got 1.5'),
                          (dict(most=0), 'at least 1')):
         with pytest.raises(MilanError, match=words):

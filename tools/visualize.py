@@ -16,7 +16,7 @@ from milan_mm.analysis.visualization.views import RATIOS
 from milan_mm.analysis.visualization.visualize import visualize
 from milan_mm.engine.cli import run_tool
 from milan_mm.inference.device import check_device
-from milan_mm.inference.pretraining import load_run
+from milan_mm.inference.pretraining import load_pretraining
 
 
 def main() -> None:
@@ -50,7 +50,7 @@ def main() -> None:
     args = parser.parse_args()
     device = check_device(args.device)
     checkpoint = Path(args.checkpoint)
-    model = load_run(
+    model = load_pretraining(
         checkpoint, args.config, args.teacher, args.cfg_options, args.trust_checkpoint).to(device)
     made = visualize(
         model, args.images, args.out or checkpoint.parent / 'visualize',

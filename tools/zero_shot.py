@@ -25,7 +25,7 @@ from milan_mm.checkpoints.io import write_atomically
 from milan_mm.engine.cli import run_tool
 from milan_mm.errors import MilanError
 from milan_mm.inference.device import check_device
-from milan_mm.inference.pretraining import load_run
+from milan_mm.inference.pretraining import load_pretraining
 from milan_mm.inference.subject import teacher_of
 
 
@@ -62,7 +62,7 @@ def main() -> None:
         raise MilanError(f'--batch-size must be at least 1, got {args.batch_size}')
     device = check_device(args.device)
     prompts = read_prompts(args.prompts)
-    model = load_run(args.checkpoint, args.config, args.teacher, args.cfg_options)
+    model = load_pretraining(args.checkpoint, args.config, args.teacher, args.cfg_options)
     check_model(model)
     model.to(device)
     folder = labelled_folder(model, args.data)

@@ -11,6 +11,7 @@ from mmengine.dist import all_gather_object, get_world_size, is_main_process
 from mmengine.hooks import Hook
 from mmengine.model import is_model_wrapper
 
+from ..compat.pixel_statistics import pixel_statistics
 from ..datasets.loading import noted_unreadable
 from ..errors import MilanError
 from ..registry import HOOKS
@@ -144,10 +145,10 @@ class DescribeEncoderHook(Hook):
 
 def describe_encoder(model: torch.nn.Module) -> dict:
     """Architecture and pixel normalisation of a model's ``backbone``, as plain values."""
-    encoder, pixels = model.backbone, model.data_preprocessor
+    encoder = model.backbone
     arch = encoder.arch_settings
     names = ('embed_dims', 'num_layers', 'num_heads', 'feedforward_channels')
-    normalised = getattr(pixels, '_enable_normalize', False)
+    mean, std = pixel_statistics(model.data_preprocessor)
     return dict(
         algorithm=type(model).__name__,
         encoder=dict(
@@ -155,8 +156,8 @@ def describe_encoder(model: torch.nn.Module) -> dict:
             img_size=tuple(int(side) for side in encoder.img_size),
             patch_size=int(encoder.patch_size),
             **_activation(encoder)),
-        pixel_mean=pixels.mean.flatten().tolist() if normalised else [0.0] * 3,
-        pixel_std=pixels.std.flatten().tolist() if normalised else [1.0] * 3)
+        pixel_mean=mean,
+        pixel_std=std)
 
 
 def _activation(encoder: torch.nn.Module) -> dict:

@@ -12,22 +12,19 @@ from typing import NamedTuple
 
 import torch
 from mmengine.logging import MMLogger, print_log
-from PIL import Image, ImageOps
 from torch import Tensor, nn
 
 from ..architectures import ARCHITECTURES
 from ..checkpoints.handover import load_encoder
 from ..checkpoints.spec import EncoderSpec, encoder_options
 from ..checkpoints.vit import ViTWeights, read_vit
-from ..datasets import LoadPILImage, PackImageInputs, ResizeAndCenterCrop, composite
-from ..datasets.decoding import to_rgb
 from ..errors import MilanError
 from ..keyed_random import seeded_globals
 from ..models import CLIPTargetGenerator, MaskedVisionTransformer
 from ..models.encoder import check_tiling
+from .images import ImageLike, load_pixels
 
 Size = int | tuple[int, int]
-ImageLike = str | Path | Image.Image
 
 
 class Features(NamedTuple):
@@ -98,13 +95,7 @@ class Extractor(nn.Module):
 
     def load(self, images: ImageLike | Sequence[ImageLike]) -> Tensor:
         """Images or paths to pixels (B, 3, H, W) in uint8, RGB, of ``img_size``."""
-        if isinstance(images, (str, Path, Image.Image)):
-            images = [images]
-        if len(images) == 0:
-            raise MilanError('got an empty list of images')
-        crop, pack = ResizeAndCenterCrop(self.img_size, self.crop_ratio), PackImageInputs()
-        return torch.stack(
-            [pack(crop(dict(img=_as_rgb(image))))['inputs'] for image in images])
+        return load_pixels(images, self.img_size, self.crop_ratio)
 
     def normalise(self, pixels: Tensor) -> Tensor:
         """Pixels in 0..255 (B, 3, H, W) to what :meth:`encode` takes, on the model's device."""
@@ -246,15 +237,6 @@ def _as_features(tokens: Tensor, grid: tuple[int, int]) -> Features:
     """tokens (B, 1 + N, D), CLS first."""
     patches = tokens[:, 1:]
     return Features(tokens[:, 0], patches.mean(dim=1), patches, grid)
-
-
-def _as_rgb(image: ImageLike) -> Image.Image:
-    if isinstance(image, (str, Path)):
-        return LoadPILImage()(dict(img_path=str(image)))['img']
-    if not isinstance(image, Image.Image):
-        raise MilanError(f'expected a Pillow image or a path, got {type(image).__name__}; '
-                         'for an array: PIL.Image.fromarray(array)')
-    return composite(ImageOps.exif_transpose(to_rgb(image)))
 
 
 def _init_quietly(backbone: MaskedVisionTransformer) -> None:

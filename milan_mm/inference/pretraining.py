@@ -2,9 +2,8 @@
 """From a training's checkpoint to its model, the teacher and the decoder included."""
 from pathlib import Path
 
-import torch
 from mmengine.config import Config, ConfigDict
-from torch import Tensor, nn
+from torch import nn
 
 from ..checkpoints.io import read_checkpoint, state_of
 from ..checkpoints.saved_config import saved_config
@@ -18,7 +17,7 @@ from ..registry import MODELS
 Path_ = str | Path
 
 
-def load_run(checkpoint: Path_,
+def load_pretraining(checkpoint: Path_,
              config: Path_ | None = None,
              teacher: Path_ | None = None,
              options: dict | None = None,
@@ -98,18 +97,9 @@ def set_teacher(model: ConfigDict, spec: str) -> None:
                          '--cfg-options model.target_generator.<key>=...')
 
 
-def pixel_statistics(model: nn.Module) -> tuple[Tensor, Tensor]:
-    """Mean and standard deviation that a model's pixels are normalised with, each (3, 1, 1)."""
-    pixels = model.data_preprocessor
-    if getattr(pixels, '_enable_normalize', False):
-        return pixels.mean, pixels.std
-    return torch.zeros(3, 1, 1), torch.ones(3, 1, 1)
-
-
 def _restore_averages(model: MILAN, kept: list | None, checkpoint: str) -> None:
     """Teachers that are averages of the encoder are kept beside the model's weights."""
-    generators = filter(None, (model.target_generator, model.importance_generator))
-    parts = (part for generator in generators for part in generator.modules())
+    parts = (part for teacher in model.teachers for part in teacher.modules())
     if not any(isinstance(part, EMATargetGenerator) for part in parts):
         return
     _, teachers = averaged(model)

@@ -14,7 +14,7 @@ from ..config.read import merge_options, read_config
 from ..errors import MilanError
 from ..models import CLIPTargetGenerator, MaskedVisionTransformer, TargetGenerator
 from .encoders import get_model
-from .pretraining import load_run
+from .pretraining import load_pretraining
 
 
 class Subject(NamedTuple):
@@ -65,7 +65,7 @@ def load_subject(checkpoint: str | Path,
                              'model has no target_generator. Leave --config and --cfg-options out '
                              'to look at the encoder alone')
         return _encoder_alone(checkpoint, teacher, device)
-    model = load_run(checkpoint, config, teacher, options)
+    model = load_pretraining(checkpoint, config, teacher, options)
     model.to(device)
     reference, name = model.target_generator, 'teacher'
     if not reference.measures_importance:

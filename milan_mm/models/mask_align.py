@@ -87,14 +87,12 @@ class MaskAlign(MILAN):
         Returns:
             ``loss``, and what the log shows beside it.
         """
-        target = self.target_generator(inputs)
-        importance = self.importance(inputs, target.importance)
-        masks = self.mask_generator(importance, sample_keys)
+        target = self.teach(inputs)
+        masks = self.mask_generator(target.importance, sample_keys)
         latent, levels = self.recorded(self.backbone, inputs, masks.visible)
         aligned = self.neck([*levels, latent])
         losses = self.head.loss(aligned, target.features, masks)
-        seen = importance.gather(1, masks.visible).sum(dim=1) / importance.sum(dim=1)
-        return {**losses, 'importance_seen': seen.mean()}
+        return {**losses, 'importance_seen': masks.share_seen(target.importance).mean()}
 
 
 @MODELS.register_module()

@@ -85,15 +85,16 @@ class _MaskGenerator(nn.Module):
                              'share of patches the encoder does not see')
         self.mask_ratio = mask_ratio
 
-    def num_visible(self, num_patches: int) -> int:
-        """V for this ratio.
+    def num_visible(self, num_patches: int, mask_ratio: float | None = None) -> int:
+        """V for a ratio, or for the generator's own.
 
         Raises:
             MilanError: if no patch would be visible, or none masked.
         """
-        visible = num_visible(num_patches, self.mask_ratio)
+        mask_ratio = self.mask_ratio if mask_ratio is None else mask_ratio
+        visible = num_visible(num_patches, mask_ratio)
         if not 0 < visible < num_patches:
-            raise MilanError(f'mask_ratio {self.mask_ratio} leaves {visible} of {num_patches} '
+            raise MilanError(f'mask_ratio {mask_ratio} leaves {visible} of {num_patches} '
                              'patches visible, and at least one must be visible and one masked; '
                              'change it or use smaller patches')
         return visible
@@ -113,19 +114,21 @@ class _MaskGenerator(nn.Module):
         """Masks from (B, N + extra_draws) uniform numbers in (0, 1)."""
         return draw_visible(self.weights(importance), noise, visible)
 
-    def forward(self, importance: Tensor, keys: Tensor | None = None) -> MaskIds:
+    def forward(self, importance: Tensor, keys: Tensor | None = None,
+                mask_ratio: float | None = None) -> MaskIds:
         """Draws the masks of a batch.
 
         Args:
             importance: (B, N) from the teacher.
             keys: (B,) int64, one an image; the masks are a function of them. None takes keys
                 from torch's global generator.
+            mask_ratio: another one than the generator's own, for whoever looks at a trained model.
         """
         batch, patches = importance.shape
         if keys is None:
             keys = torch.randint(2**63 - 1, (batch, ), device=importance.device)
         noise = keyed_random.uniform(keys, patches + self.extra_draws)
-        return self.draw(importance, noise, self.num_visible(patches))
+        return self.draw(importance, noise, self.num_visible(patches, mask_ratio))
 
 
 @MODELS.register_module()
@@ -210,6 +213,7 @@ class BlockwiseMaskGenerator(_MaskGenerator):
             raise MilanError('least and most are shares of the grid, 0 < least <= most <= 1; got '
                              f'{least} and {most}')
         self.least, self.most = least, most
+        self.grid_size = (0, 0)  # match_student tells it
 
     def match_student(self, grid_size: tuple[int, int]) -> None:
         super().match_student(grid_size)

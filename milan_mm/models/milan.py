@@ -6,13 +6,18 @@ A step is five lines: teach, mask, encode, decode, compare.
 from collections.abc import Callable
 from typing import Any
 
+import torch
 from mmpretrain.models import BaseSelfSupervisor
 from mmpretrain.structures import DataSample
 from torch import Tensor, nn
 
 from ..checkpoints.handover import load_pretrained
+from ..compat.pixel_statistics import normalises, pixel_statistics
 from ..errors import MilanError
 from ..registry import MODELS
+from ..structures import MaskIds, TeacherOutput
+from .reconstruction_head import ReconstructionHead
+from .targets.base import TargetGenerator
 
 
 @MODELS.register_module()
@@ -91,20 +96,56 @@ class MILAN(BaseSelfSupervisor):
         Returns:
             ``loss``, and what the log shows beside it.
         """
-        target = self.target_generator(inputs)
-        importance = self.importance(inputs, target.importance)
-        masks = self.mask_generator(importance, sample_keys)
+        target = self.teach(inputs)
+        masks = self.mask_generator(target.importance, sample_keys)
         latent = self.backbone(inputs, masks.visible)
         pred = self.neck(latent, masks)
         losses = self.head.loss(pred, target.features, masks)
-        seen = importance.gather(1, masks.visible).sum(dim=1) / importance.sum(dim=1)
-        return {**losses, 'importance_seen': seen.mean()}
+        return {**losses, 'importance_seen': masks.share_seen(target.importance).mean()}
 
-    def importance(self, inputs: Tensor, by_target: Tensor) -> Tensor:
-        """(B, N) importance: the target generator's, unless another one is named for it."""
+    def teach(self, inputs: Tensor) -> TeacherOutput:
+        """The targets of a batch, and the importance that its masks are drawn by.
+
+        Args:
+            inputs: (B, 3, H, W) normalised pixels.
+        """
+        target = self.target_generator(inputs)
         if self.importance_generator is None:
-            return by_target
-        return self.importance_generator(inputs).importance
+            return target
+        return TeacherOutput(target.features, self.importance_generator(inputs).importance)
+
+    def predict(self, inputs: Tensor, masks: MaskIds | None = None) -> Tensor:
+        """What the decoder makes of the visible patches, for whoever looks at a trained model.
+
+        Args:
+            inputs: (B, 3, H, W) normalised pixels, of the size the model is for.
+            masks: which patches are seen; None shows all of them.
+
+        Returns:
+            (B, 1 + N, T), CLS first, patches in raster order. Only where :attr:`predicts`.
+        """
+        if masks is None:
+            rows, columns = self.backbone.grid_size
+            everything = torch.arange(rows * columns, device=inputs.device)
+            everything = everything.expand(len(inputs), -1)
+            masks = MaskIds(everything, everything[:, :0])
+        return masks.to_raster(self.neck(self.backbone(inputs, masks.visible), masks))
+
+    @property
+    def predicts(self) -> bool:
+        """Whether targets of patches are predicted and compared one by one; MaskAlign does not."""
+        return isinstance(self.head, ReconstructionHead)
+
+    @property
+    def teachers(self) -> list[TargetGenerator]:
+        """The target generator and, if there is one, the importance generator."""
+        return [one for one in (self.target_generator, self.importance_generator)
+                if one is not None]
+
+    @property
+    def measures_importance(self) -> bool:
+        """Whether the importance tells patches apart."""
+        return self.teachers[-1].measures_importance  # an importance generator comes last
 
     def forward(self,
                 inputs: Tensor,
@@ -122,23 +163,19 @@ class MILAN(BaseSelfSupervisor):
             load_pretrained(self, self.init_from, self.trust_init_from)
 
     def _match_teachers(self) -> None:
-        teacher, second = self.target_generator, self.importance_generator
-        if self.mask_generator.needs_importance and not (second or teacher).measures_importance:
+        if self.mask_generator.needs_importance and not self.measures_importance:
             raise MilanError(
                 f'{type(self.mask_generator).__name__} needs the importance of patches, and '
-                f'{type(second or teacher).__name__} measures none. Use RandomMaskGenerator, or '
+                f'{type(self.teachers[-1]).__name__} measures none. Use RandomMaskGenerator, or '
                 "name a CLIP teacher as the model's importance_generator")
         grid = self.backbone.grid_size
         self.mask_generator.match_student(grid)
         pixels = self.data_preprocessor
-        normalised = getattr(pixels, '_enable_normalize', False)
-        for generator in filter(None, (teacher, second)):
-            generator.match_student(
-                grid,
-                pixels.mean.flatten().tolist() if normalised else None,
-                pixels.std.flatten().tolist() if normalised else None)
+        mean, std = pixel_statistics(pixels) if normalises(pixels) else (None, None)
+        for teacher in self.teachers:
+            teacher.match_student(grid, mean, std)
 
     def _apply(self, fn: Callable, *args: Any, **kwargs: Any) -> 'MILAN':
-        for generator in filter(None, (self.target_generator, self.importance_generator)):
-            generator._apply(fn, *args, **kwargs)
+        for teacher in self.teachers:
+            teacher._apply(fn, *args, **kwargs)
         return super()._apply(fn, *args, **kwargs)

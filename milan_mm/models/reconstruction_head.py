@@ -84,3 +84,12 @@ class ReconstructionHead(BaseModule):
                 f'{name}_masked': self.loss_module.as_measure(on_masked).mean()
             }
         return {'loss': (per_token if self.tokens == 'all' else on_masked).mean(), **shown}
+
+    def patch_errors(self, pred: Tensor, features: Tensor) -> Tensor:
+        """The loss of each patch, (B, N), for whoever looks at a trained model.
+
+        Args:
+            pred: (B, 1 + N, T), CLS first, in raster order.
+            features: (B, 1 + N, T) or, of a target without CLS, (B, N, T), in raster order.
+        """
+        return self.loss_module(pred[:, 1:], features[:, 1 - pred.shape[1]:])

@@ -15,10 +15,10 @@ from ...errors import MilanError
 from ...evaluation.collapse import collapse_measures
 from ...inference.subject import Subject
 from ...keyed_random import sample_key, seeded_globals, uniform
-from ...models import MILAN, MaskedVisionTransformer
+from ...models import MaskedVisionTransformer
 from ...models.encoder import init_transformer
 from ...progress import Progress
-from .activations import cls_and_patches, mlp_inputs, on_attention, on_output, token_blocks
+from ..activations import cls_and_patches, mlp_inputs, on_attention, on_output, token_blocks
 from .cka import MinibatchCKA
 from .measures import AttentionDistance, Deciles, UnitCounts
 
@@ -112,21 +112,19 @@ class Collector:
     def add_errors(self, inputs: Tensor, importance: Tensor | None, keys: Tensor) -> None:
         """Mask, encode, decode and compare, as the training's step does."""
         model = self.subject.model
-        if not can_predict(model):
+        if model is None or not model.predicts:
             self.left_out['deciles'] = 'there is no decoder whose predictions could be compared'
             return
-        target = model.target_generator(inputs)
-        own = model.importance(inputs, target.importance)
-        if (model.importance_generator or model.target_generator).measures_importance:
-            importance = own
+        target = model.teach(inputs)
+        if model.measures_importance:
+            importance = target.importance
         if importance is None:
             self.left_out['deciles'] = (
-                'the target of this run measures no importance of patches; with --teacher, a '
+                'the target of this training measures no importance of patches; with --teacher, a '
                 'CLIP\'s is taken')
             return
-        masks = model.mask_generator(own, keys)
-        pred = masks.to_raster(model.neck(model.backbone(inputs, masks.visible), masks))[:, 1:]
-        error = model.head.loss_module(pred, target.features[:, -importance.shape[1]:])
+        masks = model.mask_generator(target.importance, keys)
+        error = model.head.patch_errors(model.predict(inputs, masks), target.features)
         self.deciles.add(importance, error, masks.visible)
 
     def value(self) -> dict[str, Any]:
@@ -252,12 +250,6 @@ def fresh_like(backbone: MaskedVisionTransformer, seed: int) -> MaskedVisionTran
         fresh.apply(init_transformer)
         fresh.init_fresh()
     return fresh
-
-
-def can_predict(model: Any) -> bool:
-    """Whether it is trained by MILAN's step, and so has a decoder that predicts the target of
-    every patch; MaskAlign, for one, has none."""
-    return isinstance(model, MILAN) and type(model).loss is MILAN.loss
 
 
 def _plain(table: Tensor) -> list[list[float | None]]:

@@ -15,7 +15,7 @@ from ...keyed_random import sample_key
 
 
 class Neighbour(NamedTuple):
-    """A image of the gallery, and the cosine of its features with the query's."""
+    """An image of the gallery, and the cosine of its features with the query's."""
     path: Path
     cosine: float
 

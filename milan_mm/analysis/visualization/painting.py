@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """From predicted pixels of patches back to an image."""
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
@@ -34,8 +35,14 @@ def paint(generator: PixelTargetGenerator, inputs: Tensor, predicted: Tensor,
     return _untile(patches, tuple(inputs.shape[-2:]), side)
 
 
-def as_uint8(images: Tensor, mean: Tensor, std: Tensor) -> Tensor:
-    """Normalised pixels (B, 3, H, W) as what they were before, (B, 3, H, W) uint8."""
+def as_uint8(images: Tensor, mean: Sequence[float], std: Sequence[float]) -> Tensor:
+    """Normalised pixels (B, 3, H, W) as what they were before, (B, 3, H, W) uint8.
+
+    Args:
+        images: as the model gets them.
+        mean, std: per channel, in 0..255.
+    """
+    mean, std = (images.new_tensor(values).view(3, 1, 1) for values in (mean, std))
     return (images * std + mean).round().clamp(0, 255).to(torch.uint8)
 
 

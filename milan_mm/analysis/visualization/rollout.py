@@ -1,18 +1,18 @@
 # SPDX-License-Identifier: Apache-2.0
 """Where the CLS token of a ViT gets what it says from: attention rollout."""
 from collections.abc import Sequence
-from typing import Any
 
 import torch
 from torch import Tensor, nn
+
+from ..activations import on_attention
 
 
 @torch.no_grad()
 def layer_attentions(backbone: nn.Module, images: Tensor) -> list[Tensor]:
     """The attention of each block, averaged over its heads.
 
-    The blocks compute theirs without writing the map down; here it is formed again from what
-    enters them, and only the mean over heads is kept: L · B · (1 + N)² numbers.
+    Only the mean over heads is kept: L · B · (1 + N)² numbers.
 
     Args:
         backbone: a ViT of this package, in eval mode.
@@ -22,22 +22,8 @@ def layer_attentions(backbone: nn.Module, images: Tensor) -> list[Tensor]:
         (B, 1 + N, 1 + N) for each block, the first one first; every row sums to 1.
     """
     maps: list[Tensor] = []
-
-    def note(attention: nn.Module, inputs: Any) -> None:
-        tokens = inputs[0]
-        batch, length, _ = tokens.shape
-        # (B, L, 3 · D) -> query and key (B, heads, L, D / heads)
-        query, key, _ = attention.qkv(tokens).reshape(
-            batch, length, 3, attention.num_heads, attention.head_dims).permute(2, 0, 3, 1, 4)
-        scores = query.float() @ key.float().transpose(-2, -1) * attention.head_dims**-0.5
-        maps.append(scores.softmax(dim=-1).mean(dim=1))
-
-    hooks = [layer.attn.register_forward_pre_hook(note) for layer in backbone.layers]
-    try:
+    with on_attention(backbone.layers, lambda _, attention: maps.append(attention.mean(dim=1))):
         backbone(images)
-    finally:
-        for hook in hooks:
-            hook.remove()
     return maps
 
 
@@ -47,7 +33,7 @@ def rollout(attentions: Sequence[Tensor]) -> Tensor:
     Abnar & Zuidema, "Quantifying attention flow in transformers" (ACL 2020, Sec. 3): the product
     of the blocks' attentions, half of each being the identity that stands for the residual
     connection. MLPs, values and what the heads disagree about are left out, so it is a rough
-    image: where information *can* come from.
+    map: where information *can* come from.
 
     Args:
         attentions: (B, L, L) of each block, the first one first; rows sum to 1.

@@ -9,8 +9,8 @@ from PIL import Image
 from torch import Tensor
 
 from ...drawing import panels
+from ...inference.images import load_pixels
 from .neighbours import Neighbour
-from .reconstruction import load_pixels
 from .views import Attempt, Views
 
 _SIDE = 200  # pixels that a panel's longer side has about, where an image is smaller

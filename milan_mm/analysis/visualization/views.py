@@ -1,18 +1,16 @@
 # SPDX-License-Identifier: Apache-2.0
 """Everything that is worth seeing of a trained model and some images, as tensors."""
-import copy
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
+from ...compat.pixel_statistics import pixel_statistics
 from ...errors import MilanError
-from ...inference.pretraining import pixel_statistics
 from ...keyed_random import sample_key
-from ...models import MILAN, PixelTargetGenerator, ReconstructionHead
+from ...models import MILAN, PixelTargetGenerator
 from ...models.masking import num_visible
-from ...structures import MaskIds
 from .painting import as_uint8, paint
 from .rollout import cls_rollout
 
@@ -68,11 +66,6 @@ class Views(NamedTuple):
     student: Tensor
 
 
-def predicts(model: MILAN) -> bool:
-    """Whether it predicts targets of masked patches, as MILAN and MAE do and MaskAlign does not."""
-    return isinstance(model.head, ReconstructionHead)
-
-
 @torch.no_grad()
 def view(model: MILAN, pixels: Tensor, seed: int = 0, draws: int = 4,
          ratios: Sequence[float] = RATIOS,
@@ -84,7 +77,7 @@ def view(model: MILAN, pixels: Tensor, seed: int = 0, draws: int = 4,
     what is seen with less masked.
 
     Args:
-        model: of :func:`load_run`.
+        model: of :func:`load_pretraining`.
         pixels: (B, 3, H, W) uint8, of the size the model was trained on.
         seed: of the masks.
         draws: K.
@@ -111,9 +104,8 @@ def _view_some(model: MILAN, pixels: Tensor, first: int, seed: int, draws: int,
                ratios: Sequence[float]) -> Views:
     device = next(model.parameters()).device
     inputs = model.data_preprocessor(dict(inputs=pixels.to(device)))['inputs']
-    target = model.target_generator(inputs)
-    importance = model.importance(inputs, target.importance)
-    features = target.features[:, -importance.shape[1]:]  # without CLS, where there is one
+    features, importance = model.teach(inputs)
+    features = features[:, -importance.shape[1]:]  # without CLS, where there is one
 
     def keys(draw: int) -> Tensor:
         return torch.tensor([sample_key(seed, draw, first + i, 'look')
@@ -128,11 +120,11 @@ def _view_some(model: MILAN, pixels: Tensor, first: int, seed: int, draws: int,
     # A generator of somebody's own may go by something else than a ratio.
     attempts = [one for one in attempts if one.ratio == usual
                 or one.visible.shape[1] == num_visible(patches, one.ratio)]
-    measured = (model.importance_generator or model.target_generator).measures_importance
     return Views(
         pixels=pixels,
         grid=model.backbone.grid_size,
-        importance=importance / importance.sum(dim=1, keepdim=True) if measured else None,
+        importance=(importance / importance.sum(dim=1, keepdim=True)
+                    if model.measures_importance else None),
         rollout=cls_rollout(model.backbone, inputs),
         masks=masks,
         attempts=attempts,
@@ -154,18 +146,16 @@ def attempt(model: MILAN, inputs: Tensor, importance: Tensor, features: Tensor, 
         keys: (B,) int64.
         ratio: share of patches to mask.
     """
-    generator = copy.copy(model.mask_generator)
-    generator.mask_ratio = ratio
-    masks: MaskIds = generator(importance, keys)
-    if not predicts(model):
+    masks = model.mask_generator(importance, keys, ratio)
+    if not model.predicts:
         return Attempt(ratio, masks.visible)
-    tokens = model.neck(model.backbone(inputs, masks.visible), masks)
-    predicted = masks.to_raster(tokens)[:, 1:]
-    error = model.head.loss_module(predicted, features)
+    predicted = model.predict(inputs, masks)
+    error = model.head.patch_errors(predicted, features)
+    predicted = predicted[:, 1:]
     painted = None
     if isinstance(model.target_generator, PixelTargetGenerator):
         painted = as_uint8(paint(model.target_generator, inputs, predicted, masks.visible),
-                           *pixel_statistics(model))
+                           *pixel_statistics(model.data_preprocessor))
     return Attempt(ratio, masks.visible, error, model.head.loss_module.as_measure(error), predicted,
                    painted)
 

@@ -10,20 +10,20 @@ import torch
 from torch import Tensor
 
 from ...checkpoints.io import write_atomically
+from ...compat.pixel_statistics import pixel_statistics
 from ...datasets.decoding import UnreadableImageError, open_image
 from ...datasets.image_folder import find_images
 from ...errors import MilanError
 from ...inference.encoders import Extractor, FeatureExtractor, Features
-from ...inference.pretraining import pixel_statistics
+from ...inference.images import load_pixels
 from ...keyed_random import sample_key
 from ...models import MILAN
 from ...progress import Progress
 from .neighbours import Neighbour, nearest_images
 from .page import PageRow, mean_facts, write_page
-from .reconstruction import load_pixels
 from .sheet import draw_sheet
 from .tiles import Painter, Row, facts_of, number
-from .views import RATIOS, predicts, view
+from .views import RATIOS, view
 
 _NEIGHBOURS = 6
 
@@ -58,7 +58,7 @@ def visualize(model: MILAN,
     """Writes ``OUT/index.html`` and ``OUT/<number>_<name>.png`` for each image.
 
     Args:
-        model: of :func:`load_run`.
+        model: of :func:`load_pretraining`.
         images: files, and folders of them.
         out: the folder.
         source: what the page calls the model.
@@ -79,7 +79,7 @@ def visualize(model: MILAN,
     progress = Progress('images', len(paths), log)
     views = view(model, load_pixels(paths, size), seed, draws, ratios, progress.step)
     names = _short_names(paths)
-    measure = model.head.loss_module.measure if predicts(model) else ''
+    measure = model.head.loss_module.measure if model.predicts else ''
     painter = Painter(views, measure, names)
     near = _neighbour_rows(model, painter, paths, folder, gallery, seed) if folder else None
     rows = []
@@ -163,8 +163,8 @@ class _TargetExtractor(Extractor):
     """A teacher as the model holds it, seen as an encoder."""
 
     def __init__(self, model: MILAN, teacher: torch.nn.Module) -> None:
-        mean, std = (values.flatten().tolist() for values in pixel_statistics(model))
-        super().__init__(tuple(model.backbone.img_size), model.backbone.patch_size, mean, std, 1)
+        super().__init__(tuple(model.backbone.img_size), model.backbone.patch_size,
+                         *pixel_statistics(model.data_preprocessor), 1)
         self.__dict__['teacher'] = teacher
         self.dim, self.grid = teacher.dim, model.backbone.grid_size
 
@@ -176,12 +176,12 @@ class _TargetExtractor(Extractor):
 
 def extractors_of(model: MILAN) -> dict[str, Extractor]:
     """The encoder, and the teacher if it has a CLS token; both take the whole of an image."""
-    mean, std = (values.flatten().tolist() for values in pixel_statistics(model))
     found: dict[str, Extractor] = dict(encoder=FeatureExtractor(
-        model.backbone, tuple(model.backbone.img_size), mean, std, 1))
+        model.backbone, tuple(model.backbone.img_size),
+        *pixel_statistics(model.data_preprocessor), 1))
     patches = model.backbone.grid_size[0] * model.backbone.grid_size[1]
-    for teacher in (model.target_generator, model.importance_generator):
-        if teacher is None or not teacher.measures_importance:
+    for teacher in model.teachers:
+        if not teacher.measures_importance:
             continue
         extractor = _TargetExtractor(model, teacher)
         probe = teacher(torch.zeros(1, 3, *extractor.img_size, device=next(

@@ -13,8 +13,7 @@ from ...errors import MilanError
 from ...keyed_random import sample_key
 from ...models import MILAN, CLIPTargetGenerator
 from ...progress import Progress
-from ...structures import MaskIds
-from ..diagnosis.diagnose import batches, can_predict
+from ..diagnosis.diagnose import batches
 from .prompts import Texts
 
 WAYS = ('student', 'student_masked', 'teacher')
@@ -38,15 +37,15 @@ def labelled_folder(model: MILAN, data: str | Path) -> ImageFolder:
 
 def check_model(model: Any) -> None:
     """Raises MilanError unless the model predicts a CLIP's features of every token."""
-    if not can_predict(model):
+    if not isinstance(model, MILAN) or not model.predicts:
         raise MilanError('zero-shot classification needs the decoder that predicts the teacher\'s '
                          f'CLS feature, and {type(model).__name__} has none. Give a checkpoint of '
                          'a MILAN pretraining, not of a finetuning and not an export')
     target = model.target_generator
     if not isinstance(target, CLIPTargetGenerator):
-        raise MilanError(f'this run learned from a {type(target).__name__}, whose features are not '
-                         'in the space of a CLIP\'s texts; zero-shot classification needs a run '
-                         'with a CLIPTargetGenerator')
+        raise MilanError(f'this model learned from a {type(target).__name__}, whose features are '
+                         'not in the space of a CLIP\'s texts; zero-shot classification needs one '
+                         'pretrained with a CLIPTargetGenerator')
 
 
 @torch.no_grad()
@@ -62,15 +61,10 @@ def image_features(model: MILAN, inputs: Tensor, keys: Tensor) -> dict[str, Tens
         (B, T) each: 'student', the decoder's CLS prediction from the whole image, nothing
         masked; 'student_masked', from the patches that a training step shows; 'teacher', its own.
     """
-    target = model.target_generator(inputs)
-    importance = model.importance(inputs, target.importance)
-    everything = torch.arange(importance.shape[1], device=inputs.device)
-    everything = everything.expand(len(inputs), -1)
-    whole = MaskIds(everything, everything[:, :0])
-    seen = model.mask_generator(importance, keys)
-    student, masked = (model.neck(model.backbone(inputs, masks.visible), masks)[:, 0]
-                       for masks in (whole, seen))
-    return dict(student=student, student_masked=masked, teacher=target.features[:, 0])
+    target = model.teach(inputs)
+    masks = model.mask_generator(target.importance, keys)
+    return dict(student=model.predict(inputs)[:, 0], teacher=target.features[:, 0],
+                student_masked=model.predict(inputs, masks)[:, 0])
 
 
 def zero_shot(model: MILAN,

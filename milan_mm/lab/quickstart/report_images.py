@@ -8,13 +8,15 @@ import numpy as np
 from torch import Tensor
 
 from ...analysis.visualization.neighbours import nearest_images
-from ...analysis.visualization.reconstruction import Look, load_milan, load_pixels, look
+from ...analysis.visualization.views import Views, view
 from ...checkpoints.io import last_checkpoint
 from ...datasets.decoding import UnreadableImageError, open_image
 from ...datasets.image_folder import find_images
 from ...drawing import panels
 from ...errors import MilanError
 from ...inference.encoders import Extractor, get_model, get_teacher
+from ...inference.images import load_pixels
+from ...inference.pretraining import load_pretraining
 from ...keyed_random import sample_key
 from ..captions import caption_of
 
@@ -80,9 +82,11 @@ def make_gallery(work: Path, paths: list[Path]) -> Gallery | None:
     checkpoint = last_checkpoint(work / 'milan')
     if checkpoint is None or not paths:
         return None
-    model = load_milan(_CONFIG, checkpoint, work / 'teacher')
-    seen = look(model, load_pixels(paths, tuple(model.backbone.img_size)))
-    colours = _feature_colours(seen, paths, last_checkpoint(work / 'mae'))
+    model = load_pretraining(checkpoint, _CONFIG, work / 'teacher')
+    pixels = load_pixels(paths, tuple(model.backbone.img_size))
+    views = view(model, pixels, draws=1, ratios=())
+    seen = views.trained
+    colours = _feature_colours(views, paths, last_checkpoint(work / 'mae'))
     highest = float(np.quantile(seen.error.numpy(), 0.98))
     rows = []
     for i, path in enumerate(paths):
@@ -92,24 +96,24 @@ def make_gallery(work: Path, paths: list[Path]) -> Gallery | None:
         rows.append(GalleryRow(
             _label(path, work / 'data/test'), caption,
             float(measure[is_seen].mean()), float(measure[~is_seen].mean()),
-            _tiles(seen, i, caption, highest, {n: c[i] for n, c in colours.items()})))
+            _tiles(views, i, caption, highest, {n: c[i] for n, c in colours.items()})))
     return Gallery(rows, highest, panels.colour_stops(panels.IMPORTANCE_COLOURS),
                    panels.colour_stops(panels.ERROR_COLOURS), 'MAE' in colours)
 
 
-def _feature_colours(seen: Look, paths: list[Path], mae: Path | None) -> dict[str, Tensor]:
+def _feature_colours(views: Views, paths: list[Path], mae: Path | None) -> dict[str, Tensor]:
     """(B, N, 3) colours of each encoder's patch features.
 
     Teacher and prediction live in one space and share the teacher's basis. A student has its own
     components, turned so that its colours come close to the teacher's.
     """
-    basis = panels.fit_colours(seen.target.flatten(0, 1))
-    teacher = basis.scores(seen.target)
-    students = dict(MILAN=seen.student)
+    basis = panels.fit_colours(views.target.flatten(0, 1))
+    teacher = basis.scores(views.target)
+    students = dict(MILAN=views.student)
     if mae is not None:
-        extractor = get_model(mae, img_size=tuple(seen.pixels.shape[-2:]), crop_ratio=1)
+        extractor = get_model(mae, img_size=tuple(views.pixels.shape[-2:]), crop_ratio=1)
         students['MAE'] = extractor([str(path) for path in paths]).patches
-    colours = dict(teacher=teacher, predicted=basis.scores(seen.predicted))
+    colours = dict(teacher=teacher, predicted=basis.scores(views.trained.predicted))
     for name, features in students.items():
         flat = features.flatten(0, 1)
         own = panels.turn_colours(panels.fit_colours(flat), flat, teacher.flatten(0, 1))
@@ -117,14 +121,14 @@ def _feature_colours(seen: Look, paths: list[Path], mae: Path | None) -> dict[st
     return colours
 
 
-def _tiles(seen: Look, i: int, what: str, highest: float, colours: dict[str, Any]) -> list[Tile]:
-    pixels, grid = seen.pixels[i], seen.grid
+def _tiles(views: Views, i: int, what: str, highest: float, colours: dict[str, Any]) -> list[Tile]:
+    pixels, grid, seen = views.pixels[i], views.grid, views.trained
     size = tuple(side * _SCALE for side in pixels.shape[-2:])
-    top = divmod(int(seen.importance[i].argmax()), grid[1])
+    top = divmod(int(views.importance[i].argmax()), grid[1])
     worst = divmod(int(seen.error[i].argmax()), grid[1])
     photographs = [
         (panels.as_image(pixels, _SCALE), 'image', what),
-        (panels.importance_panel(pixels, seen.importance[i], grid, _SCALE), 'importance',
+        (panels.importance_panel(pixels, views.importance[i], grid, _SCALE), 'importance',
          f'Importance over "{what}"; the most in row {top[0] + 1}, column {top[1] + 1}'),
         (panels.mask_panel(pixels, seen.visible[i], grid, _SCALE), 'mask',
          f'"{what}" as the student got it: {seen.visible.shape[1]} of {grid[0] * grid[1]} patches'),

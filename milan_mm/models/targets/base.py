@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What every target generator is: frozen, in eval, and told which student it teaches."""
+"""What every target generator is: frozen, in eval mode, matched to the student it teaches."""
 from collections.abc import Sequence
 
 import torch
@@ -21,6 +21,10 @@ class TargetGenerator(nn.Module):
     """
     dim: int
     measures_importance = False
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.grid_size: tuple[int, int] | None = None
 
     def match_student(self, grid_size: tuple[int, int], pixel_mean: Sequence[float] | None,
                       pixel_std: Sequence[float] | None) -> None:

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator, Sequence
 import torch
 from torch import Tensor, nn
 
-from ...structures import gather_tokens
+from ..structures import gather_tokens
 
 _MOST_PREFIX = 16  # CLS and registers before the patches; more is another grid
 _LEAST_PARAMETERS = 6  # tensors of a transformer's block; fewer is a part of one
@@ -32,13 +32,13 @@ def token_blocks(module: nn.Module) -> list[nn.Module]:
 
 @contextlib.contextmanager
 def on_output(modules: Sequence[nn.Module],
-              look: Callable[[int, Tensor], None]) -> Iterator[None]:
-    """Within it, ``look(number of the module, its output)`` is called whenever one has run."""
+              call: Callable[[int, Tensor], None]) -> Iterator[None]:
+    """Within it, ``call(number of the module, its output)`` is called whenever one has run."""
 
     def hook(number: int) -> Callable:
-        def told(_: nn.Module, __: tuple, output: object) -> None:
-            look(number, output[0] if isinstance(output, tuple) else output)
-        return told
+        def note(_: nn.Module, __: tuple, output: object) -> None:
+            call(number, output[0] if isinstance(output, tuple) else output)
+        return note
 
     with _hooks(module.register_forward_hook(hook(i)) for i, module in enumerate(modules)):
         yield
@@ -46,18 +46,18 @@ def on_output(modules: Sequence[nn.Module],
 
 @contextlib.contextmanager
 def on_attention(layers: Sequence[nn.Module],
-                 look: Callable[[int, Tensor], None]) -> Iterator[None]:
-    """Within it, ``look(number of the layer, attention)`` is called whenever one runs.
+                 call: Callable[[int, Tensor], None]) -> Iterator[None]:
+    """Within it, ``call(number of the layer, attention)`` is called whenever one runs.
 
     Args:
         layers: mmpretrain's ``TransformerEncoderLayer``, the blocks of our encoder.
-        look: gets the attention (B, heads, L, L); row i says from where token i takes.
+        call: gets the attention (B, heads, L, L); row i says from where token i takes.
     """
 
     def hook(number: int) -> Callable:
-        def told(attn: nn.Module, inputs: tuple) -> None:
-            look(number, attention_of(attn, inputs[0]))
-        return told
+        def note(attn: nn.Module, inputs: tuple) -> None:
+            call(number, attention_of(attn, inputs[0]))
+        return note
 
     with _hooks(layer.attn.register_forward_pre_hook(hook(i)) for i, layer in enumerate(layers)):
         yield
