@@ -1,31 +1,45 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Lines of progress with the time that is left."""
-import time
-from collections.abc import Callable
+"""How far a loop is and how long it still takes."""
+import sys
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from tqdm import tqdm
 
 
-class Progress:
-    """Reports every few seconds how far a loop is and when it will end.
+class Progress(tqdm):
+    """tqdm's bar on a terminal; elsewhere, as in the log of a job, a line every few seconds.
+
+    A loop that is done before its first line would be due leaves no trace there. Walk through
+    it, or call ``update(steps)`` and in the end ``close()``.
 
     Args:
-        what: is being done, as the line shall begin.
-        total: number of steps.
-        log: receives the lines.
-        every: seconds between two lines; a loop that is done sooner reports nothing.
+        what: is being done, as the line begins; None shows nothing.
+        of: the things to walk through, or how many there are.
+        log: receives the lines, on a terminal too; by default they go to stderr.
     """
+    monitor_interval = 0  # no thread beside the processes of a data loader
 
-    def __init__(self, what: str, total: int, log: Callable[[str], None] = print,
-                 every: float = 3.0) -> None:
-        self.what, self.total, self.log, self.every = what, total, log, every
-        self.done = 0
-        self.start = self.last = time.time()
+    def __init__(self, what: str | None, of: Sequence | int,
+                 log: Callable[[str], None] | None = None) -> None:
+        shown: dict[str, Any] = dict(mininterval=0.2, dynamic_ncols=True)
+        if log is not None or not sys.stderr.isatty():
+            every = 3.0 if log else 10.0
+            shown = dict(mininterval=every, delay=every, file=_Lines(log), bar_format='{desc}: '
+                         '{n_fmt}/{total_fmt}, {rate_noinv_fmt}, {remaining} left')
+        things = dict(total=of) if isinstance(of, int) else dict(iterable=of)
+        super().__init__(desc=what, disable=what is None, unit='', miniters=1, **things, **shown)
 
-    def step(self) -> None:
-        """Counts one step."""
-        self.done += 1
-        now = time.time()
-        if now - self.last >= self.every:
-            self.last = now
-            seconds = now - self.start
-            left = seconds / self.done * (self.total - self.done)
-            self.log(f'{self.what} {self.done}/{self.total}  {seconds:.0f} s, {left:.0f} s left')
+
+class _Lines:
+    """A stream that makes a line of every state of the bar."""
+
+    def __init__(self, log: Callable[[str], None] | None) -> None:
+        self.log = log or (lambda line: print(line, file=sys.stderr, flush=True))
+
+    def write(self, text: str) -> None:
+        if text.strip():
+            self.log(text.strip())
+
+    def flush(self) -> None:
+        """Every line is out already."""

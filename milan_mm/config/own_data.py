@@ -10,6 +10,7 @@ from mmengine.config import Config
 from PIL import Image
 
 from ..errors import MilanError
+from ..wording import some_of
 from .data_paths import LOADERS, datasets_of
 
 
@@ -64,9 +65,9 @@ def check_categories(path: Path, classes: tuple[str, ...]) -> None:
         return
     missing = [name for name in classes if name not in names]
     what = (f'lacks the category {missing[0]}' if missing else
-            f'lists its categories in another order: {_start_of(names)}')
+            f'lists its categories in another order: {some_of(names)}')
     raise MilanError(
-        f'{path} {what}. The training set has {_start_of(classes)}, and labels are numbered by the '
+        f'{path} {what}. The training set has {some_of(classes)}, and labels are numbered by the '
         'order in a file. Write the same list "categories" into all files of a data set; the '
         'numbers (ids) may stay')
 
@@ -98,7 +99,7 @@ def check_label_maps(dataset: dict, classes: tuple[str, ...], look_at: int = 50)
         if strange:
             raise MilanError(
                 f'{path} has the value {strange[0]}, but there are {len(classes)} classes '
-                f'({_start_of(classes)}), values {shift} to {len(classes) - 1 + shift}; 255 is for '
+                f'({some_of(classes)}), values {shift} to {len(classes) - 1 + shift}; 255 is for '
                 'pixels to be ignored. Mend the map or name the class in classes.txt')
 
 
@@ -162,10 +163,6 @@ def _coco_files(cfg: Config, sets: list[dict]) -> list[Path]:
 
 def _as_list(value: Any) -> list[Any]:
     return list(value) if isinstance(value, (list, tuple)) else [value]
-
-
-def _start_of(names: tuple[str, ...]) -> str:
-    return ', '.join(names[:5]) + (', …' if len(names) > 5 else '')
 
 
 def _lines(path: Path) -> list[str]:

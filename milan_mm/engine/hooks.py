@@ -15,6 +15,7 @@ from ..compat.pixel_statistics import pixel_statistics
 from ..datasets.loading import noted_unreadable
 from ..errors import MilanError
 from ..registry import HOOKS
+from ..wording import some_of
 
 
 @HOOKS.register_module()
@@ -120,18 +121,13 @@ class UnreadableImagesHook(Hook):
                 file.writelines(f'{path}\n' for path in new)
             runner.logger.warning(
                 f'{len(self.named)} of {total} images cannot be decoded and were replaced by '
-                f'others; new: {shorten(list(new))}; all of them in {record}')
+                f'others; new: {some_of(list(new), 3)}; all of them in {record}')
         if len(self.named) > max(1, self.max_share * total):
             raise MilanError(
                 f'{len(self.named)} of {total} images cannot be decoded '
-                f'({shorten(list(self.named))}), more than the share allowed, '
+                f'({some_of(list(self.named), 3)}), more than the share allowed, '
                 f'{self.max_share:.1%}. They are listed in {record}: mend or remove them, or '
                 'raise --cfg-options default_hooks.unreadable.max_share')
-
-
-def shorten(names: Sequence[str], show: int = 3) -> str:
-    more = f' and {len(names) - show} more' if len(names) > show else ''
-    return ', '.join(names[:show]) + more
 
 
 @HOOKS.register_module()

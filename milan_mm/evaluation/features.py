@@ -1,8 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """An encoder over a folder of images."""
 import contextlib
-import sys
-import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -15,6 +13,8 @@ from torch.utils.data import DataLoader, Dataset
 from ..datasets import ImageFolder, LoadPILImage, PackImageInputs, ResizeAndCenterCrop
 from ..errors import MilanError
 from ..inference.encoders import Extractor, Features
+from ..progress import Progress
+from ..wording import some_of
 
 
 class FeatureTable(NamedTuple):
@@ -110,13 +110,13 @@ def stream_features(extractor: Extractor,
         if index:
             with torch.no_grad():
                 yield index, extractor(extractor.normalise(pixels))
-        progress.show(done)
+        progress.update(len(index) + len(failed))
+    progress.close()
     for path in unreadable:
         on_unreadable(path)
     if unreadable:
-        more = '' if len(unreadable) <= 5 else f' and {len(unreadable) - 5} more'
         print_log(f'{len(unreadable)} of {done} images cannot be decoded and are left out: '
-                  f'{", ".join(unreadable[:5])}{more}', logger='current', level=30)
+                  f'{some_of(unreadable)}', logger='current', level=30)
     if len(unreadable) == done:
         raise MilanError(f'none of the {done} images in {dataset.data_root} can be decoded')
 
@@ -151,30 +151,3 @@ def evaluation_mode(module: torch.nn.Module) -> Iterator[None]:
     finally:
         for part, training in modes:
             part.training = training
-
-
-class Progress:
-    """One line on stderr: rewritten on a terminal, a new one every 10 seconds in a log file.
-
-    Args:
-        name: what is being done; None shows nothing.
-        total: how many there are.
-    """
-
-    def __init__(self, name: str | None, total: int) -> None:
-        self.name, self.total = name, total
-        self.start = self.last = time.monotonic()
-
-    def show(self, done: int) -> None:
-        now = time.monotonic()
-        terminal = sys.stderr.isatty()
-        due = now - self.last >= (0.2 if terminal else 10) or done == self.total
-        if self.name is None or not due:
-            return
-        self.last = now
-        rate = done / max(now - self.start, 1e-9)
-        left = (self.total - done) / max(rate, 1e-9)
-        ending = '' if terminal and done < self.total else '\n'
-        print(f'{chr(13) if terminal else ""}{self.name}: {done}/{self.total} images, '
-              f'{rate:.1f}/s, {int(left) // 60}:{int(left) % 60:02d} left  ', end=ending,
-              file=sys.stderr, flush=True)

@@ -20,7 +20,7 @@ from ..datasets.transforms import RandomResizedCropAndFlip
 from ..errors import MilanError
 from ..inference.encoders import Extractor, FeatureExtractor
 from ..keyed_random import sample_key, seeded_globals
-from .features import Progress
+from ..progress import Progress
 
 
 def partial_finetune(extractor: Extractor,
@@ -86,8 +86,8 @@ def partial_finetune(extractor: Extractor,
                             PackImageInputs()])
     loader = DataLoader(data, batch_sampler=_batches(len(data), batch_size, epochs, seed),
                         num_workers=workers, generator=torch.Generator().manual_seed(0))
-    shown = Progress(f'last {blocks} blocks' if progress else None, steps * batch_size)
-    for step, (pixels, labels) in enumerate(loader):
+    title = f'last {blocks} blocks, steps' if progress else None
+    for step, (pixels, labels) in enumerate(Progress(title, loader)):
         for group in optimizer.param_groups:
             group['lr'] = lr * _schedule(step, steps)
         with torch.enable_grad():
@@ -97,7 +97,6 @@ def partial_finetune(extractor: Extractor,
         loss.backward()
         nn.utils.clip_grad_norm_(trained, 5.0)
         optimizer.step()
-        shown.show((step + 1) * batch_size)
     if not all(torch.isfinite(p).all() for p in trained):
         raise MilanError(f'partial finetuning of {blocks} blocks diverged; lower --partial-lr')
     accuracy = _accuracy(tuned, head.eval(), feature, test, batch_size, workers, num_classes)

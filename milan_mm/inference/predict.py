@@ -79,8 +79,7 @@ def predict(args: argparse.Namespace) -> int:
 def predict_all(trained: Trained, paths: Sequence[Path], names: Sequence[str], out: Path,
                 args: argparse.Namespace, report: dict[str, Any]) -> None:
     """Predicts for one image after the other, writes it and adds to the report."""
-    progress = Progress('images', len(paths))
-    for path, name in zip(paths, names):
+    for path, name in zip(Progress('images', paths), names):
         try:
             image = composite(open_image(path))
         except UnreadableImageError as error:
@@ -93,7 +92,6 @@ def predict_all(trained: Trained, paths: Sequence[Path], names: Sequence[str], o
             report['images'].append(dict(
                 file=str(path), annotated=f'{name}.png', width=image.width, height=image.height,
                 **told))
-        progress.step()
 
 
 def image_paths(given: Sequence[str], out: Path) -> list[Path]:

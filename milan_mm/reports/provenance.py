@@ -1,8 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """Where figures come from: versions, machine, commit."""
+import contextlib
 import importlib.metadata
 import os
 import platform
+import re
 import subprocess
 from pathlib import Path
 
@@ -10,18 +12,16 @@ import torch
 
 from .. import __version__
 
-_PACKAGES = ('torch', 'torchvision', 'open_clip_torch', 'timm', 'numpy', 'pillow', 'onedl-mmengine',
-             'onedl-mmpretrain', 'onedl-mmcv', 'mmengine', 'mmpretrain', 'mmcv-lite', 'mmcv')
-
 
 def versions() -> dict[str, str]:
-    """What the figures were made with."""
-    found = dict(milan_mm=__version__, python=platform.python_version())
-    for package in _PACKAGES:
-        try:
-            found[package] = importlib.metadata.version(package)
-        except importlib.metadata.PackageNotFoundError:
-            continue
+    """What the figures were made with: the requirements of this package, as far as installed."""
+    found = dict(milan_mm=__version__, python=platform.python_version(), torch=torch.__version__)
+    with contextlib.suppress(importlib.metadata.PackageNotFoundError):  # of a bare clone
+        for line in importlib.metadata.requires('milan_mm') or []:
+            name = re.match(r'[\w.-]+', line)[0]
+            if 'extra == "tests"' not in line.replace("'", '"'):
+                with contextlib.suppress(importlib.metadata.PackageNotFoundError):
+                    found.setdefault(name, importlib.metadata.version(name))
     return found
 
 

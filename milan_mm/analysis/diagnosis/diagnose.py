@@ -196,7 +196,8 @@ def diagnose(subject: Subject,
     for pixels, samples in batches(folder, chosen, batch_size, unreadable):
         collector.add(pixels, samples)
         count += len(samples)
-        progress.step()
+        progress.update()
+    progress.close()
     if count < _LEAST:
         raise MilanError(f'{data}: {count} images can be decoded, and at least {_LEAST} are '
                          'needed to tell layers apart (some hundreds for figures to rely on)')

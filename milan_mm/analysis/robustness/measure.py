@@ -13,9 +13,9 @@ from torch.utils.data import DataLoader, Dataset
 
 from ...datasets import UnreadableImageError, composite, open_image
 from ...errors import MilanError
-from ...evaluation.features import Progress
 from ...inference.tasks import Trained
 from ...keyed_random import sample_key
+from ...progress import Progress
 from .corruptions import corrupt
 from .suites import CLEAN, Case, Condition, Pass
 
@@ -71,7 +71,8 @@ def count_right(models: Sequence[Trained], part: Pass, choices: Sequence[int], b
                 answers = predict(model, pixels, winners)
                 for label, condition, answer in zip(labels, conditions, answers):
                     counted[condition] += int(answer == label)
-        shown.show(done)
+        shown.update(len(samples))
+    shown.close()
     _tell(unreadable, done)
     return Counts(right, done - len(unreadable), unreadable)
 

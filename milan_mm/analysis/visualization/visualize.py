@@ -77,7 +77,8 @@ def visualize(model: MILAN,
     paths, left_out = gather(images, most, seed)
     size = tuple(model.backbone.img_size)
     progress = Progress('images', len(paths), log)
-    views = view(model, load_pixels(paths, size), seed, draws, ratios, progress.step)
+    views = view(model, load_pixels(paths, size), seed, draws, ratios, progress.update)
+    progress.close()
     names = _short_names(paths)
     measure = model.head.loss_module.measure if model.predicts else ''
     painter = Painter(views, measure, names)

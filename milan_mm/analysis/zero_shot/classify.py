@@ -109,7 +109,8 @@ def zero_shot(model: MILAN,
         for way, features in image_features(model, inputs, keys).items():
             scores[way].append((F.normalize(features.float(), dim=-1) @ directions.T).cpu())
         labels += [folder.get_data_info(i)['gt_label'] for i in numbers]
-        progress.step()
+        progress.update()
+    progress.close()
     if not labels:
         raise MilanError(f'none of the {len(folder)} images can be decoded')
     truth = torch.tensor(labels)

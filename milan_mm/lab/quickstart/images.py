@@ -114,13 +114,11 @@ def make_demo_images(out: Path, size: int, variants: int, seed: int,
     drawings = [(part, style, concept, number) for part in parts for style in demo.styles
                 for concept in parts[part] for number in range(numbers[part])]
     pools = make_pools(seed)
-    progress = Progress('images', len(drawings), log)
-    for part, style, concept, number in drawings:
+    for part, style, concept, number in Progress('images', drawings, log):
         cutout = demo.cut_out(style, concept)
         name = f'{style}__{concept.file_name}__{number}'
         image = render(cutout, pools[part], size, seed, name)
         save_image(out / part / concept.label / f'{name}.png', image, demo_caption(concept))
-        progress.step()
     sizes = {f'{part}_concepts': len(parts[part]) for part in parts}
     sizes.update(Counter(f'{drawing[0]}_images' for drawing in drawings))
     return dict(
@@ -232,9 +230,3 @@ def _read_archive(archive: Path) -> tuple[dict, dict[str, Image.Image]]:
             with Image.open(io.BytesIO(content.read(f'{style}.webp'))) as sheet:
                 sheets[style] = sheet.convert('RGBA')
     return index, sheets
-
-
-def describe_names(names: list[str], most: int = 5) -> str:
-    """Some names of a list, for a message."""
-    more = f' and {len(names) - most} more' if len(names) > most else ''
-    return ', '.join(names[:most]) + more

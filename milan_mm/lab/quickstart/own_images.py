@@ -14,13 +14,13 @@ from ...datasets.decoding import UnreadableImageError, composite, open_image
 from ...datasets.image_folder import find_images
 from ...errors import MilanError
 from ...progress import Progress
+from ...wording import some_of
 from ..captions import caption_of
 from .images import (
     HELD_OUT,
     TEST_VARIANTS,
     ImageDataError,
     class_counts,
-    describe_names,
     make_pools,
     render,
     save_image,
@@ -125,9 +125,7 @@ def _read(paths: list[Path], source: Path, size: int, left_out: dict[str, list],
           log: Callable[[str], None]) -> list[Source]:
     """Decodes the files and makes them small; what cannot be used is noted in ``left_out``."""
     images, seen, taken = [], set(), set()
-    progress = Progress('reading images', len(paths), log)
-    for path in paths:
-        progress.step()
+    for path in Progress('reading images', paths, log):
         try:
             image = open_image(path)
         except UnreadableImageError as error:
@@ -208,7 +206,7 @@ def _write(parts: dict[str, list[Source]], out: Path, size: int, variants: dict[
     for part, images in parts.items():
         for image in images:
             folder = out / part / image.label
-            progress.step()
+            progress.update()
             if not image.cutout:
                 save_image(folder / f'{image.file_name}.jpg', image.image, image.caption)
                 written[part, image.label] += 1
@@ -240,7 +238,7 @@ def _too_few(source: Path, counts: dict[str, int], left_out: dict[str, list]) ->
                        ('outside_class_folders', 'lie outside any class folder'),
                        ('duplicates', 'are copies of others'), ('empty', 'are invisible')):
         if left_out[what]:
-            message += f'. {len(left_out[what])} files {text}: {describe_names(left_out[what], 3)}'
+            message += f'. {len(left_out[what])} files {text}: {some_of(left_out[what], 3)}'
     return message
 
 
@@ -257,7 +255,7 @@ def _report(left_out: dict[str, list], log: Callable[[str], None]) -> None:
         classes_with_too_few_images=f'are classes of fewer than {MIN_IMAGES} images')
     for what, text in texts.items():
         if left_out[what]:
-            log(f'left out, {len(left_out[what])} which {text}: {describe_names(left_out[what])}')
+            log(f'left out, {len(left_out[what])} which {text}: {some_of(left_out[what])}')
     if left_out['over_the_limit']:
         log(f'left out, {left_out["over_the_limit"]} images above the limit of {MAX_IMAGES}: '
             'the quickstart would not come to see them')

@@ -11,7 +11,8 @@ from PIL import Image
 from ...datasets import find_images
 from ...errors import MilanError
 from ...progress import Progress
-from .images import HELD_OUT, describe_names
+from ...wording import some_of
+from .images import HELD_OUT
 from .scene_files import BACKGROUND, PARTS, write_classes, write_coco
 
 MIN_IMAGES = 8
@@ -49,7 +50,7 @@ def own_coco(out: Path, annotation_file: str, images: str, train: int, test: int
     missing = [i['file_name'] for i in used if not (folder / i['file_name']).is_file()]
     if missing:
         raise MilanError(f'--coco: {len(missing)} of {len(used)} annotated images of {source} '
-                         f'are not in {folder}: {describe_names(missing, 3)}. Give the folder that '
+                         f'are not in {folder}: {some_of(missing, 3)}. Give the folder that '
                          'the file names are relative to')
     parts = _split(used, train, test, seed, f'--coco {source}', 'images with annotations')
     (out / 'annotations').mkdir(parents=True)
@@ -102,7 +103,8 @@ def own_ade(out: Path, source: str, train: int, test: int, seed: int,
             # Named alike whatever they were: mmseg finds a map by the endings of both names.
             (out / f'images/{name}/{number:05d}.jpg').symlink_to(image)
             (out / f'annotations/{name}/{number:05d}.png').symlink_to(labels)
-            progress.step()
+            progress.update()
+    progress.close()
     classes = classes or [BACKGROUND, *(f'class {i}' for i in range(1, highest + 1))]
     if len(classes) < 2:
         raise MilanError(f'--ade: the label maps of {root} hold no label but 0; at least two '
@@ -166,7 +168,7 @@ def _pairs(root: Path, part: str) -> list[tuple[Path, Path]]:
     missing = [str(labels) for _, labels in pairs if not labels.is_file()]
     if missing:
         raise MilanError(f'--ade: {len(missing)} of {len(pairs)} images in {folder} have no '
-                         f'label map: {describe_names(missing, 3)}')
+                         f'label map: {some_of(missing, 3)}')
     return pairs
 
 

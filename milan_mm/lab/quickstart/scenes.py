@@ -133,9 +133,10 @@ def make_scenes(out: Path,
         for i in range(wanted[part]):
             rng = np.random.default_rng([seed, 4, number, i])
             writer.add(f'{i:05d}', compose(cutouts, pools[part], size, rng))
-            progress.step()
+            progress.update()
         writer.finish()
         objects[part] = Counter(classes[a['category_id'] - 1] for a in writer.annotations)
+    progress.close()
     log(f'scenes: {train} for training, {test} of held-out things, {len(classes)} classes')
     return dict(
         kind='composed', classes=classes, scenes=wanted, image_size=size, seed=seed,

@@ -1,0 +1,9 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Turns of phrase that messages and pages share."""
+from collections.abc import Sequence
+
+
+def some_of(names: Sequence[object], most: int = 5) -> str:
+    """Such as 'a, b and 3 more'."""
+    more = f' and {len(names) - most} more' if len(names) > most else ''
+    return ', '.join(map(str, names[:most])) + more
