@@ -14,8 +14,8 @@ ROOT = Path(__file__).resolve().parent
 
 
 def read_version() -> str:
-    """The literal assigned to ``__version__`` in milan_mm/__init__.py, without importing it."""
-    path = ROOT / 'milan_mm' / '__init__.py'
+    """The literal assigned to ``__version__`` in milan_mm/packages.py, without importing it."""
+    path = ROOT / 'milan_mm' / 'packages.py'
     for node in ast.parse(path.read_text(encoding='utf-8')).body:
         if isinstance(node, ast.Assign) and '__version__' in (
             target.id for target in node.targets if isinstance(target, ast.Name)

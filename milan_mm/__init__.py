@@ -1,7 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
 """MILAN for the OpenMMLab family: importing this registers the components, scope ``milan_mm``."""
-__version__ = '0.1.0'
-
 from .compat.quiet_import import quiet_import
 
 with quiet_import():
@@ -16,6 +14,7 @@ with quiet_import():
     from .inference.encoders import get_model
     from .models import *  # noqa: F403
     from .models.pretrained import PretrainedViT
+    from .packages import __version__ as __version__
 
 __all__ = [  # noqa: F405
     'get_model', 'MilanError', 'MILAN', 'MaskedVisionTransformer', 'PromptingDecoder',

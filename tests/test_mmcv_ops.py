@@ -382,7 +382,7 @@ def test_a_compiled_mmcv_wins(tmp_path):
         assert stand_ins() == ()
         from mmcv.ops.nms import ext_module
         assert ext_module.__file__.startswith(sys.argv[1]) and ext_module.nms() == 'compiled'
-        from milan_mm.engine import doctor
+        from milan_mm.doctor import checks as doctor
         check, = doctor.check_mmcv_ops()
         assert check.detail == 'compiled: 1 functions' and check.status == 'ok', check
         """, tmp_path)

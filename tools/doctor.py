@@ -4,7 +4,7 @@
 Exit code 0: it can (warnings do not count); 1: it cannot.
 """
 import argparse
-import importlib.util
+import importlib
 import json
 import sys
 from pathlib import Path
@@ -14,12 +14,11 @@ ROOT = Path(__file__).resolve().parent.parent
 
 
 def load_doctor() -> ModuleType:
-    """The module by its path: ``import milan_mm`` may be just what is broken."""
-    path = ROOT / 'milan_mm' / 'doctor' / 'checks.py'
-    spec = importlib.util.spec_from_file_location('milan_mm_doctor', path)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    """The checks without ``milan_mm/__init__.py``, which may be just what is broken."""
+    package = ModuleType('milan_mm_by_path')
+    package.__path__ = [str(ROOT / 'milan_mm')]
+    sys.modules[package.__name__] = package
+    return importlib.import_module(f'{package.__name__}.doctor.checks')
 
 
 def parse_args() -> argparse.Namespace:

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Whether training can start here, and what to do where it cannot.
 
-Nothing but the standard library is imported at the top: this file has to load in an environment
-in which everything else is broken (``tools/doctor.py`` loads it by its path).
+Nothing but the standard library is imported at the top, and ``packages.py``, which does the same:
+this has to load in an environment in which everything else is broken, milan_mm itself included.
 """
 import contextlib
 import importlib
@@ -18,14 +18,10 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
+from ..packages import FORKS, NEEDED, UPSTREAM, installed
+
 OK, WARN, FAIL = 'ok', 'warn', 'FAIL'
 SETUP = 'bash tools/setup_env.sh'
-FORKS = ('onedl-mmengine', 'onedl-mmcv', 'onedl-mmpretrain', 'onedl-mmdetection',
-         'onedl-mmsegmentation')
-UPSTREAM = ('mmengine', 'mmengine-lite', 'mmcv', 'mmcv-lite', 'mmcv-full', 'mmpretrain', 'mmdet',
-            'mmsegmentation')
-PACKAGES = ('torch', 'torchvision', 'open_clip', 'timm', 'safetensors', 'numpy', 'PIL',
-            'matplotlib', 'tensorboard', 'jinja2')
 DOWNSTREAM = 'needed for detection and segmentation only'
 HEADLESS = ('the build that needs no libGL: pip uninstall -y opencv-python opencv-python-headless '
             '&& pip install opencv-python-headless')
@@ -51,11 +47,9 @@ def run_checks(teacher: str | None = None, data: str | None = None,
     """
     checks = [(check_python, ()), (check_packages, ()), (check_lineage, ()), (check_cv2, ()),
               (check_mm, ()), (check_mmcv_ops, ()), (check_plugin, ()), (check_device, ()),
-              (check_memory, ()), (check_work_dir, (work_dir,))]
-    if teacher is not None:
-        checks.append((check_inputs, ('check_teacher', teacher)))
-    if data is not None:
-        checks.append((check_inputs, ('check_data', data)))
+              (check_memory, ()), (check_work_dir, (work_dir,)),
+              *((check_input, pair) for pair in (('teacher', teacher), ('data', data))
+                if pair[1] is not None)]
     for check, args in checks:
         # What the packages print while they are imported would hide the report.
         with contextlib.redirect_stdout(io.StringIO()), \
@@ -80,14 +74,14 @@ def check_python() -> Iterator[Check]:
 
 def check_packages() -> Iterator[Check]:
     """Imports what milan_mm itself needs, and holds the versions against its requirements."""
-    good, missing, broken = _import_all([(name, name) for name in PACKAGES])
+    good, missing, broken = _import_all([(name, name) for name in NEEDED])
     if missing:
         yield Check('packages', FAIL, f'not installed: {", ".join(missing)}', SETUP)
     for name, error in broken:
         remedy = SETUP
         if name == 'torchvision':
             remedy = ('install the torchvision made for torch '
-                      f'{_installed("torch")} (both from one index), or: {SETUP}')
+                      f'{installed("torch")} (both from one index), or: {SETUP}')
         yield Check(name, FAIL, _say(error), remedy)
     if good:
         yield Check('packages', OK, ', '.join(good))
@@ -113,15 +107,15 @@ def _import_all(modules: Sequence[tuple[str, str]]) -> tuple[list, list, list]:
         except Exception as error:
             broken.append((name, error))
         else:
-            version = getattr(sys.modules[name], '__version__', None) or _installed(name)
+            version = getattr(sys.modules[name], '__version__', None) or installed(name)
             good.append(f'{name} {version or "(version unknown)"}')
     return good, missing, broken
 
 
 def check_lineage() -> Iterator[Check]:
     """The forks and upstream share import names: one of them, not both."""
-    forks = [f'{n} {v}' for n in FORKS if (v := _installed(n))]
-    upstream = [f'{n} {v}' for n in UPSTREAM if (v := _installed(n))]
+    forks = [f'{n} {v}' for n in FORKS if (v := installed(n))]
+    upstream = [f'{n} {v}' for n in UPSTREAM if (v := installed(n))]
     if forks and upstream:
         yield Check(
             'lineage', FAIL, f'mixed: {", ".join(forks + upstream)}; they overwrite each other',
@@ -140,7 +134,7 @@ def _check_upstream_limits() -> Iterator[Check]:
     limits = (('torch', (2, 6), 'its torch.load refuses the checkpoints of mmengine'),
               ('numpy', (2,), 'mmcv and mmdet were built for numpy 1'))
     for name, limit, why in limits:
-        version = _installed(name)
+        version = installed(name)
         if version and _numbers(version) >= limit:
             yield Check('lineage', WARN, f'{name} {version} with upstream\'s last mm* releases: '
                         f'{why}; below {".".join(map(str, limit))} was tested', remedy)
@@ -174,8 +168,8 @@ def _mm_remedy(name: str, error: Exception) -> str:
     if isinstance(error, AssertionError):
         return ('these versions refuse each other; the ones that fit are in '
                 f'requirements/onedl.txt and requirements/openmmlab.txt: {SETUP}')
-    if name == 'mmpretrain' and (version := _installed('transformers')):
-        limit = '5' if _installed('onedl-mmpretrain') else '4.50'
+    if name == 'mmpretrain' and (version := installed('transformers')):
+        limit = '5' if installed('onedl-mmpretrain') else '4.50'
         if _numbers(version) >= _numbers(limit):
             return f'transformers {version} is too new for it: pip install "transformers<{limit}"'
     return SETUP
@@ -285,28 +279,26 @@ def check_work_dir(work_dir: str) -> Iterator[Check]:
                 'make room, or --work-dir on another disk')
 
 
-def check_inputs(check: str, given: str) -> Iterator[Check]:
-    """``check_teacher`` or ``check_data``, which need a milan_mm that imports."""
-    name = check.removeprefix('check_')
+def check_input(name: str, given: str) -> Iterator[Check]:
+    """The teacher or the data, whose checks need a milan_mm that imports."""
     try:
         inputs = importlib.import_module('milan_mm.doctor.inputs')
+        from milan_mm.errors import MilanError
     except Exception:
         yield Check(name, FAIL, f'{given}: not looked at, milan_mm does not import',
                     'mend the lines above first')
         return
-    yield from (Check(name, *result) for result in getattr(inputs, check)(given))
+    try:
+        detail, remedy = getattr(inputs, f'check_{name}')(given)
+    except MilanError as error:
+        yield Check(name, FAIL, str(error), 'as the message says')
+    else:
+        yield Check(name, WARN if remedy else OK, detail, remedy)
 
 
 def _say(error: BaseException) -> str:
     lines = str(error).strip().splitlines() or ['no message']
     return f'{type(error).__name__}: {lines[0]}'
-
-
-def _installed(distribution: str) -> str | None:
-    try:
-        return importlib.metadata.version(distribution)
-    except importlib.metadata.PackageNotFoundError:
-        return None
 
 
 def _numbers(version: str) -> tuple[int, ...]:
@@ -322,7 +314,7 @@ def _outside_ranges() -> Iterator[str]:
     except (ImportError, importlib.metadata.PackageNotFoundError):
         return  # run from a tree that is not installed
     for requirement in map(Requirement, lines):
-        version = _installed(requirement.name)
+        version = installed(requirement.name)
         if requirement.marker is None and version and not requirement.specifier.contains(
                 version, prereleases=True):
             yield f'{requirement.name} {version}, wanted: {requirement}'

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Whether a teacher and a folder of images can be used; each result is (status, what, remedy)."""
+"""Whether a teacher and a folder of images can be used."""
 import time
 from pathlib import Path
 
@@ -9,16 +9,19 @@ from ..datasets.decoding import UnreadableImageError, open_image
 from ..datasets.image_folder import find_images
 from ..errors import MilanError
 from ..models.targets import CLIPTargetGenerator
-from .checks import FAIL, OK, WARN
-
-Result = tuple[str, str, str]
 
 
-def check_teacher(teacher: str) -> list[Result]:
+def check_teacher(teacher: str) -> tuple[str, str]:
     """Loads the teacher as training would, and lets it look at one image.
 
     Args:
         teacher: file or folder, MODEL:TAG or MODEL:FILE.
+
+    Returns:
+        What was found, and how to mend it: '' where it is good.
+
+    Raises:
+        MilanError: if it gives no targets.
     """
     path = Path(teacher).expanduser()
     model, _, tag = teacher.partition(':')
@@ -27,40 +30,43 @@ def check_teacher(teacher: str) -> list[Result]:
     elif model and tag:
         args = dict(model=model, pretrained=tag)
     else:
-        return [(FAIL, f'{teacher!r} is no file or folder here, nor MODEL:TAG',
-                 'an existing path, or for instance ViT-B-16-quickgelu:openai; with a file that '
-                 'does not describe itself, MODEL:FILE')]
+        raise MilanError(f'{teacher!r} is no file or folder here, nor MODEL:TAG. Give an existing '
+                         'path, or for instance ViT-B-16-quickgelu:openai; with a file that does '
+                         'not describe itself, MODEL:FILE')
     try:
         generator = CLIPTargetGenerator(**args)
         grid = generator.tower.grid_size
         size = generator.tower.input_size(grid)
         generator.match_student(grid, None, None)
         features, importance = generator(torch.zeros(1, 3, *size))
-    except MilanError as error:
-        return [(FAIL, str(error), 'as the message says')]
+    except MilanError:
+        raise
     except Exception as error:
-        return [(FAIL, f'{teacher}: {type(error).__name__}: {error}',
-                 'another file or tag: this one does not give targets')]
+        raise MilanError(f'{teacher} gives no targets, {type(error).__name__}: {error}. Name '
+                         'another file or tag') from error
     if not bool(features.isfinite().all() & importance.isfinite().all()):
-        return [(FAIL, f'{teacher} loads, and its features of a grey image are not finite',
-                 'fetch the weights again: they are damaged')]
+        raise MilanError(f'{teacher} loads, and its features of a grey image are not finite: the '
+                         'weights are damaged. Fetch them again')
     count = sum(p.numel() for p in generator.parameters()) / 1e6
-    return [(OK, f'{teacher}: {count:.1f} M parameters, targets of width {generator.dim}, '
-             f'{grid[0]}x{grid[1]} patches at {size[0]}x{size[1]} px', '')]
+    return (f'{teacher}: {count:.1f} M parameters, targets of width {generator.dim}, '
+            f'{grid[0]}x{grid[1]} patches at {size[0]}x{size[1]} px', '')
 
 
-def check_data(data: str, sample: int = 32) -> list[Result]:
+def check_data(data: str, sample: int = 32) -> tuple[str, str]:
     """Counts the images below a folder, and decodes some of them.
 
     Args:
         data: the folder.
         sample: how many to decode, evenly spaced over the sorted paths.
+
+    Returns:
+        What was found, and how to mend it: '' where it is good.
+
+    Raises:
+        MilanError: if there is no image that can be decoded.
     """
     root = Path(data).expanduser()
-    try:
-        paths = find_images(root)
-    except MilanError as error:
-        return [(FAIL, str(error), '--data DIR, a folder with images in it or below')]
+    paths = find_images(root)
     tried = sorted({paths[i * len(paths) // sample] for i in range(sample)})
     bad, sizes, start = [], [], time.perf_counter()
     for path in tried:
@@ -73,10 +79,11 @@ def check_data(data: str, sample: int = 32) -> list[Result]:
                if Path(path).parent != root}
     found = f'{root}: {len(paths)} images, {len(folders)} sub-folders; '
     if bad:
-        return [(FAIL if len(bad) == len(tried) else WARN,
-                 f'{found}{len(bad)} of {len(tried)} tried cannot be decoded: '
-                 f'{"; ".join(bad[:3])}',
-                 'replace or remove them: a run stops when their share exceeds its limit (1 %)')]
+        found += f'{len(bad)} of {len(tried)} tried cannot be decoded: {"; ".join(bad[:3])}'
+        remedy = 'replace or remove them: a run stops when their share exceeds its limit (1 %)'
+        if len(bad) == len(tried):
+            raise MilanError(f'{found}: {remedy}')
+        return found, remedy
     middle = sorted(sizes, key=lambda size: size[0] * size[1])[len(sizes) // 2]
-    return [(OK, f'{found}{len(tried)} tried, all decode, {len(tried) / seconds:.0f} images/s '
-             f'on a core, median {middle[0]}x{middle[1]} px', '')]
+    return (f'{found}{len(tried)} tried, all decode, {len(tried) / seconds:.0f} images/s on a '
+            f'core, median {middle[0]}x{middle[1]} px', '')

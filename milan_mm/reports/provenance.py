@@ -1,28 +1,20 @@
 # SPDX-License-Identifier: Apache-2.0
 """Where figures come from: versions, machine, commit."""
-import contextlib
-import importlib.metadata
 import os
 import platform
-import re
 import subprocess
 from pathlib import Path
 
 import torch
 
-from .. import __version__
+from ..packages import FORKS, NEEDED, UPSTREAM, __version__, installed
 
 
 def versions() -> dict[str, str]:
-    """What the figures were made with: the requirements of this package, as far as installed."""
-    found = dict(milan_mm=__version__, python=platform.python_version(), torch=torch.__version__)
-    with contextlib.suppress(importlib.metadata.PackageNotFoundError):  # of a bare clone
-        for line in importlib.metadata.requires('milan_mm') or []:
-            name = re.match(r'[\w.-]+', line)[0]
-            if 'extra == "tests"' not in line.replace("'", '"'):
-                with contextlib.suppress(importlib.metadata.PackageNotFoundError):
-                    found.setdefault(name, importlib.metadata.version(name))
-    return found
+    """What the figures were made with."""
+    found = {name: installed(name) for name in (*NEEDED.values(), *FORKS, *UPSTREAM)}
+    return dict(milan_mm=__version__, python=platform.python_version(),
+                **{name: version for name, version in found.items() if version})
 
 
 def machine() -> dict[str, str]:

@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """The quickstart: images, a small CLIP trained on them, and MILAN against MAE and random weights.
 
-* ``images.py``: the data folder, from the drawings of ``demo/emoji.zip`` (``demo_concepts.py``)
-  or from a user's own images (``own_images.py``),
-* ``backgrounds.py``: textures, on which cut-outs are pasted,
-* ``clip_training.py``: the CLIP, with open_clip's own model, tokenizer and loss.
+* ``images.py``: the data folder (``data_folder.py``), from the drawings of ``demo/emoji.zip``
+  (``demo_images.py``) or from a user's own images (``own_images.py``),
+* ``scenes.py``: scenes with boxes and masks, made of the same images or a user's own,
+* ``stages.py``: what is done with them, and in which order,
+* ``report.py``: the page about it.
 """

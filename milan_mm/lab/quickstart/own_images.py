@@ -16,7 +16,7 @@ from ...errors import MilanError
 from ...progress import Progress
 from ...wording import some_of
 from ..captions import caption_of
-from .images import (
+from .data_folder import (
     HELD_OUT,
     TEST_VARIANTS,
     ImageDataError,

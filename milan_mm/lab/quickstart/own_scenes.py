@@ -12,7 +12,7 @@ from ...datasets import find_images
 from ...errors import MilanError
 from ...progress import Progress
 from ...wording import some_of
-from .images import HELD_OUT
+from .data_folder import HELD_OUT
 from .scene_files import BACKGROUND, PARTS, write_classes, write_coco
 
 MIN_IMAGES = 8

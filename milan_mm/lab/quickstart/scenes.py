@@ -16,7 +16,8 @@ from PIL import Image
 from ...errors import MilanError
 from ...progress import Progress
 from .backgrounds import Backgrounds, place
-from .images import make_pools, read_demo, whole_folder, write_meta
+from .data_folder import make_pools, whole_folder, write_meta
+from .demo_images import read_demo
 from .own_images import read_own_images
 from .own_scenes import own_ade, own_coco
 from .scene_files import BACKGROUND, PARTS, Scene, SceneWriter
