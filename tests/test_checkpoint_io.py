@@ -101,6 +101,18 @@ def test_damage_is_said_in_one_line(tmp_path):
         assert '\n' not in str(caught.value)
 
 
+def test_every_altered_byte_of_an_archive_is_noticed(tmp_path):
+    """Its tensors are compared with their checksums: torch.load does not."""
+    torch.save(dict(state_dict=dict(w=torch.ones(4000))), tmp_path / 'x.pth')
+    whole = (tmp_path / 'x.pth').read_bytes()
+    first = whole.index(torch.ones(4000).numpy().tobytes())
+    for at in (first, first + 7001, first + 15999):
+        (tmp_path / 'x.pth').write_bytes(whole[:at] + bytes([whole[at] ^ 4]) + whole[at + 1:])
+        torch.load(tmp_path / 'x.pth', weights_only=True)
+        with pytest.raises(MilanError, match='checksum'):
+            read_checkpoint(tmp_path / 'x.pth')
+
+
 def test_state_of():
     want = dict(w=torch.ones(1))
     for wrapped in (want, dict(state_dict=want), dict(model=want, epoch=3),

@@ -2,7 +2,8 @@
 """Every kind of image file comes out right; what cannot be decoded is replaced and named."""
 import numpy as np
 import pytest
-from PIL import Image
+from mmcv import imfrombytes
+from PIL import EpsImagePlugin, Image
 
 from milan_mm.datasets import (
     ImageFolder,
@@ -13,6 +14,7 @@ from milan_mm.datasets import (
     composite,
     open_image,
 )
+from milan_mm.engine.cli import run_tool
 from milan_mm.errors import MilanError
 
 RED, GREEN, WHITE = (255, 0, 0), (0, 128, 0), (255, 255, 255)
@@ -173,3 +175,24 @@ def test_evaluation_crop_is_central_and_fills():
     out = ResizeAndCenterCrop((20, 20), crop_ratio=1)(dict(img=image))['img']
     assert out.size == (20, 20) and out.getpixel((10, 10)) == GREEN
     assert near(out.getpixel((2, 10)), GREEN, 12)
+
+
+@pytest.mark.parametrize('reader', ['ours', 'mmcv'])
+def test_postscript_named_png_reaches_no_program(reader, tmp_path, monkeypatch):
+    """Pillow would hand it to Ghostscript, which runs what it says."""
+    program = tmp_path / 'gs'
+    program.write_text(f'#!/bin/sh\ntouch {tmp_path}/was_run\n')
+    program.chmod(0o755)
+    monkeypatch.setenv('PATH', str(tmp_path), prepend=':')
+    monkeypatch.setattr(EpsImagePlugin, 'gs_binary', None)
+    Image.new('RGB', (8, 8), RED).save(tmp_path / 'a.png', 'EPS')
+    if reader == 'ours':
+        with pytest.raises(UnreadableImageError, match='a.png'):
+            open_image(tmp_path / 'a.png')
+    else:  # as mmseg opens label maps, in a process of ours
+        def read():
+            imfrombytes((tmp_path / 'a.png').read_bytes(), backend='pillow')
+
+        with pytest.raises(OSError, match='Ghostscript'):
+            run_tool(read)
+    assert not (tmp_path / 'was_run').exists()

@@ -3,13 +3,14 @@
 
 A pickle can run code when it is loaded. Every file of weights goes through
 :func:`read_checkpoint`, which reads safetensors, what torch's restricted unpickler accepts, and
-TorchScript archives by their tensors alone.
+TorchScript archives by their tensors alone. Archives are compared with their checksums first.
 """
-import collections
+import contextlib
 import os
 import pickle
 import re
 import zipfile
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,9 @@ import torch
 from mmengine.logging import HistoryBuffer
 from torch import Tensor
 
+from ..compat.safe_load import FORCE_WEIGHTS_ONLY
 from ..errors import MilanError
+from .torchscript import is_torchscript, read_torchscript_state
 
 try:
     from numpy._core import multiarray
@@ -66,12 +69,15 @@ def read_checkpoint(path: str | Path, trust: bool = False) -> dict[str, Any]:
         if path.suffix == '.safetensors':
             from safetensors.torch import load_file
             return load_file(str(path))
+        with open(path, 'rb') as file:
+            start = file.read(1)
+        if start == b'P':
+            verify_archive(path)
+        elif start != b'\x80':
+            raise ValueError('it is neither a zip archive nor a pickle')
         if is_torchscript(path):
             return read_torchscript_state(path)
-        with open(path, 'rb') as file:
-            if file.read(2)[:1] not in (b'P', b'\x80'):  # of a zip archive, of a pickle
-                raise ValueError('it is neither a zip archive nor a pickle')
-        with torch.serialization.safe_globals(_SAFE):
+        with torch.serialization.safe_globals(_SAFE), _may_run_code(trust):
             loaded = torch.load(path, map_location='cpu', weights_only=not trust)
     except pickle.UnpicklingError as error:
         raise MilanError(_refusal(path, error)) from error
@@ -85,6 +91,21 @@ def read_checkpoint(path: str | Path, trust: bool = False) -> dict[str, Any]:
     return loaded
 
 
+def verify_archive(path: str | Path) -> None:
+    """Compares all that a zip archive holds with the checksums in it.
+
+    Raises:
+        ValueError: or another error of ``zipfile``, if it is damaged.
+    """
+    with zipfile.ZipFile(path) as archive:
+        names = archive.namelist()
+        if len(set(names)) < len(names):
+            raise ValueError('two of its entries have one name')
+        damaged = archive.testzip()
+    if damaged:
+        raise ValueError(f'the checksum of its {damaged} does not hold')
+
+
 def state_of(checkpoint: dict[str, Any]) -> dict[str, Tensor]:
     """The state dict inside a checkpoint of mmengine, of the MAE family, or a bare one."""
     for key in ('state_dict', 'model'):
@@ -95,6 +116,17 @@ def state_of(checkpoint: dict[str, Any]) -> dict[str, Tensor]:
         name.removeprefix('module.'): value
         for name, value in checkpoint.items() if isinstance(value, Tensor)
     }
+
+
+@contextlib.contextmanager
+def _may_run_code(trust: bool) -> Iterator[None]:
+    """Lifts what :mod:`milan_mm.compat.safe_load` sets for a file that was opted in to by name."""
+    forced = os.environ.pop(FORCE_WEIGHTS_ONLY, None) if trust else None
+    try:
+        yield
+    finally:
+        if forced is not None:
+            os.environ[FORCE_WEIGHTS_ONLY] = forced
 
 
 def write_atomically(path: str | Path, write: Any) -> None:
@@ -119,81 +151,6 @@ def _refusal(path: Path, error: Exception) -> str:
             f'({reason.group(0)[:120] if reason else first_line(error)}), and loading it could '
             'run code. Get a safetensors file or a bare state dict, or, if you know where it comes '
             'from, pass --trust-checkpoint')
-
-
-def is_torchscript(path: Path) -> bool:
-    """Whether the file is an archive of ``torch.jit.save``."""
-    if not zipfile.is_zipfile(path):
-        return False
-    with zipfile.ZipFile(path) as archive:
-        return any(name.endswith('constants.pkl') for name in archive.namelist())
-
-
-def read_torchscript_state(path: Path) -> dict[str, Tensor]:
-    """The parameters and buffers of a TorchScript archive, none of its code being run.
-
-    OpenAI published CLIP as such archives. The pickle inside is a tree of modules; only tensors,
-    their storages and empty stand-ins for the modules' classes are let through.
-    """
-    with zipfile.ZipFile(path) as archive:
-        index = next(n for n in archive.namelist() if n.endswith('/data.pkl'))
-        reader = _TorchScriptUnpickler(archive, index.removesuffix('data.pkl'))
-        tree = reader.load()
-    state: dict[str, Tensor] = {}
-    _collect(tree, '', state)
-    return state
-
-
-_STORAGES = dict(FloatStorage=torch.float32, HalfStorage=torch.float16,
-                 DoubleStorage=torch.float64, BFloat16Storage=torch.bfloat16,
-                 LongStorage=torch.int64, IntStorage=torch.int32, BoolStorage=torch.bool)
-
-
-class _Module(dict):
-    """Stands for an object of any TorchScript class: its attributes, no behaviour."""
-
-    def __setstate__(self, attributes: dict) -> None:
-        self.update(attributes)
-
-
-class _TorchScriptUnpickler(pickle.Unpickler):
-
-    def __init__(self, archive: zipfile.ZipFile, root: str) -> None:
-        super().__init__(archive.open(root + 'data.pkl'))
-        self.archive, self.root = archive, root
-        self.storages: dict[str, Tensor] = {}
-
-    def find_class(self, module: str, name: str) -> Any:
-        if module.startswith('__torch__'):
-            return _Module
-        if (module, name) == ('torch._utils', '_rebuild_tensor_v2'):
-            return _rebuild_tensor
-        if (module, name) == ('collections', 'OrderedDict'):
-            return collections.OrderedDict
-        if module == 'torch.jit._pickle':  # typed lists and dicts: only their contents matter
-            return lambda *args: args[0] if args else None
-        if module == 'torch' and name in _STORAGES:
-            return _STORAGES[name]
-        raise pickle.UnpicklingError(f'the archive names {module}.{name}')
-
-    def persistent_load(self, pid: tuple) -> Tensor:
-        _, dtype, key, _, _ = pid
-        if key not in self.storages:
-            data = bytearray(self.archive.read(f'{self.root}data/{key}'))
-            self.storages[key] = torch.frombuffer(data, dtype=dtype)
-        return self.storages[key]
-
-
-def _rebuild_tensor(storage: Tensor, offset: int, size: tuple, stride: tuple, *_: Any) -> Tensor:
-    return storage.as_strided(size, stride, offset).clone()
-
-
-def _collect(node: Any, prefix: str, state: dict[str, Tensor]) -> None:
-    for name, value in node.items():
-        if isinstance(value, Tensor):
-            state[prefix + name] = value
-        elif isinstance(value, _Module):
-            _collect(value, f'{prefix}{name}.', state)
 
 
 def last_checkpoint(run: Path) -> Path | None:

@@ -15,7 +15,7 @@ from torch import Tensor
 from ..architectures import ARCHITECTURES
 from ..errors import MilanError
 from ..positions import sincos_positions
-from .io import is_torchscript
+from .torchscript import is_torchscript
 
 IMAGENET_MEAN = (123.675, 116.28, 103.53)
 IMAGENET_STD = (58.395, 57.12, 57.375)

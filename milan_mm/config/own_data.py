@@ -9,6 +9,7 @@ import numpy as np
 from mmengine.config import Config
 from PIL import Image
 
+from ..datasets.decoding import FORMATS
 from ..errors import MilanError
 from ..wording import some_of
 from .data_paths import LOADERS, datasets_of
@@ -93,7 +94,7 @@ def check_label_maps(dataset: dict, classes: tuple[str, ...], look_at: int = 50)
     maps = sorted((root / folder).rglob(f'*{dataset.get("seg_map_suffix", ".png")}'))
     shift = 1 if dataset.get('reduce_zero_label') else 0
     for path in maps[::max(1, len(maps) // look_at)]:
-        with Image.open(path) as file:
+        with Image.open(path, formats=FORMATS) as file:
             values = np.unique(np.asarray(file))
         strange = [int(v) for v in values if v != 255 and v >= len(classes) + shift]
         if strange:

@@ -7,6 +7,9 @@ from PIL import Image, ImageOps
 
 from ..errors import MilanError
 
+# By content, not by name; MPO opens as JPEG. Pillow knows some forty formats, and one of them
+# starts a program.
+FORMATS = ('PNG', 'JPEG', 'WEBP', 'BMP', 'DIB', 'TIFF', 'GIF')
 SUFFIXES = ('.png', '.jpg', '.jpeg', '.webp', '.bmp', '.tif', '.tiff', '.gif')
 
 
@@ -21,13 +24,13 @@ def open_image(path: str | Path) -> Image.Image:
     the EXIF orientation applied; of an animation the first frame is taken.
 
     Args:
-        path: of a file in any format that Pillow reads.
+        path: of a file whose content is in one of :data:`FORMATS`.
 
     Raises:
         UnreadableImageError: if the file is missing, truncated or no image.
     """
     try:
-        with Image.open(path) as image:
+        with Image.open(path, formats=FORMATS) as image:
             image.load()
             # A palette is looked up first: transposing keeps its transparency only as a note.
             return ImageOps.exif_transpose(to_rgb(image))

@@ -6,11 +6,13 @@ from collections.abc import Callable
 
 from mmengine.config import DictAction
 
+from ..compat.no_ghostscript import forbid_ghostscript
 from ..errors import MilanError
 
 
 def run_tool(main: Callable[[], int | None]) -> int:
     """Runs a tool's ``main``; the user's own mistakes end in one line and exit code 2."""
+    forbid_ghostscript()
     try:
         return main() or 0
     except MilanError as error:

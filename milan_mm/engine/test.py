@@ -10,6 +10,7 @@ from mmengine.model import is_model_wrapper
 from mmengine.runner import Runner
 
 from ..checkpoints.io import read_checkpoint, state_of, write_atomically
+from ..checkpoints.remote import read_from_anywhere
 from ..compat.gloo_launch import init_gloo_where_no_cuda
 from ..compat.safe_load import install_safe_loading
 from ..compat.sync_bn import replace_sync_bn
@@ -54,7 +55,7 @@ def test(args: argparse.Namespace) -> dict:
     forget_start(cfg)
     check_data(cfg, ('test_dataloader', ))
     fill_num_classes(cfg)
-    install_safe_loading(args.trust_checkpoint)
+    install_safe_loading(read_from_anywhere, args.trust_checkpoint)
     init_gloo_where_no_cuda(cfg)
     replace_sync_bn(cfg)
     runner = Runner.from_cfg(cfg)

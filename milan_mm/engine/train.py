@@ -12,6 +12,7 @@ from mmengine.model import is_model_wrapper
 from mmengine.registry import RUNNERS
 from mmengine.runner import Runner
 
+from ..checkpoints.remote import read_from_anywhere
 from ..compat.gloo_launch import init_gloo_where_no_cuda
 from ..compat.safe_load import install_safe_loading
 from ..compat.sync_bn import replace_sync_bn
@@ -57,7 +58,7 @@ def train(args: argparse.Namespace) -> None:
     check_data(cfg)
     fill_num_classes(cfg)
     keep_notes(cfg.work_dir)
-    install_safe_loading(args.trust_checkpoint)
+    install_safe_loading(read_from_anywhere, args.trust_checkpoint)
     init_gloo_where_no_cuda(cfg)
     replace_sync_bn(cfg)
     words = apply_plan(cfg, plan_batch(cfg, world_size(args.launcher)))

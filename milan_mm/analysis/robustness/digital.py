@@ -43,7 +43,7 @@ def jpeg_compression(x: np.ndarray, severity: int, scale: float, rng: Generator)
     """Saved as JPEG of low quality."""
     buffer = io.BytesIO()
     _to_image(x).save(buffer, 'JPEG', quality=(25, 18, 15, 10, 7)[severity])
-    return _to_array(Image.open(buffer).convert('RGB'))
+    return _to_array(Image.open(buffer, formats=('JPEG', )).convert('RGB'))
 
 
 def _to_image(x: np.ndarray) -> Image.Image:

@@ -108,6 +108,7 @@ def _read_archive(archive: Path) -> tuple[dict, dict[str, Image.Image]]:
         index = json.loads(content.read('index.json'))
         sheets = {}
         for style in index['styles']:
-            with Image.open(io.BytesIO(content.read(f'{style}.webp'))) as sheet:
+            file = io.BytesIO(content.read(f'{style}.webp'))
+            with Image.open(file, formats=('WEBP', )) as sheet:
                 sheets[style] = sheet.convert('RGBA')
     return index, sheets

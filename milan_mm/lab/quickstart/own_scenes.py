@@ -9,6 +9,7 @@ import numpy as np
 from PIL import Image
 
 from ...datasets import find_images
+from ...datasets.decoding import FORMATS
 from ...errors import MilanError
 from ...progress import Progress
 from ...wording import some_of
@@ -181,7 +182,7 @@ def _class_names(root: Path) -> list[str]:
 
 def _highest_label(path: Path, labels: Path, classes: list[str]) -> int:
     """The highest label of a map, the ignored one left out."""
-    with Image.open(path) as image, Image.open(labels) as file:
+    with Image.open(path, formats=FORMATS) as image, Image.open(labels, formats=FORMATS) as file:
         turned = image.getexif().get(0x0112, 1) >= 5  # by a quarter, when it is decoded
         size = image.size[::-1] if turned else image.size
         if file.mode not in ('L', 'P') or file.size != size:

@@ -9,7 +9,7 @@ from PIL import Image
 
 from ...compat.quiet_import import quiet_import
 from ...config.read import read_config
-from ...datasets.decoding import composite, open_image
+from ...datasets.decoding import FORMATS, composite, open_image
 from ...drawing import panels
 from ...drawing import predictions as drawing
 from ...errors import MilanError
@@ -142,7 +142,8 @@ def _segmentation_scenes(data: Path, models: dict[str, Trained]) -> list[list[Ti
     rows = []
     for path in _spread(images):
         image = composite(open_image(path))
-        with Image.open(data / 'annotations/validation' / f'{path.stem}.png') as file:
+        labels = data / 'annotations/validation' / f'{path.stem}.png'
+        with Image.open(labels, formats=FORMATS) as file:
             maps = [('truth', np.array(file))]
         maps += [(START_NAMES[start], trained(image, path).pred_sem_seg.data[0].cpu().numpy())
                  for start, trained in models.items()]
