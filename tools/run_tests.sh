@@ -7,8 +7,8 @@ usage() {
   cat <<'USAGE'
 usage: bash tools/run_tests.sh [--stack onedl|openmmlab] [--venv DIR] [pytest arguments]
 
-Sets up the environment (tools/setup_env.sh), runs ruff (on the default stack) and pytest.
-The exit code is ruff's where it finds something, else pytest's.
+Sets up the environment (tools/setup_env.sh), runs ruff and codespell (on the default stack) and
+pytest. The exit code is that of the first that finds something.
 
   --stack openmmlab  upstream's last releases; leaves out what is marked onedl_only
   --venv DIR         another environment than .venv or .venv-openmmlab
@@ -16,6 +16,12 @@ The exit code is ruff's where it finds something, else pytest's.
 examples: bash tools/run_tests.sh
           bash tools/run_tests.sh tests/test_masking.py -k chi_square -x
 USAGE
+}
+
+die() {
+  local code=${2:-$?}
+  echo "run_tests.sh: error: $1" >&2
+  exit "$code"
 }
 
 ROOT=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd -P)
@@ -26,7 +32,7 @@ while (($#)); do
   case $1 in
     -h | --help) usage && exit 0 ;;
     --stack | --venv)
-      (($# > 1)) || { echo "run_tests.sh: error: $1 needs a value; see --help" >&2 && exit 2; }
+      (($# > 1)) || die "$1 needs a value; see --help" 2
       case $1 in --stack) STACK=$2 ;; --venv) VENV=$2 ;; esac
       shift 2
       ;;
@@ -44,11 +50,8 @@ cd "$ROOT"
 
 SELECTION=()
 if [[ $STACK == onedl ]]; then
-  "$PYTHON" -m ruff check . || {
-    code=$?
-    echo "run_tests.sh: ruff found something; much of it is mended by: $PYTHON -m ruff check --fix ." >&2
-    exit "$code"
-  }
+  "$PYTHON" -m ruff check . || die "much of it is mended by: $PYTHON -m ruff check --fix ."
+  "$PYTHON" -m codespell_lib || die 'a word that is right goes into pyproject.toml, [tool.codespell]'
 else
   SELECTION=(-m 'not onedl_only')
 fi

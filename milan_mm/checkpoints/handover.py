@@ -114,6 +114,7 @@ def fit_positions(positions: Tensor, vit: ViTWeights,
 
 
 def is_sincos(positions: Tensor, grid: tuple[int, int]) -> bool:
+    """Whether positions (1, N, D) are the fixed sine-cosine ones of that grid."""
     width = positions.shape[2]
     return width % 4 == 0 and torch.allclose(positions.float(), sincos_positions(width, grid),
                                              atol=2e-3)

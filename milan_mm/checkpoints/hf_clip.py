@@ -35,6 +35,7 @@ class HFClip(NamedTuple):
 
 
 def is_hf_clip_folder(folder: Path) -> bool:
+    """Whether it looks like a model of transformers, and not like one of open_clip."""
     return (folder / 'config.json').is_file() and not (folder / 'open_clip_config.json').is_file()
 
 

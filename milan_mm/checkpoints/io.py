@@ -142,6 +142,7 @@ def write_atomically(path: str | Path, write: Any) -> None:
 
 
 def first_line(error: BaseException) -> str:
+    """The beginning of its message, for an error message of one line."""
     return (str(error).strip().splitlines() or ['no message'])[0][:200]
 
 

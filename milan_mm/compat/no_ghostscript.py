@@ -8,4 +8,5 @@ from PIL import EpsImagePlugin
 
 
 def forbid_ghostscript() -> None:
+    """Takes the program from Pillow, in this process."""
     EpsImagePlugin.gs_binary = False

@@ -64,6 +64,7 @@ def run_checks(teacher: str | None = None, data: str | None = None,
 
 
 def check_python() -> Iterator[Check]:
+    """The version of this Python."""
     version = '.'.join(map(str, sys.version_info[:3]))
     if (3, 10) <= sys.version_info[:2] <= (3, 12):
         yield Check('python', OK, f'{version} ({sys.executable})')
@@ -176,6 +177,7 @@ def _mm_remedy(name: str, error: Exception) -> str:
 
 
 def check_cv2() -> Iterator[Check]:
+    """Whether OpenCV imports; without libGL only its headless build does."""
     try:
         cv2 = importlib.import_module('cv2')
     except Exception as error:
@@ -209,6 +211,7 @@ def check_mmcv_ops() -> Iterator[Check]:
 
 
 def check_plugin() -> Iterator[Check]:
+    """Whether milan_mm imports and its parts are registered."""
     try:
         milan_mm = importlib.import_module('milan_mm')
         from milan_mm.registry import MODELS
@@ -225,6 +228,7 @@ def check_plugin() -> Iterator[Check]:
 
 
 def check_device() -> Iterator[Check]:
+    """CPU cores and what PyTorch sees of GPUs."""
     cores = _cores()
     torch = sys.modules.get('torch')
     if torch is None or not hasattr(torch, 'cuda'):
@@ -244,6 +248,7 @@ def check_device() -> Iterator[Check]:
 
 
 def check_memory() -> Iterator[Check]:
+    """How much memory this process may use."""
     total = _memory_limit()
     if total is None:
         yield Check('memory', WARN, 'size unknown on this system', 'ViT-B/16 takes 4 GB at batch 8')

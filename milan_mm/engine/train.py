@@ -137,5 +137,6 @@ def world_size(launcher: str) -> int:
 
 
 def compile_loss(model: torch.nn.Module) -> None:
+    """Compiles the pretraining step, within a wrapper for several processes too."""
     module = model.module if is_model_wrapper(model) else model
     module.loss = torch.compile(module.loss, fullgraph=True)

@@ -163,8 +163,10 @@ def measure_shift(known: FeatureTable, asked: FeatureTable, feature: str, prefix
 
 def find_splits(data: str | None, gallery: str | None,
                 queries: str | None) -> tuple[Path, Path]:
-    """The two folders from what a user gives: ``data`` with train and val or test in it, or
-    either folder by itself; ``data`` without such sub-folders stands for the one not given.
+    """The two folders from what a user gives.
+
+    That is ``data`` with train and val or test in it, or either folder by itself; ``data`` without
+    such sub-folders stands for the one not given.
 
     Raises:
         MilanError: if that does not make two folders.
@@ -191,6 +193,7 @@ def find_splits(data: str | None, gallery: str | None,
 
 def check_classes(known: tuple[str, ...], asked: tuple[str, ...], gallery: str | Path,
                    queries: str | Path) -> None:
+    """Raises MilanError where a class that is asked has no examples, or there is but one."""
     strange = sorted(set(asked) - set(known))
     if strange:
         raise MilanError(f'{queries} has {len(strange)} classes that {gallery} has not, such as '

@@ -98,8 +98,10 @@ def nearest(queries: Tensor, gallery: Tensor, k: int, chunk: int,
 
 
 def vote(cosine: Tensor, labels: Tensor, num_classes: int, temperature: float) -> Tensor:
-    """(b, num_classes) sums of exp(cosine / temperature) for neighbours (b, k), up to a factor
-    a query: the largest exponent is taken off, so that no temperature overflows."""
+    """(b, num_classes) sums of exp(cosine / temperature) for neighbours (b, k).
+
+    Up to a factor a query: the largest exponent is taken off, so that no temperature overflows.
+    """
     weights = ((cosine - cosine.amax(dim=1, keepdim=True)) / temperature).exp()
     return weights.new_zeros(len(cosine), num_classes).scatter_add_(1, labels, weights)
 

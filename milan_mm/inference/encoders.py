@@ -1,5 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A trained encoder in three lines::
+"""A trained encoder in three lines.
+
+.. code-block:: python
 
     import milan_mm
     model = milan_mm.get_model('work_dirs/milan_vitb/epoch_400.pth')

@@ -212,8 +212,10 @@ def diagnose(subject: Subject,
 
 def batches(folder: ImageFolder, chosen: list[int], batch_size: int,
             unreadable: list[str]) -> Iterator[tuple[Tensor, list[int]]]:
-    """Images (B, 3, H, W) and their numbers, whole batches as long as there are enough; the
-    paths of those that cannot be decoded are added to ``unreadable``."""
+    """Images (B, 3, H, W) and their numbers, whole batches as long as there are enough.
+
+    The paths of those that cannot be decoded are added to ``unreadable``.
+    """
     pixels: list[Tensor] = []
     numbers: list[int] = []
     for number in chosen:

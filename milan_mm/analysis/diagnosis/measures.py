@@ -60,9 +60,11 @@ class UnitCounts:
         self._tokens[layer] += before.shape[0] * before.shape[1]
 
     def value(self) -> dict[str, list]:
-        """By layer: the number of ``units``, how many of them are ``never`` and how many ``always``
-        on, the :data:`QUANTILES` over units of the share of tokens that a unit is on for, and the
-        number of ``tokens``."""
+        """By layer: the number of ``units`` and of ``tokens``, and what was seen of the units.
+
+        That is how many are ``never`` and how many ``always`` on, and the :data:`QUANTILES` over
+        units of the share of tokens that a unit is on for.
+        """
         rows: dict[str, list] = dict(units=[], never=[], always=[], quantiles=[],
                                      tokens=list(self._tokens))
         for on, tokens in zip(self._on, self._tokens):
@@ -106,9 +108,12 @@ class Deciles:
         self._share_seen.append(mean_of_parts(seen.float(), parts, everything).cpu())
 
     def value(self) -> dict[str, list]:
-        """From the least important tenth to the most: ``importance`` (1 is a patch's even share),
-        ``share_seen``, and for ``seen`` and ``masked`` patches the mean error over images and,
-        as ``seen_spread`` and ``masked_spread``, its standard error; None where nothing is."""
+        """From the least important tenth to the most: ``importance``, ``share_seen`` and errors.
+
+        An importance of 1 is a patch's even share. The mean error over images stands under ``seen``
+        and ``masked``, its standard error under ``seen_spread`` and ``masked_spread``; None where
+        nothing is.
+        """
         rows = dict(importance=torch.cat(self._importance).mean(dim=0).tolist(),
                     share_seen=torch.cat(self._share_seen).mean(dim=0).tolist())
         for name, batches in self._errors.items():

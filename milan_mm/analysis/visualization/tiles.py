@@ -219,4 +219,5 @@ def number(value: float) -> str:
 
 
 def percent(share: float) -> str:
+    """0.75 as '75 %'."""
     return f'{100 * share:g}\u00a0%'  # no line break between the two

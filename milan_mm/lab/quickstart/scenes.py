@@ -54,8 +54,7 @@ def make_all_scenes(out: str | Path,
                     size: int = 64,
                     seed: int = 0,
                     log: Callable[[str], None] = print) -> dict:
-    """Makes the folder of scenes: the user's own annotated images, and what they gave none for
-    composed of cut-outs.
+    """Makes the folder of scenes: own annotated images, the rest composed of cut-outs.
 
     Args:
         out: the folder; one that was made before is replaced.
