@@ -45,6 +45,8 @@ setup(
     long_description_content_type='text/markdown',
     license='Apache-2.0',
     packages=find_packages(include=['milan_mm', 'milan_mm.*']),
+    py_modules=['milan_mm_cli'],
+    entry_points={'console_scripts': ['milan = milan_mm_cli:main']},
     package_data={'milan_mm': ['**/*.j2', '**/*.html', '**/*.css', '**/*.js', '**/*.json']},
     python_requires='>=3.10,<3.13',
     install_requires=read_requirements('runtime'),

@@ -1,27 +1,29 @@
 # SPDX-License-Identifier: Apache-2.0
 """MILAN for the OpenMMLab family: importing this registers the components, scope ``milan_mm``."""
-from .compat.quiet_import import quiet_import
+import sys
+from typing import Any
 
-with quiet_import():
-    from .compat.mmcv_ops import install as install_mmcv_ops
-    install_mmcv_ops()  # first: mmpretrain imports what it can of mmcv.ops and mmdet
+from .packages import __version__ as __version__
 
-    from .compat.plain_checkpoints import PlainCheckpointHook
-    from .datasets import *  # noqa: F403
-    from .engine.hooks import DescribeEncoderHook, RunSummaryHook, UnreadableImagesHook
-    from .errors import MilanError
-    from .evaluation.hook import FeatureEvalHook
-    from .inference.encoders import get_model
-    from .models import *  # noqa: F403
-    from .models.pretrained import PretrainedViT
-    from .packages import __version__ as __version__
 
-__all__ = [  # noqa: F405
-    'get_model', 'MilanError', 'MILAN', 'MaskedVisionTransformer', 'PromptingDecoder',
-    'MAEDecoder', 'CLIPTargetGenerator', 'PixelTargetGenerator', 'SemanticMaskGenerator',
-    'RandomMaskGenerator', 'ReconstructionHead', 'CosineReconstructionLoss',
-    'MSEReconstructionLoss', 'PretrainDataPreprocessor', 'ImageFolder', 'EpochSampler',
-    'LoadPILImage', 'RandomResizedCropAndFlip', 'ResizeAndCenterCrop', 'PackImageInputs',
-    'PlainCheckpointHook', 'DescribeEncoderHook', 'RunSummaryHook', 'UnreadableImagesHook',
-    'FeatureEvalHook', 'PretrainedViT'
-]
+def _command_line_starts() -> bool:
+    """Whether ``milan``, a file of ``tools/`` or ``python -m milan_mm`` is about to be parsed.
+
+    PyTorch and mmpretrain take seconds to import, and a command's help needs neither: there,
+    ``cli/main.py`` imports what is public once a command is to be run.
+    """
+    asked = getattr(sys.modules.get('milan_mm_cli'), 'starting', False)
+    return asked or (sys.argv[:1] == ['-m'] and sys.orig_argv[-len(sys.argv)] == 'milan_mm')
+
+
+if not _command_line_starts():
+    from .public import *  # noqa: F403
+    from .public import __all__  # noqa: F401
+
+
+def __getattr__(name: str) -> Any:
+    """Any public name, also where the command line has left the import to whoever needs it."""
+    if name.startswith('__') and name != '__all__':
+        raise AttributeError(f'module {__name__!r} has no attribute {name!r}')
+    from . import public
+    return getattr(public, name)

@@ -10,10 +10,10 @@ from mmengine.optim import build_optim_wrapper
 from mmengine.registry import DATASETS, METRICS, MODELS, TRANSFORMS, init_default_scope
 from PIL import Image
 
+from milan_mm.cli.main import parse
 from milan_mm.config.batch import plan_batch
 from milan_mm.config.read import read_config
 from milan_mm.datasets import ImageFolder, class_names
-from milan_mm.engine.train import train, train_parser
 from milan_mm.errors import MilanError
 
 CONFIGS = sorted(p.stem for p in (ROOT / 'configs/classification').glob('*.py'))
@@ -272,9 +272,9 @@ def test_finetuning_by_the_command_line(classes_folder, tmp_path):
 
 def test_linear_probe_trains_the_head_alone(classes_folder, tmp_path):
     config = small_config(tmp_path / 'mine.py', 'linear')
-    train(train_parser('').parse_args([
-        str(config), '--data-root', str(classes_folder), '--work-dir', str(tmp_path), '--epochs',
-        '10', '--cfg-options', *SMALL]))
+    args = parse(['train', config, '--data-root', classes_folder, '--work-dir', tmp_path,
+                  '--epochs', 10, '--cfg-options', *SMALL])
+    args.run(args)
     groups, _ = check_run(next(tmp_path.glob('*/*.log')).read_text(), tmp_path)
     assert sorted(sum((g['names'] for g in groups), [])) == ['head.fc.bias', 'head.fc.weight']
     states = [torch.load(tmp_path / f'epoch_{n}.pth', weights_only=True)['state_dict']

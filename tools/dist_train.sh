@@ -25,4 +25,4 @@ exec "$python" -m torch.distributed.run \
     --nnodes="${NNODES:-1}" --node_rank="${NODE_RANK:-0}" \
     --master_addr="${MASTER_ADDR:-127.0.0.1}" --master_port="${PORT:-29500}" \
     --nproc_per_node="$2" \
-    "$here/tools/train.py" "$1" --launcher pytorch "${@:3}"
+    "$here/tools/${TOOL:-train.py}" "$1" --launcher pytorch "${@:3}"

@@ -20,4 +20,4 @@ export PYTHONPATH="$here${PYTHONPATH:+:$PYTHONPATH}"
 exec srun -p "$1" --job-name="$2" --gres="gpu:$per_node" --ntasks="$gpus" \
     --ntasks-per-node="$per_node" --cpus-per-task="${CPUS_PER_TASK:-5}" \
     --kill-on-bad-exit=1 ${SRUN_ARGS:-} \
-    python -u "$here/tools/train.py" "$3" --launcher slurm "${@:4}"
+    python -u "$here/tools/${TOOL:-train.py}" "$3" --launcher slurm "${@:4}"

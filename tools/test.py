@@ -1,14 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Evaluates a checkpoint on the test set that a config describes."""
+"""Evaluates a checkpoint on the test set that a config describes: ``milan test``."""
 import sys
+from pathlib import Path
 
-from milan_mm.engine.cli import run_tool
-from milan_mm.engine.test import test, test_parser
-
-
-def main() -> None:
-    test(test_parser(__doc__).parse_args())  # its metrics are no exit code
-
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+from milan_mm_cli import main  # noqa: E402
 
 if __name__ == '__main__':
-    sys.exit(run_tool(main))
+    sys.exit(main(['test', *sys.argv[1:]]))

@@ -1,9 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Trains what a config describes."""
+"""Trains what a config describes: ``milan train``."""
 import sys
+from pathlib import Path
 
-from milan_mm.engine.cli import run_tool
-from milan_mm.engine.train import train, train_parser
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+from milan_mm_cli import main  # noqa: E402
 
 if __name__ == '__main__':
-    sys.exit(run_tool(lambda: train(train_parser(__doc__).parse_args())))
+    sys.exit(main(['train', *sys.argv[1:]]))

@@ -1,8 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
-"""From a command line to an evaluation by the config's own metrics."""
-import argparse
+"""From a config and a checkpoint to an evaluation by the config's own metrics."""
 import json
-import os
 from pathlib import Path
 
 from mmengine.dist import is_main_process
@@ -14,57 +12,49 @@ from ..checkpoints.remote import read_from_anywhere
 from ..compat.gloo_launch import init_gloo_where_no_cuda
 from ..compat.safe_load import install_safe_loading
 from ..compat.sync_bn import replace_sync_bn
-from ..config.data_paths import check_data, move_data
+from ..config.data_paths import check_data
 from ..config.own_data import fill_num_classes
-from ..config.read import merge_options, read_config
 from ..errors import MilanError
 from ..inference.tasks import load_strictly
-from .cli import add_runner_options
-from .train import forget_start
+from .train import forget_start, prepare_config
 
 
-def test_parser(description: str) -> argparse.ArgumentParser:
-    """The options of OpenMMLab's test.py."""
-    parser = argparse.ArgumentParser(description=description)
-    parser.add_argument('config', help='config file with a test_dataloader')
-    parser.add_argument('checkpoint', help='checkpoint of a training with that config')
-    parser.add_argument('--out', metavar='FILE.json', help='write the metrics there as well')
-    add_runner_options(parser)
-    return parser
+def test(config: str | Path, checkpoint: str | Path, *, out: str | Path | None = None,
+         work_dir: str | Path | None = None, data_root: str | None = None,
+         launcher: str = 'none', cfg_options: dict | None = None,
+         trust_checkpoint: bool = False) -> dict:
+    """Evaluates a checkpoint by the metrics of its config, and gives them.
 
-
-def test(args: argparse.Namespace) -> dict:
-    """Runs what the arguments say and gives the metrics.
+    Args:
+        config: with a ``test_dataloader``.
+        checkpoint: of a training with that config.
+        out: JSON file to write the metrics to.
+        work_dir, data_root, launcher, cfg_options, trust_checkpoint: as of
+            :func:`milan_mm.engine.train.train`.
 
     Raises:
         MilanError: if the config tests nothing, or the checkpoint is not there or not of it.
     """
-    os.environ.setdefault('LOCAL_RANK', str(args.local_rank))
-    cfg = read_config(args.config)
-    merge_options(cfg, args.cfg_options)
+    cfg = prepare_config(config, work_dir, data_root, launcher, cfg_options)
     if cfg.get('test_dataloader') is None:
-        raise MilanError(f'{args.config} has no test_dataloader: a pretraining has no test set of '
-                         'its own. Measure its encoder with tools/eval_features.py CHECKPOINT '
-                         '--data DIR')
-    if not Path(args.checkpoint).expanduser().is_file():
-        raise MilanError(f'no such checkpoint: {args.checkpoint}')
-    cfg.launcher, cfg.load_from = args.launcher, None
-    cfg.work_dir = args.work_dir or cfg.get('work_dir') or f'work_dirs/{Path(args.config).stem}'
-    if args.data_root:
-        move_data(cfg, args.data_root)
+        raise MilanError(f'{config} has no test_dataloader: a pretraining has no test set of '
+                         'its own. Measure its encoder with: milan eval CHECKPOINT --data DIR')
+    if not Path(checkpoint).expanduser().is_file():
+        raise MilanError(f'no such checkpoint: {checkpoint}')
+    cfg.load_from = None
     forget_start(cfg)
     check_data(cfg, ('test_dataloader', ))
     fill_num_classes(cfg)
-    install_safe_loading(read_from_anywhere, args.trust_checkpoint)
+    install_safe_loading(read_from_anywhere, trust_checkpoint)
     init_gloo_where_no_cuda(cfg)
     replace_sync_bn(cfg)
     runner = Runner.from_cfg(cfg)
     # mmengine's own loading passes over what is missing or left over with a warning.
     model = runner.model.module if is_model_wrapper(runner.model) else runner.model
-    checkpoint = read_checkpoint(args.checkpoint, args.trust_checkpoint)
-    load_strictly(model, state_of(checkpoint), args.checkpoint)
+    state = state_of(read_checkpoint(checkpoint, trust_checkpoint))
+    load_strictly(model, state, checkpoint)
     metrics = runner.test()
-    if args.out and is_main_process():
+    if out and is_main_process():
         plain = {name: float(value) for name, value in metrics.items()}
-        write_atomically(args.out, lambda path: path.write_text(json.dumps(plain, indent=2) + '\n'))
+        write_atomically(out, lambda path: path.write_text(json.dumps(plain, indent=2) + '\n'))
     return metrics

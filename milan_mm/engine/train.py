@@ -1,6 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""From a command line to a running training."""
-import argparse
+"""From a config to a running training."""
 import os
 from pathlib import Path
 
@@ -23,72 +22,76 @@ from ..config.read import merge_options, read_config
 from ..config.schedule import set_length
 from ..datasets.loading import keep_notes
 from ..errors import MilanError
-from .cli import add_runner_options
 from .hooks import check_batches
 
 
-def train_parser(description: str) -> argparse.ArgumentParser:
-    """The options OpenMMLab's users know, and a few of this project's."""
-    parser = argparse.ArgumentParser(description=description)
-    parser.add_argument('config', help='config file')
-    add_runner_options(parser)
-    parser.add_argument('--epochs', type=int, help='train for so many epochs; warm-up and schedule '
-                        'shrink or grow with them')
-    parser.add_argument('--iters', type=int, help='the same for configs that count iterations')
-    parser.add_argument('--init-from', metavar='CHECKPOINT',
-                        help='start the encoder (in pretraining the decoder too, if it fits) from '
-                        'an earlier run, or from weights of timm, Hugging Face, CLIP, MAE, DINOv2')
-    parser.add_argument('--resume', nargs='?', const='auto', metavar='CHECKPOINT',
-                        help='continue a stopped run; without a value, from its latest checkpoint')
-    parser.add_argument('--amp', action='store_true', help='mixed precision')
-    parser.add_argument('--auto-scale-lr', action='store_true',
-                        help='scale the learning rate from the recipe\'s batch to this run\'s')
-    parser.add_argument('--compile', action='store_true', help='torch.compile the loss')
-    return parser
+def train(config: str | Path, *, work_dir: str | Path | None = None, data_root: str | None = None,
+          epochs: int | None = None, iters: int | None = None, init_from: str | None = None,
+          resume: str | None = None, amp: bool = False, auto_scale_lr: bool = False,
+          compile: bool = False, launcher: str = 'none', cfg_options: dict | None = None,
+          trust_checkpoint: bool = False) -> Path:
+    """Trains what a config describes.
 
+    Args:
+        config: its file.
+        work_dir: folder for logs and checkpoints; None for the config's own, or else
+            ``work_dirs/<name of the config>``.
+        data_root: folder of the training set, instead of the config's.
+        epochs: to train for; warm-up and schedule shrink or grow with them.
+        iters: the same for configs that count iterations.
+        init_from: checkpoint that the encoder starts from, see :func:`start_from`.
+        resume: checkpoint of a stopped run to go on from; 'auto' for its latest.
+        amp: mixed precision.
+        auto_scale_lr: scale the learning rate from the recipe's batch to this run's.
+        compile: the loss, with ``torch.compile``.
+        launcher: 'none', 'pytorch', 'slurm' or 'mpi'.
+        cfg_options: changes of the config, dotted keys to values.
+        trust_checkpoint: see :func:`read_checkpoint`.
 
-def train(args: argparse.Namespace) -> None:
-    """Runs what the arguments say.
+    Returns:
+        The folder of logs and checkpoints.
 
     Raises:
         MilanError: for what is the user's to mend, before the first step where it can be known.
     """
-    os.environ.setdefault('LOCAL_RANK', str(args.local_rank))
-    cfg = merge_arguments(read_config(args.config), args)
+    cfg = prepare_config(config, work_dir, data_root, launcher, cfg_options)
+    if epochs is not None or iters is not None:
+        set_length(cfg, epochs or 0, iters or 0)
+    if init_from:
+        start_from(cfg, init_from, trust_checkpoint)
+    if resume:
+        cfg.resume = True
+        cfg.load_from = None if resume == 'auto' else resume
+    if auto_scale_lr:
+        cfg.setdefault('auto_scale_lr', {})['enable'] = True
+    set_amp(cfg, amp)
     check_data(cfg)
     fill_num_classes(cfg)
     keep_notes(cfg.work_dir)
-    install_safe_loading(read_from_anywhere, args.trust_checkpoint)
+    install_safe_loading(read_from_anywhere, trust_checkpoint)
     init_gloo_where_no_cuda(cfg)
     replace_sync_bn(cfg)
-    words = apply_plan(cfg, plan_batch(cfg, world_size(args.launcher)))
+    words = apply_plan(cfg, plan_batch(cfg, world_size(launcher)))
     runner = RUNNERS.build(cfg) if 'runner_type' in cfg else Runner.from_cfg(cfg)
     print_log(words, logger='current')
-    if args.compile:
+    if compile:
         compile_loss(runner.model)
     if isinstance(runner, Runner):  # FlexibleRunner builds its loop later; the hook checks there
         _ = runner.train_loop
         check_batches(runner.train_dataloader)
     runner.train()
+    return Path(cfg.work_dir)
 
 
-def merge_arguments(cfg: Config, args: argparse.Namespace) -> Config:
-    """Puts the command line's choices into the config."""
-    cfg.launcher = args.launcher
-    cfg.work_dir = args.work_dir or cfg.get('work_dir') or f'work_dirs/{Path(args.config).stem}'
-    merge_options(cfg, args.cfg_options)
-    if args.data_root:
-        move_data(cfg, args.data_root)
-    if args.epochs is not None or args.iters is not None:
-        set_length(cfg, args.epochs or 0, args.iters or 0)
-    if args.init_from:
-        start_from(cfg, args.init_from, args.trust_checkpoint)
-    if args.resume:
-        cfg.resume = True
-        cfg.load_from = None if args.resume == 'auto' else args.resume
-    if args.auto_scale_lr:
-        cfg.setdefault('auto_scale_lr', {})['enable'] = True
-    set_amp(cfg, args.amp)
+def prepare_config(config: str | Path, work_dir: str | Path | None, data_root: str | None,
+                   launcher: str, cfg_options: dict | None) -> Config:
+    """A config with what training and test are told alike; arguments as of :func:`train`."""
+    cfg = read_config(config)
+    cfg.launcher = launcher
+    cfg.work_dir = str(work_dir or cfg.get('work_dir') or f'work_dirs/{Path(config).stem}')
+    merge_options(cfg, cfg_options)
+    if data_root:
+        move_data(cfg, str(data_root))
     return cfg
 
 

@@ -1,0 +1,80 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What becomes of an error: one line where it is the user's to mend, else Python's own report."""
+import errno
+import re
+import sys
+from collections.abc import Callable
+from typing import Any
+
+from ..errors import MilanError
+
+_FULL = 'free some space, or write to another disk with --work-dir or --out'
+_CLOSED = 'give another path, or have its owner allow it'
+_MENDS = {
+    errno.ENOSPC: _FULL, errno.EDQUOT: _FULL, errno.EFBIG: _FULL,
+    errno.EACCES: _CLOSED, errno.EPERM: _CLOSED, errno.EROFS: _CLOSED,
+    errno.ENOENT: 'is the path right?', errno.ENOTDIR: 'a folder was expected',
+    errno.EISDIR: 'a file was expected', errno.EEXIST: 'give another path',
+    errno.EMFILE: 'raise the limit with ulimit -n, or take fewer --workers',
+}
+_OF_A_WORKER = re.compile(r'Caught (\w+) in DataLoader worker process \d+\.\n')
+
+
+def guarded(run: Callable[[Any], int | None], args: Any) -> int:
+    """Runs ``run(args)`` and gives the exit code.
+
+    2 is the user's own mistake, or something that the machine lacks, after one line that says so;
+    130 the keyboard's interruption; 141 a reader that has seen enough, such as ``| head``. Any
+    other error is this program's, and is raised.
+    """
+    try:
+        return run(args) or 0
+    except KeyboardInterrupt:
+        print('stopped by the keyboard', file=sys.stderr)
+        return 130
+    except BrokenPipeError:
+        sys.stderr.close()
+        return 141
+    except Exception as error:
+        words = in_words(error)
+        if words is None:
+            raise
+        print(f'error: {words}', file=sys.stderr)
+        return 2
+
+
+def in_words(error: Exception) -> str | None:
+    """What to tell the user; None for an error that is not the user's to mend."""
+    text = str(error)
+    if worker := _OF_A_WORKER.match(text):  # PyTorch puts the worker's whole report into the text
+        text = _last_message(text, worker[1])
+    if isinstance(error, MilanError):
+        return text
+    if isinstance(error, OSError):
+        number = error.errno or _number_in(text)
+        return f'{text}; {_MENDS[number]}' if number in _MENDS else None
+    if 'No space left on device' in text or 'PytorchStreamWriter failed writing' in text:
+        return f'a file could not be written, the disk seems full ({_first_line(text)}); {_FULL}'
+    if text.startswith('DataLoader worker (pid'):
+        return (f'a process that loads data was ended ({_first_line(text)}): memory, or shared '
+                'memory (/dev/shm), was too small. Use fewer workers or none: --workers 0, or '
+                '--cfg-options train_dataloader.num_workers=0 '
+                'train_dataloader.persistent_workers=False')
+    if type(error).__name__ == 'OutOfMemoryError':
+        return f'{_first_line(text)} A smaller batch or smaller images take less'
+    return None
+
+
+def _last_message(report: str, kind: str) -> str:
+    """The text of an error from the report that Python prints of it."""
+    found = re.split(rf'^(?:[\w.]+\.)?{kind}: ', report, flags=re.MULTILINE)
+    return found[-1].strip()
+
+
+def _number_in(text: str) -> int | None:
+    found = re.match(r'\[Errno (\d+)\]', text)
+    return int(found[1]) if found else None
+
+
+def _first_line(text: str) -> str:
+    return text.strip().partition('\n')[0]

@@ -1,0 +1,100 @@
+# SPDX-License-Identifier: Apache-2.0
+"""From the words of a command line to the command that they name."""
+import argparse
+import difflib
+import importlib
+import sys
+from collections.abc import Sequence
+
+from ..packages import __version__
+from .failures import guarded
+from .old_spellings import renewed
+
+COMMANDS = {
+    'pretrain': 'Pretrain an encoder on a folder of your own images.',
+    'train': 'Train what a config describes: pretraining, finetuning, detection, segmentation.',
+    'test': 'Evaluate a checkpoint on the test set that a config describes.',
+    'extract': 'Write the features of a folder of images into one file (also: embed).',
+    'eval': 'Measure an encoder on labelled images: k-NN, linear probe, few shots, retrieval.',
+    'convert': 'Write an encoder under the names that timm, Hugging Face or mmpretrain load.',
+    'predict': 'Predict classes, boxes and masks, or label maps, and draw them.',
+    'visualize': 'Show importance, masks, errors and features of a pretrained model.',
+    'diagnose': 'Measure what an encoder is like inside: layers, heads, units.',
+    'zero-shot': 'Name images by text alone.',
+    'robustness': 'Measure classifiers on corrupted images and on variants of ImageNet.',
+    'ablate': 'Run a study: configs that differ in one part, each with several seeds.',
+    'analyze-logs': 'Plot and tabulate the curves of training runs.',
+    'doctor': 'Say whether training can start on this machine.',
+    'parity': 'Compare one training step with a recorded one, tensor by tensor.',
+    'benchmark': 'Measure the time of a training step, or the memory of a backbone.',
+    'train-clip': 'Train a small CLIP on images and their captions, as a teacher.',
+    'quickstart': 'Run the whole method on a CPU in minutes, and measure it.',
+}
+ALIASES = {'embed': 'extract'}
+# These work where PyTorch or mmpretrain do not, or need neither.
+STAND_ALONE = ('doctor', 'analyze-logs')
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Runs a command; gives its exit code.
+
+    Args:
+        arguments: the command and its options; None for those of this process.
+    """
+    return guarded(run, parse(sys.argv[1:] if arguments is None else arguments))
+
+
+def parse(arguments: Sequence[str]) -> argparse.Namespace:
+    """The options of a command, with its name as ``command`` and its function as ``run``.
+
+    Help, the version and errors of spelling end the process, as of any ``argparse`` parser.
+    """
+    name, *rest = map(str, arguments or ['--help'])
+    name = ALIASES.get(name, name)
+    if name not in COMMANDS:
+        _refuse(name)
+    args = command_parser(name).parse_args(renewed(name, rest))
+    args.command, args.run = name, _module(name).run
+    return args
+
+
+def run(args: argparse.Namespace) -> int | None:
+    """Runs what was parsed.
+
+    Raises:
+        MilanError: for what is the user's to mend.
+    """
+    if args.command not in STAND_ALONE:
+        importlib.import_module('milan_mm.public')
+    return args.run(args)
+
+
+def command_parser(name: str) -> argparse.ArgumentParser:
+    """The parser of a command; its file's text describes it."""
+    module = _module(name)
+    parser = argparse.ArgumentParser(
+        prog=f'milan {name}', description=module.__doc__,
+        epilog=f'examples:\n{module.EXAMPLES}',
+        formatter_class=argparse.RawDescriptionHelpFormatter)
+    module.add_arguments(parser)
+    return parser
+
+
+def _module(name: str):
+    return importlib.import_module(f'.{name.replace("-", "_")}', __package__)
+
+
+def _refuse(name: str) -> None:
+    """Answers ``--help`` and ``--version``; ends with an error for anything else."""
+    table = '\n'.join(f'  {command:14}{text}' for command, text in COMMANDS.items())
+    parser = argparse.ArgumentParser(
+        prog='milan', usage='milan COMMAND [options]\n       milan COMMAND --help',
+        description='MILAN for OpenMMLab: pretrain a ViT on your own images with a CLIP teacher.',
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        epilog=f'commands:\n{table}\n\nexamples:\n  milan pretrain DIR\n'
+        '  milan eval work_dirs/own_images/epoch_400.pth --data DIR')
+    parser.add_argument('--version', action='version', version=f'milan_mm {__version__}')
+    parser.parse_args([name] if name.startswith('-') else [])
+    near = difflib.get_close_matches(name, COMMANDS, 1)
+    parser.error(f'there is no command {name!r}' + (f'; did you mean {near[0]}?' if near else
+                                                    '; milan --help lists them'))
