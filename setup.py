@@ -1,55 +1,35 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Packaging of milan_mm.
-
-The mm* packages are extras and never among the requirements: two lineages of them share the
-same import names, and ``pip install .`` must not put one over the other.
-"""
-
-import ast
+"""The part of the build that pyproject.toml cannot say: what lies in ``milan_mm/.mim``."""
+import shutil
 from pathlib import Path
 
-from setuptools import find_packages, setup
+from setuptools import setup
+from setuptools.command.build_py import build_py
 
-ROOT = Path(__file__).resolve().parent
-
-
-def read_version() -> str:
-    """The literal assigned to ``__version__`` in milan_mm/packages.py, without importing it."""
-    path = ROOT / 'milan_mm' / 'packages.py'
-    for node in ast.parse(path.read_text(encoding='utf-8')).body:
-        if isinstance(node, ast.Assign) and '__version__' in (
-            target.id for target in node.targets if isinstance(target, ast.Name)
-        ):
-            return ast.literal_eval(node.value)
-    raise RuntimeError(f"{path} has no line `__version__ = '...'`; setup.py reads it there")
+MIM = ('configs', 'studies', 'demo', 'tools', 'model-index.yml')
 
 
-def read_requirements(name: str) -> list[str]:
-    """The requirement lines of requirements/NAME.txt, comments removed."""
-    text = (ROOT / 'requirements' / f'{name}.txt').read_text(encoding='utf-8')
-    lines = (line.split('#')[0].strip() for line in text.splitlines())
-    return [line for line in lines if line]
+class BuildWithMim(build_py):
+    """Puts ``MIM`` beside the code, where mim, mmengine and milan_mm/resources.py look."""
+
+    def run(self) -> None:
+        super().run()
+        mim = Path('' if self.editable_mode else self.build_lib, 'milan_mm/.mim')
+        shutil.rmtree(mim, ignore_errors=True)
+        mim.mkdir(parents=True)
+        for name in MIM:
+            if self.editable_mode:
+                (mim / name).symlink_to(Path('../..', name))
+            elif Path(name).is_dir():
+                shutil.copytree(name, mim / name, ignore=shutil.ignore_patterns('__pycache__'))
+            else:
+                shutil.copy(name, mim / name)
+
+    def get_source_files(self) -> list[str]:
+        """For the sdist; MANIFEST.in could not tell a folder from an editable install's link."""
+        paths = [path for name in MIM for path in (Path(name), *Path(name).rglob('*'))]
+        return [*super().get_source_files(),
+                *(str(p) for p in paths if p.is_file() and '__pycache__' not in p.parts)]
 
 
-def read_readme() -> str:
-    """The README, or nothing in a tree that has none yet."""
-    path = ROOT / 'README.md'
-    return path.read_text(encoding='utf-8') if path.exists() else ''
-
-
-setup(
-    name='milan_mm',
-    version=read_version(),
-    description='MILAN (masked image pretraining on language-assisted features) for OpenMMLab',
-    long_description=read_readme(),
-    long_description_content_type='text/markdown',
-    license='Apache-2.0',
-    packages=find_packages(include=['milan_mm', 'milan_mm.*']),
-    py_modules=['milan_mm_cli'],
-    entry_points={'console_scripts': ['milan = milan_mm_cli:main']},
-    package_data={'milan_mm': ['**/*.j2', '**/*.html', '**/*.css', '**/*.js', '**/*.json']},
-    python_requires='>=3.10,<3.13',
-    install_requires=read_requirements('runtime'),
-    extras_require={name: read_requirements(name) for name in ('onedl', 'openmmlab', 'tests')},
-    zip_safe=False,
-)
+setup(cmdclass=dict(build_py=BuildWithMim))

@@ -5,6 +5,8 @@ from .compat.quiet_import import quiet_import
 with quiet_import():
     from .compat.mmcv_ops import install as install_mmcv_ops
     install_mmcv_ops()  # first: mmpretrain imports what it can of mmcv.ops and mmdet
+    from .compat.external_configs import install as install_external_configs
+    install_external_configs()
 
     from .compat.plain_checkpoints import PlainCheckpointHook
     from .datasets import *  # noqa: F403

@@ -5,15 +5,25 @@ from pathlib import Path
 from mmengine.config import Config
 
 from ..errors import MilanError
+from ..resources import RESOURCES, locate
 
 
-def read_config(path: str | Path) -> Config:
-    """``Config.fromfile``, a missing file or a broken ``_base_`` being a MilanError."""
-    if not Path(path).is_file():
-        raise MilanError(f'no such config: {path}. The configs that come with the project are in '
-                         'configs/')
+def read_config(path: str | Path, folder: str = 'configs') -> Config:
+    """``Config.fromfile`` of a path that ``locate`` understands.
+
+    Args:
+        path: of the file, or ``milan_mm::PATH`` for one that comes with the package.
+        folder: where those lie: ``'configs'`` or ``'studies'``.
+
+    Raises:
+        MilanError: if there is no such file, or it or its ``_base_`` cannot be read.
+    """
+    found = locate(path, folder)
+    if not found.is_file():
+        raise MilanError(f'no such config: {path}. Those that come with the package are in '
+                         f'{RESOURCES / folder} and are named milan_mm::PATH, with PATH from there')
     try:
-        return Config.fromfile(path)
+        return Config.fromfile(found)
     except Exception as error:
         raise MilanError(f'{path} is not a readable config: {type(error).__name__}: '
                          f'{error}') from error

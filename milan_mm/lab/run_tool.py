@@ -11,8 +11,9 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from ..errors import MilanError
+from ..resources import locate
 
-ROOT = Path(__file__).resolve().parents[2]
+_SOURCE = Path(__file__).resolve().parents[2]  # of this milan_mm, for the tools too
 _TRAINING = re.compile(r'(?:Epoch\(train\)\s+\[(\d+)\]|Iter\(train\)\s+)\[\s*(\d+)/(\d+)\]'
                        r'.*?eta: (\S+).*? loss: (\S+)')
 _SHOWN = re.compile(r'batch: |WARNING - \d+ of \d+ images|tensors \(100 %\)')
@@ -96,8 +97,7 @@ class ToolRunner:
         record = self.logs / f'{name}.log'
         start = ['bash'] if tool.endswith('.sh') else [sys.executable, '-u']
         command = [*start, str(find_tool(tool)), *map(str, arguments)]
-        command = [str(ROOT / a) if a.startswith('configs/') else a for a in command]
-        path = os.pathsep.join(filter(None, [str(ROOT), os.environ.get('PYTHONPATH')]))
+        path = os.pathsep.join(filter(None, [str(_SOURCE), os.environ.get('PYTHONPATH')]))
         environment = {**os.environ, 'PYTHONPATH': path, 'PYTHON': sys.executable,
                        **(environment or {})}
         if threads is not None:
@@ -140,9 +140,9 @@ def find_tool(tool: str) -> Path:
     Raises:
         MilanError: if there is none.
     """
-    for path in (ROOT / 'tools' / tool, Path(tool).expanduser()):
-        if path.is_file():
-            return path
+    path = locate(tool, 'tools')
+    if path.is_file():
+        return path
     raise MilanError(f'no such tool: {tool}. Give the name of a file in tools/, or the path of a '
                      'script of your own (.py or .sh)')
 

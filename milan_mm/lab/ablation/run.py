@@ -24,7 +24,7 @@ from ...errors import MilanError
 from ...reports.curves import read_run
 from ..run_tool import ToolRunner
 from .differences import flatten
-from .study import Cell, Measurement, Step, Study, fill, find_config
+from .study import Cell, Measurement, Step, Study, fill
 
 _QUIET = 30.0  # seconds between two lines of one run
 
@@ -80,7 +80,7 @@ class StudyRunner:
         # With options as they will be: what does not fit is an error now and not in an hour.
         self.configs = {run.cell.name: run.cell.read(self._places(run)) for run in self.runs
                         if run.seed == 0}
-        self.contents = {run.cell.name: flatten(read_config(find_config(run.cell.config)).to_dict())
+        self.contents = {run.cell.name: flatten(read_config(run.cell.config).to_dict())
                          for run in self.runs if run.seed == 0}
 
     def finished(self) -> list[dict]:

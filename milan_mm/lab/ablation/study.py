@@ -14,7 +14,7 @@ from mmengine.config import Config, DictAction
 
 from ...config.read import merge_options, read_config
 from ...errors import MilanError
-from ..run_tool import ROOT, find_tool
+from ..run_tool import find_tool
 
 _STUDY = dict(title=str, base=str, seeds=int, prepare=(list, tuple), train=dict,
               measure=(list, tuple), cells=dict, minutes=(int, float), megabytes=(int, float))
@@ -76,7 +76,7 @@ class Cell(NamedTuple):
         Raises:
             MilanError: if there is none, or an option does not fit it.
         """
-        cfg = read_config(find_config(self.config))
+        cfg = read_config(self.config)
         # As on the command line, where '0' is a number.
         parser = argparse.ArgumentParser()
         parser.add_argument('--cfg-options', nargs='+', action=DictAction)
@@ -132,7 +132,7 @@ def read_study(path: str | Path) -> Study:
     Raises:
         MilanError: naming what is missing, unknown, of another type, or does not exist.
     """
-    said = {key: value for key, value in read_config(path).to_dict().items()
+    said = {key: value for key, value in read_config(path, 'studies').to_dict().items()
             if not key.startswith('_')}
     missing = [key for key in _STUDY if key not in said and key not in _OPTIONAL]
     if missing:
@@ -189,11 +189,6 @@ def check_places(study: Study) -> None:
     for one in study.measure:
         for text in (*one.arguments, one.reads):
             fill(text, after)
-
-
-def find_config(path: str) -> Path:
-    """A config of the project, or a path from where one is."""
-    return ROOT / path if (ROOT / path).is_file() else Path(path).expanduser()
 
 
 def _step(name: str, tool: str, arguments: Any, makes: str = '') -> Step:

@@ -14,6 +14,7 @@ from typing import NamedTuple
 from PIL import Image
 
 from ...progress import Progress
+from ...resources import RESOURCES
 from .data_folder import (
     HELD_OUT,
     TEST_VARIANTS,
@@ -25,7 +26,7 @@ from .data_folder import (
 )
 from .demo_concepts import CLASSES, Concept, read_concepts, split_concepts
 
-DEMO_ARCHIVE = Path(__file__).resolve().parents[3] / 'demo' / 'emoji.zip'
+DEMO_ARCHIVE = RESOURCES / 'demo/emoji.zip'
 _MOST_CONCEPTS = 80  # a class; faces and persons would otherwise be half of all images
 
 

@@ -17,11 +17,11 @@ from ...checkpoints.io import last_checkpoint, write_atomically
 from ...errors import MilanError
 from ...reports.charts import Bars, Curves, Series, axis_end, bar_chart, curve_chart
 from ...reports.curves import Run, read_run
+from ...resources import RESOURCES
 from .report_images import choose_images, make_gallery, retrieval_rows
 from .report_tasks import skipped_words, task_charts, task_curves, task_galleries, task_sentence
 from .verdict import KINDS, judge, shift_sentence
 
-_ROOT = Path(__file__).resolve().parents[3]
 _NAMES = dict(random='random weights', mae='MAE', milan='MILAN', teacher='CLIP teacher')
 _GALLERY, _QUERIES = 8, 6  # images shown
 
@@ -142,7 +142,7 @@ def training_curves(work: Path) -> list[Curves]:
 
 def next_steps(work: Path, meta: dict) -> list[dict]:
     """Commands that take it further, ready to be pasted into a shell at the project's root."""
-    here = os.path.relpath(work, _ROOT)
+    here = os.path.relpath(work, RESOURCES)
     here = str(work.resolve()) if here.startswith('..') else here
     checkpoint = last_checkpoint(work / 'milan')
     steps = [

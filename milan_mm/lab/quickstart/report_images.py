@@ -20,7 +20,7 @@ from ...inference.pretraining import load_pretraining
 from ...keyed_random import sample_key
 from ..captions import caption_of
 
-_CONFIG = Path(__file__).resolve().parents[3] / 'configs/quickstart/milan.py'
+_CONFIG = 'milan_mm::quickstart/milan.py'
 _NEIGHBOURS = 6
 _SCALE = 3  # of a 64 px image in the gallery
 

@@ -19,7 +19,6 @@ from ...reports.curves import read_run
 from .report_images import Tile
 from .tasks import STARTS, TASKS, last_checkpoint
 
-_ROOT = Path(__file__).resolve().parents[3]
 START_NAMES = dict(milan='from MILAN', mae='from MAE', scratch='from scratch')
 _COLOURS = dict(milan='milan', mae='mae', scratch='random')
 _SCORE, _SUREST = 0.1, 3  # drawn are so many detections, from this score on
@@ -97,7 +96,7 @@ def task_galleries(work: Path) -> list[TaskGallery]:
 
 def _models(work: Path, name: str) -> dict[str, Trained]:
     """What each start led to; empty if the task was not run."""
-    cfg = read_config(_ROOT / TASKS[name].config)
+    cfg = read_config(TASKS[name].config)
     models = {}
     for start in STARTS:
         try:
