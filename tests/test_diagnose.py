@@ -16,11 +16,12 @@ from torch.nn import functional as F
 from milan_mm import MilanError
 from milan_mm.analysis import activations
 from milan_mm.analysis.diagnosis import cka, measures
-from milan_mm.analysis.diagnosis.diagnose import Collector, batches, diagnose
+from milan_mm.analysis.diagnosis.diagnose import Collector, diagnose
 from milan_mm.analysis.diagnosis.page import TITLES
 from milan_mm.analysis.visualization.views import view
 from milan_mm.analysis.zero_shot import classify as zero_shot
 from milan_mm.analysis.zero_shot import prompts as text
+from milan_mm.datasets.stream import ImageStream
 from milan_mm.engine.hooks import describe_encoder
 from milan_mm.inference.encoders import get_model
 from milan_mm.inference.pretraining import load_pretraining
@@ -355,7 +356,7 @@ def test_zero_shot_is_open_clips_own(place, clip, tmp_path, capfd):
     tokenizer = open_clip.SimpleTokenizer(context_length=16)
     model = load_pretraining(place / 'milan.pth')
     folder = zero_shot.labelled_folder(model, place / 'images')
-    pixels, _ = next(batches(folder, list(range(24)), 24, []))
+    _, pixels = next(iter(ImageStream(folder, 24)))
     inputs = model.data_preprocessor(dict(inputs=pixels))['inputs']
     with torch.no_grad():
         words = [clip.encode_text(tokenizer([f'a photo of {n}', f'{n}, drawn', f'my {n}']),

@@ -2,6 +2,7 @@
 """k-NN, linear probe and collapse against what is known of them; the hook in a real training."""
 import os
 import random
+import shutil
 import subprocess
 import sys
 
@@ -16,8 +17,12 @@ from torch import nn
 
 import milan_mm
 from milan_mm import MilanError
+from milan_mm.config.data_paths import check_data, move_data
+from milan_mm.config.read import read_config
+from milan_mm.datasets import ImageFolder
+from milan_mm.datasets.labelled import find_splits, splits_in
 from milan_mm.evaluation.collapse import collapse_measures
-from milan_mm.evaluation.evaluate import Options, evaluate, find_splits, measure_shift
+from milan_mm.evaluation.evaluate import Options, evaluate, measure_shift
 from milan_mm.evaluation.features import (
     FeatureTable,
     collect_features,
@@ -357,6 +362,42 @@ def test_hook_without_queries_leaves_each_image_out(tmp_path):
     assert knn_accuracy(*args, 3, k=1)['top1'] == 100  # with itself in the gallery
     alone = knn_accuracy(*args, 3, k=1, leave_one_out=True)['top1']
     assert scalars['eval/knn_top1'][1].tolist() == [alone] and alone < 90
+
+
+def test_hook_tells_splits_from_classes(tmp_path, folders):
+    """Of DIR/train/<class> and DIR/val/<class> it made two classes, train and val."""
+    given = dict(type='milan_mm.FeatureEvalHook', feature='pooled', k=5)
+    _, expected = train(tmp_path / 'a', folders / 'train', [
+        dict(given, data=str(folders / 'train'), queries=str(folders / 'val'))], epochs=1)
+    runner, found = train(tmp_path / 'b', folders / 'train', [dict(given, data=str(folders))],
+                          epochs=1)
+    assert found['eval/knn_top1'][1].tolist() == expected['eval/knn_top1'][1].tolist()
+    hook = next(hook for hook in runner.hooks if isinstance(hook, FeatureEvalHook))
+    assert hook._gallery.metainfo['classes'] == ('blue', 'green', 'red')
+
+
+def test_splits_are_no_classes(tmp_path, folders):
+    with pytest.raises(MilanError, match='train, val in it, which hold .*give .*train'):
+        ImageFolder(folders, with_label=True)
+    mixed = tmp_path / 'mixed'
+    shutil.copytree(folders / 'train', mixed / 'test')  # a class of this name, with folders in it
+    shutil.copytree(folders / 'train/red', mixed / 'car')
+    assert ImageFolder(mixed, with_label=True).metainfo['classes'] == ('car', 'test')
+    shutil.copytree(folders / 'train/red', tmp_path / 'vehicles/train')
+    shutil.copytree(folders / 'train/red', tmp_path / 'vehicles/tram')
+    assert splits_in(tmp_path / 'vehicles') == {}
+    assert ImageFolder(tmp_path / 'vehicles', with_label=True).metainfo['classes'] == (
+        'train', 'tram')
+
+
+def test_finetuning_takes_val_or_test(tmp_path, folders):
+    shutil.copytree(folders / 'train', tmp_path / 'train')
+    shutil.copytree(folders / 'val', tmp_path / 'test')
+    cfg = read_config(ROOT / 'configs/classification/own_finetune.py')
+    move_data(cfg, str(tmp_path))
+    check_data(cfg)
+    assert cfg.val_dataloader.dataset.data_prefix.img_path == 'test'
+    assert cfg.train_dataloader.dataset.data_prefix.img_path == 'train'
 
 
 def test_hook_says_before_training_what_is_wrong(tmp_path, folders):

@@ -10,9 +10,10 @@ import json
 import sys
 
 from milan_mm.checkpoints.io import write_atomically
+from milan_mm.datasets.labelled import find_splits
 from milan_mm.engine.cli import run_tool
 from milan_mm.evaluation.cli import add_encoder_arguments, build_extractor
-from milan_mm.evaluation.evaluate import Options, evaluate, find_splits, summary
+from milan_mm.evaluation.evaluate import Options, evaluate, summary
 
 DEFAULT_SHOTS = (1, 2, 5, 10)
 

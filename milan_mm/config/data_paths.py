@@ -5,8 +5,10 @@ from pathlib import Path
 from typing import Any
 
 from mmengine.config import Config
+from mmengine.logging import print_log
 
 from ..datasets import find_images
+from ..datasets.labelled import splits_in
 from ..errors import MilanError
 
 LOADERS = ('train_dataloader', 'val_dataloader', 'test_dataloader')
@@ -39,6 +41,8 @@ def check_data(cfg: Config, loaders: tuple[str, ...] = ('train_dataloader', 'val
                ) -> None:
     """Looks for the folders and files of the sets: known at once, not after the model is built.
 
+    Held-out images with labels may lie in ``val`` or ``test``, whichever the config names.
+
     Raises:
         MilanError: naming the first that is not there.
     """
@@ -47,6 +51,11 @@ def check_data(cfg: Config, loaders: tuple[str, ...] = ('train_dataloader', 'val
             root = Path(dataset.get('data_root') or '').expanduser()
             if dataset.get('type', '').endswith('ImageFolder'):
                 prefix = (dataset.get('data_prefix') or {}).get('img_path', '')
+                held_out = next((s for s in ('val', 'test') if s in splits_in(root)), None)
+                if dataset.get('with_label') and prefix in ('val', 'test') and held_out and not (
+                        root / prefix).exists():
+                    print_log(f'{root} has no {prefix}: {name} reads {held_out}', logger='current')
+                    prefix = dataset['data_prefix']['img_path'] = held_out
                 find_images(root / prefix, at_least_one=True)
                 continue
             prefixes = dataset.get('data_prefix') or {}

@@ -6,11 +6,13 @@ from pathlib import Path
 from typing import Any
 
 from mmengine.dataset import BaseDataset
+from torch import Tensor
 
 from ..errors import MilanError
 from ..keyed_random import sample_key, seeded_globals
 from ..registry import DATASETS
 from .decoding import SUFFIXES, UnreadableImageError
+from .labelled import refuse_splits
 from .sampler import SampleIndex
 
 _MAX_TRIES = 20
@@ -74,6 +76,7 @@ class ImageFolder(BaseDataset):
         """Names in the order of labels; ``own`` are those of the images found below ``root``."""
         classes, source = self._metainfo.get('classes'), 'given'
         if not classes and self.classes_from is None:
+            refuse_splits(own, root)
             return tuple(sorted(own))
         if not classes:
             source = Path(self.data_root).expanduser() / self.classes_from
@@ -95,11 +98,20 @@ class ImageFolder(BaseDataset):
             except UnreadableImageError:
                 if self.test_mode:
                     return None
-                unreadable.append(self.get_data_info(self._nth_choice(idx, attempt))['img_path'])
+                unreadable.append(self.path(self._nth_choice(idx, attempt)))
                 continue
             return sample
         raise MilanError(f'{_MAX_TRIES} images in a row cannot be decoded, the last of them '
                          f'{unreadable[-1]}: is {self.data_root} damaged?')
+
+    def path(self, index: int) -> str:
+        """Of an image's file."""
+        return self.get_data_info(index)['img_path']
+
+    def pixels(self, index: int) -> Tensor | None:
+        """What the pipeline makes of an image, uint8 (3, H, W); None if it cannot be decoded."""
+        sample = self[index]
+        return None if sample is None else sample['inputs']
 
     def _nth_choice(self, idx: int, attempt: int) -> int:
         """The sample itself, then substitutes that depend on nothing but the sample's key."""

@@ -161,36 +161,6 @@ def measure_shift(known: FeatureTable, asked: FeatureTable, feature: str, prefix
     return {**means, 'directions': directions}
 
 
-def find_splits(data: str | None, gallery: str | None,
-                queries: str | None) -> tuple[Path, Path]:
-    """The two folders from what a user gives.
-
-    That is ``data`` with train and val or test in it, or either folder by itself; ``data`` without
-    such sub-folders stands for the one not given.
-
-    Raises:
-        MilanError: if that does not make two folders.
-    """
-    root = Path(data).expanduser() if data else None
-    if root is not None and not root.is_dir():
-        raise MilanError(f'no such folder: {root}. --data is a folder with train/ and val/ or '
-                         'test/ in it, each <class>/<images>')
-    inside = {} if root is None else {
-        name: root / name for name in ('train', 'val', 'test') if (root / name).is_dir()}
-    known = Path(gallery).expanduser() if gallery else inside.get('train')
-    asked = Path(queries).expanduser() if queries else inside.get('val', inside.get('test'))
-    if root is not None and not inside:
-        known, asked = (known or root, asked) if asked else (known, root)
-    if known is None or asked is None:
-        raise MilanError(
-            f'{root or "nothing"} does not give both a gallery and queries: expected --data DIR '
-            'with DIR/train and DIR/val or DIR/test, or --gallery DIR and --queries DIR')
-    for folder in (known, asked):
-        if not folder.is_dir():
-            raise MilanError(f'no such folder: {folder}. Expected <class>/<images> in it')
-    return known, asked
-
-
 def check_classes(known: tuple[str, ...], asked: tuple[str, ...], gallery: str | Path,
                    queries: str | Path) -> None:
     """Raises MilanError where a class that is asked has no examples, or there is but one."""

@@ -21,9 +21,10 @@ import numpy as np
 import torch
 
 from ..checkpoints.io import write_atomically
+from ..datasets.stream import ImageStream
 from ..errors import MilanError
 from ..inference.encoders import Extractor
-from .features import evaluation_mode, image_folder, stream_features
+from .features import evaluation_mode, image_folder
 
 KINDS = ('cls', 'pooled', 'patches')
 DTYPES = {'float16': np.float16, 'float32': np.float32}
@@ -68,7 +69,7 @@ def extract_features(extractor: Extractor,
         raise MilanError(f'kinds must be of {KINDS} and dtype of {tuple(DTYPES)}, got {kinds} and '
                          f'{dtype!r}')
     folder = image_folder(extractor, data, with_label=False)
-    names = [os.path.relpath(folder.get_data_info(i)['img_path'], Path(data).expanduser())
+    names = [os.path.relpath(folder.path(i), Path(data).expanduser())
              for i in range(len(folder))]
     header_size = len(json.dumps(json.dumps(names)))
     if out.suffix == '.safetensors' and header_size > _SAFETENSORS_HEADER_LIMIT:
@@ -79,16 +80,14 @@ def extract_features(extractor: Extractor,
             contextlib.ExitStack() as stack:
         files = {kind: stack.enter_context(open(Path(scratch) / kind, 'wb+')) for kind in kinds}
         rows = _Rows(files, DTYPES[dtype])
-        unreadable: list[str] = []
-        with evaluation_mode(extractor):
-            for index, features in stream_features(
-                    extractor, folder, batch_size, workers, 'features' if progress else None,
-                    unreadable.append):
-                rows.append([names[i] for i in index], features)
+        stream = ImageStream(folder, batch_size, workers, title='features' if progress else None)
+        with evaluation_mode(extractor), torch.no_grad():
+            for numbers, pixels in stream:
+                rows.append([names[i] for i in numbers], extractor(extractor.normalise(pixels)))
         write = _write_npz if out.suffix == '.npz' else _write_safetensors
         write_atomically(out, lambda path: write(path, rows))
     return {'count': len(rows.names), 'shapes': {k: list(rows.shape(k)) for k in kinds},
-            'unreadable': unreadable}
+            'unreadable': stream.unreadable}
 
 
 class _Rows:

@@ -1,20 +1,16 @@
 # SPDX-License-Identifier: Apache-2.0
 """An encoder over a folder of images."""
 import contextlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 import torch
-from mmengine.logging import print_log
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset
 
-from ..datasets import ImageFolder, LoadPILImage, PackImageInputs, ResizeAndCenterCrop
-from ..errors import MilanError
-from ..inference.encoders import Extractor, Features
-from ..progress import Progress
-from ..wording import some_of
+from ..datasets import ImageFolder
+from ..datasets.stream import ImageStream, central_crops
+from ..inference.encoders import Extractor
 
 
 class FeatureTable(NamedTuple):
@@ -35,15 +31,11 @@ class FeatureTable(NamedTuple):
 
 
 def image_folder(extractor: Extractor, root: str | Path, with_label: bool) -> ImageFolder:
-    """The images below a folder as this extractor wants them; unreadable ones are None."""
-    return ImageFolder(
-        root,
-        pipeline=[LoadPILImage(), ResizeAndCenterCrop(extractor.img_size, extractor.crop_ratio),
-                  PackImageInputs()],
-        with_label=with_label,
-        test_mode=True)
+    """The images below a folder as this extractor wants them."""
+    return central_crops(root, extractor.img_size, extractor.crop_ratio, with_label)
 
 
+@torch.no_grad()
 def collect_features(extractor: Extractor,
                      dataset: ImageFolder,
                      kinds: Sequence[str] = ('cls', ),
@@ -57,7 +49,7 @@ def collect_features(extractor: Extractor,
     Args:
         extractor: on the device to compute on.
         dataset: of :func:`image_folder`.
-        kinds: any of 'cls' and 'pooled'. Patch features: see :func:`stream_features`.
+        kinds: any of 'cls' and 'pooled'. Patch features: see :func:`extract_features`.
         batch_size: images at a time.
         workers: processes that decode; 0 decodes in this one.
         name: for the progress on the terminal; None shows none.
@@ -68,77 +60,19 @@ def collect_features(extractor: Extractor,
     n = len(dataset)
     rows = {kind: torch.empty(n, extractor.dim) for kind in kinds}
     infos, count = [], 0
-    unreadable: list[str] = []
-    for index, out in stream_features(
-            extractor, dataset, batch_size, workers, name, unreadable.append):
+    stream = ImageStream(dataset, batch_size, workers, title=name)
+    for numbers, pixels in stream:
+        found = extractor(extractor.normalise(pixels))
         for kind, store in rows.items():
-            store[count:count + len(index)] = getattr(out, kind).float().cpu()
-        infos += [dataset.get_data_info(i) for i in index]
-        count += len(index)
+            store[count:count + len(numbers)] = getattr(found, kind).float().cpu()
+        infos += map(dataset.get_data_info, numbers)
+        count += len(numbers)
     return FeatureTable(
         features={kind: store[:count] for kind, store in rows.items()},
         labels=torch.tensor([info.get('gt_label', -1) for info in infos], dtype=torch.long),
         paths=[info['img_path'] for info in infos],
         classes=tuple(dataset.metainfo.get('classes', ())),
-        unreadable=unreadable)
-
-
-def stream_features(extractor: Extractor,
-                    dataset: ImageFolder,
-                    batch_size: int,
-                    workers: int,
-                    name: str | None,
-                    on_unreadable: Callable[[str], None]) -> Iterator[tuple[list[int], Features]]:
-    """Batches of (indices, features) in the folder's order; unreadable images are left out.
-
-    They are counted and named in the log at the end, and each is told to ``on_unreadable``.
-    """
-    loader = DataLoader(
-        _Indexed(dataset),
-        batch_size=batch_size,
-        num_workers=workers,
-        collate_fn=_collate,
-        pin_memory=extractor.pixel_mean.is_cuda,
-        # Without one of its own, a loader draws its workers' seed from the global generator.
-        generator=torch.Generator().manual_seed(0))
-    unreadable: list[str] = []
-    done = 0
-    progress = Progress(name, len(dataset))
-    for index, pixels, failed in loader:
-        unreadable += [dataset.get_data_info(i)['img_path'] for i in failed]
-        done += len(index) + len(failed)
-        if index:
-            with torch.no_grad():
-                yield index, extractor(extractor.normalise(pixels))
-        progress.update(len(index) + len(failed))
-    progress.close()
-    for path in unreadable:
-        on_unreadable(path)
-    if unreadable:
-        print_log(f'{len(unreadable)} of {done} images cannot be decoded and are left out: '
-                  f'{some_of(unreadable)}', logger='current', level=30)
-    if len(unreadable) == done:
-        raise MilanError(f'none of the {done} images in {dataset.data_root} can be decoded')
-
-
-class _Indexed(Dataset):
-    """Samples as (index, pixels or None): all that passes between the workers and here."""
-
-    def __init__(self, dataset: ImageFolder) -> None:
-        self.dataset = dataset
-
-    def __len__(self) -> int:
-        return len(self.dataset)
-
-    def __getitem__(self, index: int) -> tuple[int, Tensor | None]:
-        sample = self.dataset[index]
-        return index, None if sample is None else sample['inputs']
-
-
-def _collate(samples: list[tuple[int, Tensor | None]]) -> tuple[list[int], Tensor, list[int]]:
-    good = [(i, pixels) for i, pixels in samples if pixels is not None]
-    return ([i for i, _ in good], torch.stack([p for _, p in good]) if good else torch.empty(0),
-            [i for i, pixels in samples if pixels is None])
+        unreadable=stream.unreadable)
 
 
 @contextlib.contextmanager

@@ -9,6 +9,7 @@ from mmengine.runner import Runner
 from torch import nn
 from torch.distributed.fsdp import FullyShardedDataParallel
 
+from ..datasets.labelled import find_splits, splits_in
 from ..engine.hooks import describe_encoder
 from ..errors import MilanError
 from ..inference.encoders import FeatureExtractor
@@ -29,9 +30,10 @@ class FeatureEvalHook(Hook):
     the global generators, and every module returns to the mode it was in.
 
     Args:
-        data: a small labelled folder, ``DIR/<class>/<images>``; None turns the hook off.
+        data: a small labelled folder, ``DIR/<class>/<images>``, or one with ``train`` and ``val``
+            or ``test`` in it, the latter classified by the former; None turns the hook off.
         queries: a second one, classified by ``data``; None classifies each image of ``data``
-            by the others.
+            by the others, unless it has such splits.
         interval: in epochs.
         feature: 'cls' or 'pooled'.
         k, temperature: see :func:`milan_mm.evaluation.knn.knn_accuracy`.
@@ -71,15 +73,18 @@ class FeatureEvalHook(Hook):
                 'checkpoints with tools/eval_features.py')
             self.data = None
             return
+        data, queries = self.data, self.queries
+        if len(splits_in(data)) > 1:
+            data, queries = find_splits(data, queries=queries)
         extractor = self._extractor(runner)
-        self._gallery = image_folder(extractor, self.data, with_label=True)
+        self._gallery = image_folder(extractor, data, with_label=True)
         classes = self._gallery.metainfo['classes']
         self._queries = None
-        if self.queries is not None:
-            self._queries = image_folder(extractor, self.queries, with_label=True)
-            check_classes(classes, self._queries.metainfo['classes'], self.data, self.queries)
+        if queries is not None:
+            self._queries = image_folder(extractor, queries, with_label=True)
+            check_classes(classes, self._queries.metainfo['classes'], data, queries)
         elif len(classes) < 2 or len(self._gallery) < 2:
-            raise MilanError(f'{self.data} has {len(classes)} class(es) and {len(self._gallery)} '
+            raise MilanError(f'{data} has {len(classes)} class(es) and {len(self._gallery)} '
                              'image(s); expected at least 2 of each')
 
     def after_train_epoch(self, runner: Runner) -> None:

@@ -12,15 +12,14 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
-from torch.utils.data import DataLoader, Dataset
 
 from ..datasets import LoadPILImage, PackImageInputs, ResizeAndCenterCrop
 from ..datasets.sampler import SampleIndex
+from ..datasets.stream import ImageStream
 from ..datasets.transforms import RandomResizedCropAndFlip
 from ..errors import MilanError
 from ..inference.encoders import Extractor, FeatureExtractor
 from ..keyed_random import sample_key, seeded_globals
-from ..progress import Progress
 
 
 def partial_finetune(extractor: Extractor,
@@ -82,17 +81,17 @@ def partial_finetune(extractor: Extractor,
     optimizer = torch.optim.AdamW([
         dict(params=[p for p in trained if p.ndim > 1], weight_decay=weight_decay),
         dict(params=[p for p in trained if p.ndim <= 1], weight_decay=0.0)], lr=lr)
-    data = _Images(*train, [LoadPILImage(), RandomResizedCropAndFlip(tuned.img_size, scale),
-                            PackImageInputs()])
-    loader = DataLoader(data, batch_sampler=_batches(len(data), batch_size, epochs, seed),
-                        num_workers=workers, generator=torch.Generator().manual_seed(0))
-    title = f'last {blocks} blocks, steps' if progress else None
-    for step, (pixels, labels) in enumerate(Progress(title, loader)):
+    data = _Images(train[0], [LoadPILImage(), RandomResizedCropAndFlip(tuned.img_size, scale),
+                              PackImageInputs()])
+    stream = ImageStream(
+        data, batch_size, workers, _order(len(data), batch_size, epochs, seed), steps * batch_size,
+        title=f'last {blocks} blocks' if progress else None)
+    for step, (numbers, pixels) in enumerate(stream):
         for group in optimizer.param_groups:
             group['lr'] = lr * _schedule(step, steps)
         with torch.enable_grad():
             logits = head(getattr(tuned(tuned.normalise(pixels)), feature))
-            loss = F.cross_entropy(logits, labels.to(logits.device))
+            loss = F.cross_entropy(logits, train[1][numbers].to(logits.device))
         optimizer.zero_grad()
         loss.backward()
         nn.utils.clip_grad_norm_(trained, 5.0)
@@ -129,44 +128,47 @@ def _schedule(step: int, steps: int) -> float:
     return 0.5 * (1 + math.cos(math.pi * (step - warmup) / max(steps - warmup, 1)))
 
 
-def _batches(n: int, size: int, epochs: int, seed: int) -> Iterator[list[SampleIndex]]:
+def _order(n: int, size: int, epochs: int, seed: int) -> Iterator[SampleIndex]:
     """All epochs in one row, so that workers start once; a smaller last batch is left out."""
     for epoch in range(epochs):
         generator = torch.Generator().manual_seed(sample_key(seed, epoch, 0, 'partial order'))
-        order = torch.randperm(n, generator=generator).tolist()
-        for start in range(0, n - size + 1, size):
-            yield [SampleIndex(i, seed, epoch) for i in order[start:start + size]]
+        for i in torch.randperm(n, generator=generator).tolist()[:n // size * size]:
+            yield SampleIndex(i, seed, epoch)
 
 
-class _Images(Dataset):
-    """(pixels (3, H, W) uint8, label); what is drawn follows from (seed, epoch, sample)."""
+class _Images:
+    """Paths with what is done to an image; what is drawn follows from (seed, epoch, sample)."""
 
-    def __init__(self, paths: Sequence[str], labels: Tensor, steps: Sequence[Any]) -> None:
-        self.paths, self.labels, self.steps = list(paths), labels.tolist(), steps
+    def __init__(self, paths: Sequence[str], steps: Sequence[Any]) -> None:
+        self.paths, self.steps = list(paths), steps
 
     def __len__(self) -> int:
         return len(self.paths)
 
-    def __getitem__(self, index: int) -> tuple[Tensor, int]:
+    def path(self, index: int) -> str:
+        """Of an image's file."""
+        return self.paths[index]
+
+    def pixels(self, index: int) -> Tensor:
+        """Of an image, uint8 (3, H, W)."""
         sample: dict[str, Any] = dict(img_path=self.paths[index])
         key = sample_key(getattr(index, 'seed', 0), getattr(index, 'epoch', 0), index, 'partial')
         with seeded_globals(key):
             for step in self.steps:
                 sample = step(sample)
-        return sample['inputs'], self.labels[index]
+        return sample['inputs']
 
 
 @torch.no_grad()
 def _accuracy(tuned: FeatureExtractor, head: nn.Module, feature: str,
               test: tuple[Sequence[str], Tensor], batch_size: int, workers: int,
               num_classes: int) -> dict[str, float]:
-    data = _Images(*test, [LoadPILImage(), ResizeAndCenterCrop(tuned.img_size, tuned.crop_ratio),
+    data = _Images(test[0], [LoadPILImage(), ResizeAndCenterCrop(tuned.img_size, tuned.crop_ratio),
                            PackImageInputs()])
     ranks = min(5, num_classes)
     correct = torch.zeros(ranks, dtype=torch.long)
-    for pixels, labels in DataLoader(data, batch_size, num_workers=workers,
-                                     generator=torch.Generator().manual_seed(0)):
+    for numbers, pixels in ImageStream(data, batch_size, workers):
         ranked = head(getattr(tuned(tuned.normalise(pixels)), feature)).topk(ranks, dim=1).indices
-        correct += (ranked.cpu() == labels[:, None]).sum(dim=0)
+        correct += (ranked.cpu() == test[1][numbers, None]).sum(dim=0)
     percent = (100.0 * correct.cumsum(0).double() / len(data)).tolist()
     return {'top1': percent[0], **({'top5': percent[4]} if num_classes >= 5 else {})}

@@ -2,7 +2,7 @@
 """Everything that is measured, in one pass over some images."""
 import copy
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -10,14 +10,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ...datasets import ImageFolder, LoadPILImage, PackImageInputs, ResizeAndCenterCrop
+from ...datasets.stream import ImageStream, central_crops
 from ...errors import MilanError
 from ...evaluation.collapse import collapse_measures
 from ...inference.subject import Subject
 from ...keyed_random import sample_key, seeded_globals, uniform
 from ...models import MaskedVisionTransformer
 from ...models.encoder import init_transformer
-from ...progress import Progress
 from ..activations import cls_and_patches, mlp_inputs, on_attention, on_output, token_blocks
 from .cka import MinibatchCKA
 from .measures import AttentionDistance, Deciles, UnitCounts
@@ -183,53 +182,25 @@ def diagnose(subject: Subject,
         MilanError: if there are fewer than 8 images that can be decoded.
     """
     size = tuple(subject.backbone.img_size)
-    folder = ImageFolder(
-        data, pipeline=[LoadPILImage(), ResizeAndCenterCrop(size, 1), PackImageInputs()],
-        test_mode=True)
+    folder = central_crops(data, size)
     rng = np.random.default_rng(sample_key(seed, 0, 0, 'diagnose'))
     chosen = rng.permutation(len(folder))[:images].tolist()
     batch_size = max(1, min(batch_size, len(chosen)))
     collector = Collector(subject, batch_size, seed)
-    unreadable: list[str] = []
-    count = 0
-    progress = Progress('batch', -(-len(chosen) // batch_size), log)
-    for pixels, samples in batches(folder, chosen, batch_size, unreadable):
-        collector.add(pixels, samples)
-        count += len(samples)
-        progress.update()
-    progress.close()
+    stream = ImageStream(folder, batch_size, order=chosen, title='images', log=log)
+    for numbers, pixels in stream:
+        collector.add(pixels, numbers)
+    count = len(chosen) - len(stream.unreadable)
     if count < _LEAST:
         raise MilanError(f'{data}: {count} images can be decoded, and at least {_LEAST} are '
                          'needed to tell layers apart (some hundreds for figures to rely on)')
     backbone = subject.backbone
     return dict(
-        checkpoint=subject.source, data=str(data), images=count, unreadable=unreadable,
+        checkpoint=subject.source, data=str(data), images=count, unreadable=stream.unreadable,
         seed=seed, teacher=subject.reference_name or None, notes=subject.notes,
         encoder=dict(layers=len(backbone.layers), width=backbone.embed_dims,
                      grid=list(backbone.grid_size), patch_size=backbone.patch_size,
                      img_size=list(size)), **collector.value())
-
-
-def batches(folder: ImageFolder, chosen: list[int], batch_size: int,
-            unreadable: list[str]) -> Iterator[tuple[Tensor, list[int]]]:
-    """Images (B, 3, H, W) and their numbers, whole batches as long as there are enough.
-
-    The paths of those that cannot be decoded are added to ``unreadable``.
-    """
-    pixels: list[Tensor] = []
-    numbers: list[int] = []
-    for number in chosen:
-        sample = folder[number]
-        if sample is None:
-            unreadable.append(folder.get_data_info(number)['img_path'])
-            continue
-        pixels.append(sample['inputs'])
-        numbers.append(number)
-        if len(pixels) == batch_size:
-            yield torch.stack(pixels), numbers
-            pixels, numbers = [], []
-    if pixels:
-        yield torch.stack(pixels), numbers
 
 
 def spread_by_layer(kept: list[Layers]) -> dict[str, Any]:

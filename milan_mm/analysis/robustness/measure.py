@@ -1,21 +1,18 @@
 # SPDX-License-Identifier: Apache-2.0
 """Classifiers over the images of a suite: how many each gets right in each condition."""
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-from mmengine.logging import print_log
 from PIL import Image
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset
 
 from ...datasets import UnreadableImageError, composite, open_image
+from ...datasets.stream import ImageStream
 from ...errors import MilanError
 from ...inference.tasks import Trained
 from ...keyed_random import sample_key
-from ...progress import Progress
 from .corruptions import corrupt
 from .suites import CLEAN, Case, Condition, Pass
 
@@ -53,28 +50,22 @@ def count_right(models: Sequence[Trained], part: Pass, choices: Sequence[int], b
     Raises:
         MilanError: if no image can be read, or a model has other outputs.
     """
-    dataset = Corrupted(models[0], part, seed)
-    loader = DataLoader(dataset, max(batch_size // len(part.conditions), 1), num_workers=workers,
-                        collate_fn=list, generator=torch.Generator().manual_seed(0))
+    views = Corrupted(models[0], part, seed)
+    stream = ImageStream(views, max(batch_size // len(part.conditions), 1), workers,
+                         title=part.title if progress else None)
     right: list[dict[Condition, int]] = [dict.fromkeys(part.conditions, 0) for _ in models]
-    shown = Progress(part.title if progress else None, len(part.images))
-    unreadable: list[str] = []
-    done, winners = 0, torch.tensor(sorted(set(choices)))
-    for samples in loader:
-        done += len(samples)
-        unreadable += [part.images[i].path for i, views in samples if views is None]
-        flat = [(part.images[i].label, condition, pixels) for i, views in samples
-                if views is not None for condition, pixels in zip(part.conditions, views)]
-        for start in range(0, len(flat), batch_size):
-            labels, conditions, pixels = zip(*flat[start:start + batch_size])
+    winners = torch.tensor(sorted(set(choices)))
+    for numbers, images in stream:
+        cases = [(part.images[i].label, condition)
+                 for i in numbers for condition in part.conditions]
+        pixels = [view for image in images for view in image]
+        for start in range(0, len(cases), batch_size):
+            some = slice(start, start + batch_size)
             for model, counted in zip(models, right):
-                answers = predict(model, pixels, winners)
-                for label, condition, answer in zip(labels, conditions, answers):
+                for (label, condition), answer in zip(
+                        cases[some], predict(model, pixels[some], winners)):
                     counted[condition] += int(answer == label)
-        shown.update(len(samples))
-    shown.close()
-    _tell(unreadable, done)
-    return Counts(right, done - len(unreadable), unreadable)
+    return Counts(right, len(part.images) - len(stream.unreadable), stream.unreadable)
 
 
 def predict(trained: Trained, pixels: Sequence[Tensor], winners: Tensor) -> list[int]:
@@ -89,8 +80,8 @@ def predict(trained: Trained, pixels: Sequence[Tensor], winners: Tensor) -> list
     return winners[logits[:, winners.to(logits.device)].argmax(dim=1).cpu()].tolist()
 
 
-class Corrupted(Dataset):
-    """Images as (index, one uint8 tensor (3, H, W) a condition), or (index, None)."""
+class Corrupted:
+    """Images as uint8 (conditions, 3, H, W), for an :class:`ImageStream`."""
 
     def __init__(self, trained: Trained, part: Pass, seed: int = 0) -> None:
         self.part, self.seed, self.as_array = part, seed, trained.as_array
@@ -103,19 +94,24 @@ class Corrupted(Dataset):
     def __len__(self) -> int:
         return len(self.part.images)
 
-    def __getitem__(self, index: int) -> tuple[int, list[Tensor] | None]:
+    def path(self, index: int) -> str:
+        """Of an image's file."""
+        return self.part.images[index].path
+
+    def pixels(self, index: int) -> Tensor | None:
+        """An image in all conditions; None if it cannot be decoded."""
         image = self.part.images[index]
         try:
             results = self.read(image)
         except UnreadableImageError:
-            return index, None
+            return None
         views = []
         for condition in self.part.conditions:
             view = dict(results)
             if self.part.apply and condition != CLEAN:
                 view['img'] = self.corrupted(results['img'], image, condition)
             views.append(self.pack(view)['inputs'])
-        return index, views
+        return torch.stack(views)
 
     def read(self, case: Case) -> dict:
         """What the pipeline has made of an image before it packs it."""
@@ -136,11 +132,3 @@ class Corrupted(Dataset):
         if isinstance(img, Image.Image):
             return Image.fromarray(corrupt(np.asarray(img), name, severity, key))
         return np.ascontiguousarray(corrupt(img[..., ::-1], name, severity, key)[..., ::-1])
-
-
-def _tell(unreadable: Sequence[str], total: int) -> None:
-    if len(unreadable) == total:
-        raise MilanError(f'none of the {total} images can be decoded, such as {unreadable[0]}')
-    if unreadable:
-        print_log(f'{len(unreadable)} of {total} images cannot be decoded and are left out, such '
-                  f'as {Path(unreadable[0])}', logger='current', level=30)

@@ -8,12 +8,11 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from ...datasets import ImageFolder, LoadPILImage, PackImageInputs, ResizeAndCenterCrop
+from ...datasets import ImageFolder
+from ...datasets.stream import ImageStream, central_crops
 from ...errors import MilanError
 from ...keyed_random import sample_key
 from ...models import MILAN, CLIPTargetGenerator
-from ...progress import Progress
-from ..diagnosis.diagnose import batches
 from .prompts import Texts
 
 WAYS = ('student', 'student_masked', 'teacher')
@@ -25,10 +24,7 @@ def labelled_folder(model: MILAN, data: str | Path) -> ImageFolder:
     Raises:
         MilanError: if there are fewer than 2 classes.
     """
-    folder = ImageFolder(
-        data, pipeline=[LoadPILImage(),
-                        ResizeAndCenterCrop(tuple(model.backbone.img_size), 1), PackImageInputs()],
-        with_label=True, test_mode=True)
+    folder = central_crops(data, tuple(model.backbone.img_size), with_label=True)
     if len(folder.metainfo['classes']) < 2:
         raise MilanError(f'{data} has the class {folder.metainfo["classes"][0]} alone; expected '
                          f'at least 2 folders {data}/<class>/<images>')
@@ -101,25 +97,20 @@ def zero_shot(model: MILAN,
     directions = texts.directions.to(device)
     scores: dict[str, list[Tensor]] = {way: [] for way in WAYS}
     labels: list[int] = []
-    unreadable: list[str] = []
-    progress = Progress('batch', -(-len(folder) // batch_size), log)
-    for pixels, numbers in batches(folder, list(range(len(folder))), batch_size, unreadable):
+    stream = ImageStream(folder, batch_size, title='images', log=log)
+    for numbers, pixels in stream:
         inputs = model.data_preprocessor(dict(inputs=pixels))['inputs'].to(device)
         keys = torch.tensor([sample_key(seed, 0, i, 'look') for i in numbers], device=device)
         for way, features in image_features(model, inputs, keys).items():
             scores[way].append((F.normalize(features.float(), dim=-1) @ directions.T).cpu())
         labels += [folder.get_data_info(i)['gt_label'] for i in numbers]
-        progress.update()
-    progress.close()
-    if not labels:
-        raise MilanError(f'none of the {len(folder)} images can be decoded')
     truth = torch.tensor(labels)
     tables = {way: torch.cat(parts) for way, parts in scores.items()}
     named = {way: table.argmax(dim=1) for way, table in tables.items()}
     classes = len(texts.classes)
     return dict(
         classes=list(texts.classes), prompts=list(texts.prompts), text=texts.source,
-        images=len(labels), unreadable=unreadable, seed=seed, chance=100 / classes,
+        images=len(labels), unreadable=stream.unreadable, seed=seed, chance=100 / classes,
         most_frequent=100 * truth.bincount().max().item() / len(truth),
         agreement=_percent(named['student'] == named['teacher']),
         **{way: accuracy(table, truth) for way, table in tables.items()})

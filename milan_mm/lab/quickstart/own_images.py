@@ -12,6 +12,7 @@ from PIL import Image
 
 from ...datasets.decoding import UnreadableImageError, composite, open_image
 from ...datasets.image_folder import find_images
+from ...datasets.labelled import refuse_splits
 from ...errors import MilanError
 from ...progress import Progress
 from ...wording import some_of
@@ -111,6 +112,7 @@ def _choose(source: Path, seed: int) -> tuple[list[Path], dict[str, list]]:
     by_class: dict[str, list[Path]] = {}
     for i in rng.permutation(len(found)):
         by_class.setdefault(_label(found[i], source), []).append(found[i])
+    refuse_splits(by_class, source)
     # Every class gets the same limit, as high as the total allows.
     limit = max(map(len, by_class.values()), default=0)
     while sum(min(limit, len(paths)) for paths in by_class.values()) > MAX_IMAGES and limit > 8:
