@@ -356,3 +356,59 @@ def test_strange_backbones_are_refused(source):
         init_cfg=dict(type='milan_mm.PretrainedViT', checkpoint=str(source)))
     with pytest.raises(MilanError, match='serves the backbones of this package'):
         model.init_weights()
+
+
+@pytest.mark.parametrize('value, words', [
+    (float('nan'), 'holds NaN or infinity'), (float('inf'), 'holds NaN or infinity'),
+    (torch.int64, 'is of torch.int64'), (torch.complex64, 'is of torch.complex64'),
+    (torch.bool, 'is of torch.bool')])
+def test_weights_that_are_no_finite_floats_are_refused_by_name(value, words, source, tmp_path):
+    key = 'layers.1.attn.qkv.weight'
+    checkpoint = torch.load(source, weights_only=True)
+    tensor = checkpoint['state_dict'][f'backbone.{key}']
+    if isinstance(value, float):
+        tensor[5, 7] = value
+    else:
+        checkpoint['state_dict'][f'backbone.{key}'] = tensor.to(value)
+    torch.save(checkpoint, source)
+    for use in (lambda: convert(source, tmp_path / 'out.pth', 'timm'),
+                lambda: load_encoder(encoder(), read_vit(source)),
+                lambda: milan_mm.get_model(source),
+                lambda: milan_mm.EncoderTargetGenerator(source)):
+        with pytest.raises(MilanError, match=f'{key} {words}'):
+            use()
+    assert not (tmp_path / 'out.pth').exists()
+
+
+def test_half_precision_and_float64_are_numbers_too(source):
+    checkpoint = torch.load(source, weights_only=True)
+    for kind in (torch.float16, torch.bfloat16, torch.float64):
+        torch.save({key: value.to(kind) for key, value in checkpoint['state_dict'].items()}, source)
+        load_encoder(encoder(), read_vit(source))
+
+
+@pytest.mark.parametrize('value', [float('nan'), torch.complex64])
+def test_teachers_must_be_finite_floats(value, teacher_folder, tmp_path):
+    state = load_file(teacher_folder / 'open_clip_model.safetensors')
+    key = 'visual.transformer.resblocks.1.mlp.c_fc.weight'
+    state[key] = state[key] * value if isinstance(value, float) else state[key].to(value)
+    torch.save(state, tmp_path / 'clip.pt')
+    vit = timm.create_model('vit_tiny_patch16_224', depth=2, num_classes=0).state_dict()
+    vit['norm.weight'] = (vit['norm.weight'] * value if isinstance(value, float)
+                          else vit['norm.weight'].to(value))
+    torch.save(vit, tmp_path / 'vit.pt')
+    words = 'NaN' if isinstance(value, float) else 'is of torch.complex64'
+    with pytest.raises(MilanError, match=f'mlp.c_fc.weight .*{words}'):
+        milan_mm.CLIPTargetGenerator(None, str(tmp_path / 'clip.pt'), True)
+    with pytest.raises(MilanError, match=f'norm.weight .*{words}'):
+        milan_mm.TimmTargetGenerator('vit_tiny_patch16_224', str(tmp_path / 'vit.pt'),
+                                     model_args=dict(depth=2))
+
+
+def test_a_folder_of_timm_names_no_other_file(tmp_path):
+    """timm would read what ``checkpoint_path`` names, by its own loading."""
+    (tmp_path / 'config.json').write_text(json.dumps(dict(
+        architecture='vit_tiny_patch16_224', model_args=dict(checkpoint_path='other.pth'))))
+    save_file(dict(a=torch.ones(1)), tmp_path / 'model.safetensors')
+    with pytest.raises(MilanError, match='checkpoint_path is no argument'):
+        milan_mm.TimmTargetGenerator(None, str(tmp_path))

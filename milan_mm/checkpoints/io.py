@@ -118,6 +118,12 @@ def state_of(checkpoint: dict[str, Any]) -> dict[str, Tensor]:
     }
 
 
+def in_float32(state: dict[str, Tensor]) -> dict[str, Tensor]:
+    """The same with every floating tensor in single precision; others are left for a check."""
+    return {key: value.float() if value.is_floating_point() else value
+            for key, value in state.items()}
+
+
 @contextlib.contextmanager
 def _may_run_code(trust: bool) -> Iterator[None]:
     """Lifts what :mod:`milan_mm.compat.safe_load` sets for a file that was opted in to by name."""

@@ -89,11 +89,12 @@ def announce(url: str) -> None:
     """Says where another library is about to download from.
 
     Raises:
-        MilanError: if offline mode is on, and the file is in none of the libraries' caches.
+        MilanError: if offline mode is on, and the file is in none of the libraries' caches. (Those
+            of the Hugging Face Hub know offline mode themselves.)
     """
     print_log(f'weights of {url} (downloaded at first use)', logger='current')
     caches = (Path(torch.hub.get_dir()) / 'checkpoints', Path('~/.cache/clip').expanduser())
-    if url.startswith('http') and is_offline() and not any(
+    if is_offline() and not url.startswith('https://huggingface.co/') and not any(
             (cache / Path(url).name).is_file() for cache in caches):
         raise _offline(url)
 

@@ -100,9 +100,9 @@ def check_encoder(encoder: dict[str, Tensor], source: str) -> None:
     """Compares an encoder with the ViT that its own widths and depth promise.
 
     Raises:
-        MilanError: naming the first tensor that is missing or misshapen.
+        MilanError: naming the first tensor that is missing, misshapen, or no finite floats.
     """
-    problem = mismatch(_expected(encoder, source), {k: v.shape for k, v in encoder.items()})
+    problem = mismatch(_expected(encoder, source), encoder)
     if problem:
         raise MilanError(f'{source} does not hold a whole encoder: {problem}. Was the file put '
                          'together by hand, or cut?')
@@ -112,18 +112,38 @@ def mismatch(own: dict[str, Any], given: dict[str, Any]) -> str | None:
     """What keeps one state dict from being the other, in words; None if nothing does.
 
     Args:
-        own: tensors or shapes by name, as they should be.
-        given: as they are.
+        own: tensors, or shapes of tensors of floats, by name, as they should be.
+        given: tensors as they are.
     """
     words = [f'{what} {len(names)} ({names[0]})' for what, names in
              (('missing', [k for k in own if k not in given]),
               ('left over', [k for k in given if k not in own])) if names]
-    for key in own:
-        shapes = [tuple(getattr(v, 'shape', v)) for v in (own[key], given.get(key, own[key]))]
-        if shapes[0] != shapes[1]:
-            words.append(f'{key} is {shapes[1]} in the checkpoint and should be {shapes[0]}')
+    for key in (key for key in own if key in given):
+        problem = _unlike(own[key], given[key])
+        if problem:
+            words.append(f'{key} {problem}')
             break
     return ', '.join(words) or None
+
+
+def _unlike(own: Any, given: Any) -> str | None:
+    if not isinstance(given, Tensor) or given.is_meta or given.layout != torch.strided:
+        return f'is no plain tensor in the checkpoint ({type(given).__name__})'
+    shape = tuple(getattr(own, 'shape', own))
+    if tuple(given.shape) != shape:
+        return f'is {tuple(given.shape)} in the checkpoint and should be {shape}'
+    floats = not isinstance(own, Tensor) or own.is_floating_point()
+    if given.is_floating_point() != floats or given.is_complex():
+        return (f'is of {given.dtype} in the checkpoint and should be of '
+                f'{getattr(own, "dtype", "floating point")}')
+    if floats and not is_finite(given) and (not isinstance(own, Tensor) or is_finite(own)):
+        return 'holds NaN or infinity in the checkpoint'
+    return None
+
+
+def is_finite(values: Tensor) -> bool:
+    """Whether none of them is NaN or infinite."""
+    return bool(torch.isfinite(values.float() if values.element_size() < 2 else values).all())
 
 
 def _expected(encoder: dict[str, Tensor], source: str) -> dict[str, tuple[int, ...]]:

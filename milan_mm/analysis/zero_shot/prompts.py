@@ -13,9 +13,17 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ...checkpoints.io import first_line, read_checkpoint, state_of, write_atomically
+from ...checkpoints.io import (
+    first_line,
+    in_float32,
+    read_checkpoint,
+    state_of,
+    write_atomically,
+)
+from ...checkpoints.vit import mismatch
 from ...errors import MilanError
 from ...inference.subject import split_spec
+from ...models.targets.clip_weights import announce_clip
 
 _WEIGHTS = ('open_clip_model.safetensors', 'open_clip_pytorch_model.bin', 'open_clip_model.bin')
 
@@ -65,6 +73,8 @@ def load_text_tower(spec: str) -> TextTower:
         raise MilanError(f'open_clip knows no model {model!r}; give MODEL:TAG such as '
                          'ViT-B-16-quickgelu:openai, or a folder of open_clip')
     path = Path(pretrained).expanduser()
+    if not path.is_file():
+        announce_clip(model, pretrained)
     try:
         clip = open_clip.create_model(model, pretrained=None if path.is_file() else pretrained)
         tokenize = open_clip.get_tokenizer(model)
@@ -88,8 +98,15 @@ def _from_folder(folder: Path) -> tuple[nn.Module, int]:
                          'MODEL:TAG_OR_FILE such as ViT-B-16-quickgelu:openai')
     try:
         config = dict(json.loads(description.read_text())['model_cfg'])
+        foreign = [key for key in config['text_cfg'] if key.startswith('hf_')]
+        if foreign:  # built, and perhaps downloaded, by transformers; its tokens are others
+            raise MilanError(f'{description} has a text tower of transformers ({foreign[0]}); only '
+                             'those of open_clip itself are read from a folder')
+        config['vision_cfg'] = {**config['vision_cfg'], 'timm_model_pretrained': False}
         clip = open_clip.CLIP(**{k: v for k, v in config.items() if k != 'custom_text'})
         context = config['text_cfg'].get('context_length', 77)
+    except MilanError:
+        raise
     except (KeyError, TypeError, ValueError) as error:
         raise MilanError(f'{description} does not describe a model that open_clip can build '
                          f'({type(error).__name__}: {first_line(error)})') from error
@@ -100,13 +117,10 @@ def _from_folder(folder: Path) -> tuple[nn.Module, int]:
 def _load_strictly(clip: nn.Module, state: dict, source: str) -> None:
     if not any(name.startswith(('token_embedding', 'text.')) for name in state):
         raise MilanError(f'{source} holds no text tower, only an image tower; give the whole CLIP')
-    try:
-        with torch.no_grad():
-            clip.load_state_dict({k: v.float() for k, v in state.items()}, strict=True)
-    except RuntimeError as error:
-        lines = [line.strip() for line in str(error).splitlines()[1:3]]
-        raise MilanError(f'{source} does not fit its description: {" ".join(lines)[:300]}'
-                         ) from error
+    problem = mismatch(clip.state_dict(), state)
+    if problem:
+        raise MilanError(f'{source} does not fit its description: {problem}')
+    clip.load_state_dict(in_float32(state), strict=True)
 
 
 @torch.no_grad()

@@ -6,13 +6,14 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import open_clip
-import torch
 from mmengine.logging import print_log
 from open_clip.transformer import LayerNorm, QuickGELU, VisionTransformer
 from torch import Tensor, nn
 
 from ...checkpoints.hf_clip import is_hf_clip_folder, read_hf_clip_folder
-from ...checkpoints.io import first_line, read_checkpoint, state_of
+from ...checkpoints.io import first_line, in_float32, read_checkpoint, state_of
+from ...checkpoints.remote import announce
+from ...checkpoints.vit import mismatch
 from ...errors import MilanError
 from .clip_towers import wrap_tower
 from .tower import Tower
@@ -58,8 +59,9 @@ def tower_from_state(state: dict[str, Tensor], quickgelu: bool, *, name: str,
     Raises:
         MilanError: if weights are missing, or the positions fit no such image.
     """
-    state = {k.removeprefix('visual.'): v.float() for k, v in state.items()
-             if k.startswith('visual.') or not any(s.startswith('visual.') for s in state)}
+    towers = any(key.startswith('visual.') for key in state)
+    state = in_float32({key.removeprefix('visual.'): value for key, value in state.items()
+                        if key.startswith('visual.') or not towers})
     needed = ('conv1.weight', 'positional_embedding', 'class_embedding', 'proj', 'ln_post.weight',
               'transformer.resblocks.0.mlp.c_fc.weight')
     missing = [key for key in needed if key not in state]
@@ -112,6 +114,7 @@ def _from_tag(model: str, tag: str, quickgelu: bool | None) -> Tower:
             f'{model} is built with {_gelu(built_with)}, and the weights {tag!r} were trained '
             f'with {_gelu(weights_want)}: features would be quietly wrong. Use model={other!r}')
     _check_quickgelu(quickgelu, built_with, f'{model} with weights {tag!r}')
+    announce_clip(model, tag)
     try:
         clip = open_clip.create_model(model, pretrained=tag)
     except Exception as error:
@@ -120,6 +123,13 @@ def _from_tag(model: str, tag: str, quickgelu: bool | None) -> Tower:
             f'{first_line(error)}). They are downloaded at first use: without a connection, copy '
             'the file here and give its path as pretrained') from error
     return wrap_tower(clip.visual, f'{model} ({tag})')
+
+
+def announce_clip(model: str, tag: str) -> None:
+    """See :func:`announce`; open_clip takes what the Hugging Face Hub has from there."""
+    told = open_clip.get_pretrained_cfg(model, tag) or {}
+    hub = told.get('hf_hub', '').rstrip('/')
+    announce(f'https://huggingface.co/{hub}' if hub else str(told.get('url')))
 
 
 def _from_folder(folder: Path, quickgelu: bool | None) -> Tower:
@@ -184,19 +194,17 @@ def _from_file(path: Path, model: str | None, quickgelu: bool | None) -> Tower:
 
 
 def _load_visual(visual: nn.Module, state: dict[str, Tensor], name: str) -> None:
-    visual_state = {k.removeprefix('visual.'): v.float() for k, v in state.items()
+    visual_state = {k.removeprefix('visual.'): v for k, v in state.items()
                     if k.startswith('visual.')}
-    _load_strictly(visual, visual_state or state, name)
+    _load_strictly(visual, in_float32(visual_state or state), name)
 
 
 def _load_strictly(visual: nn.Module, state: dict[str, Tensor], name: str) -> None:
-    try:
-        with torch.no_grad():
-            visual.load_state_dict(state, strict=True)
-    except RuntimeError as error:
-        lines = [line.strip() for line in str(error).splitlines()[1:3]]
-        raise MilanError(f'{name} does not fit the image tower: {" ".join(lines)[:400]}. Is the '
-                         'model name the one these weights belong to?') from error
+    problem = mismatch(visual.state_dict(), state)
+    if problem:
+        raise MilanError(f'{name} does not fit the image tower: {problem}. Is the model name the '
+                         'one these weights belong to?')
+    visual.load_state_dict(state, strict=True)
 
 
 def _check_known(model: str) -> None:

@@ -11,7 +11,8 @@ from mmengine.logging import print_log
 from torch import Tensor, nn
 
 from ...checkpoints.hf_dinov2 import is_hf_dinov2, read_hf_dinov2
-from ...checkpoints.io import first_line, read_checkpoint, state_of
+from ...checkpoints.io import first_line, in_float32, read_checkpoint, state_of
+from ...checkpoints.remote import announce
 from ...checkpoints.vit import mismatch
 from ...errors import MilanError
 from .timm_towers import pooling_of
@@ -74,6 +75,10 @@ def build(model: str | None, args: dict[str, Any]) -> nn.Module:
         raise MilanError("a teacher of timm needs model, such as 'vit_base_patch16_224.dino', or "
                          'pretrained, a folder that describes itself; got neither')
     name = model.partition('.')[0]
+    loads = [key for key in args if key.startswith('pretrained') or key.endswith(('_path', '_dir'))]
+    if loads:  # a folder from anywhere may hold them, and timm would read what they name
+        raise MilanError(f'{loads[0]} is no argument of a teacher of timm: its weights are what '
+                         'pretrained names')
     if not timm.is_model(name):
         import difflib
         near = difflib.get_close_matches(name, timm.list_models(), n=3, cutoff=0.4)
@@ -107,7 +112,7 @@ def load_strictly(vit: nn.Module, state: dict[str, Tensor], source: str) -> None
     """
     convert = importlib.import_module(type(vit).__module__).checkpoint_filter_fn
     try:
-        given = convert({k: v.float() for k, v in state.items()}, vit)
+        given = convert(in_float32(state), vit)
     except (KeyError, RuntimeError, AttributeError, ValueError, AssertionError) as error:
         raise MilanError(f'{source} is not of this model of timm: converting it fails with '
                          f'{type(error).__name__}: {first_line(error)}') from error
@@ -130,6 +135,8 @@ def _from_tag(model: str, tag: str, args: dict[str, Any]) -> TimmVit:
     if tag not in tags:
         raise MilanError(f'timm has no weights {tag!r} for {name!r}; it has {tags or "none"}. '
                          'Give one of them, or the path of a file')
+    told = timm.get_pretrained_cfg(f'{name}.{tag}')
+    announce(f'https://huggingface.co/{told.hf_hub_id}' if told.hf_hub_id else str(told.url))
     try:
         vit = timm.create_model(f'{name}.{tag}', pretrained=True, **arguments(name, args))
     except Exception as error:
