@@ -16,6 +16,7 @@ from mmengine.config import Config
 from mmengine.registry import MODELS as MMENGINE_MODELS
 from mmengine.registry import WEIGHT_INITIALIZERS as MMENGINE_INITIALIZERS
 
+from ..compat.old_names import renew
 from ..errors import MilanError
 from ..registry import MODELS, WEIGHT_INITIALIZERS
 from .io import first_line, read_checkpoint
@@ -49,7 +50,7 @@ def saved_config(checkpoint: str | Path | Mapping[str, Any]) -> Config:
         raise MilanError(f'{source} does not hold the config of its training, as checkpoints of '
                          f'mmengine do. {_INSTEAD}')
     try:
-        cfg = Config(parse_literals(text))
+        cfg = renew(Config(parse_literals(text)))
     except MilanError as error:
         raise MilanError(f'the config in {source} is not read, because {error}. {_INSTEAD}'
                          ) from error

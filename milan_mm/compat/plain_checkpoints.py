@@ -13,6 +13,7 @@ from mmengine.hooks import Hook
 from mmengine.logging import HistoryBuffer
 
 from ..registry import HOOKS
+from .old_names import renew_scalars
 
 _MARK = 'history_buffer'
 
@@ -32,6 +33,7 @@ class PlainCheckpointHook(Hook):
             if isinstance(value, dict) and _MARK in value:
                 log, count, length = value[_MARK]
                 scalars[name] = HistoryBuffer(log.numpy(), count.numpy(), length)
+        renew_scalars(scalars)
 
 
 def _to_plain(value: Any) -> Any:

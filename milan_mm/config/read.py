@@ -4,6 +4,7 @@ from pathlib import Path
 
 from mmengine.config import Config
 
+from ..compat.old_names import renew, renew_path
 from ..errors import MilanError
 from ..resources import RESOURCES, locate
 
@@ -18,12 +19,12 @@ def read_config(path: str | Path, folder: str = 'configs') -> Config:
     Raises:
         MilanError: if there is no such file, or it or its ``_base_`` cannot be read.
     """
-    found = locate(path, folder)
+    found = locate(renew_path(path), folder)
     if not found.is_file():
         raise MilanError(f'no such config: {path}. Those that come with the package are in '
                          f'{RESOURCES / folder} and are named milan_mm::PATH, with PATH from there')
     try:
-        return Config.fromfile(found)
+        return renew(Config.fromfile(found))
     except Exception as error:
         raise MilanError(f'{path} is not a readable config: {type(error).__name__}: '
                          f'{error}') from error
