@@ -2,8 +2,8 @@
 """Where ``milan`` and the files of ``tools/`` start.
 
 It lies beside the package because whatever lies in it begins with ``import milan_mm``, which
-registers all components and takes seconds. While ``starting`` is set, milan_mm leaves that until a
-command is run (see ``milan_mm/__init__.py``), so that help and errors of spelling come at once.
+registers all components and takes seconds. An import while ``starting`` is set leaves that to the
+command that is run (see ``milan_mm/__init__.py``), so that help and mistakes are told at once.
 """
 from collections.abc import Sequence
 
@@ -18,5 +18,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """
     global starting
     starting = True
-    from milan_mm.cli.main import main
+    try:
+        from milan_mm.cli.main import main
+    finally:
+        starting = False
     return main(arguments)

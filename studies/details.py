@@ -9,8 +9,8 @@ prepare = [
         clip={{_base_.clip}},
         clip_other=dict(
             tool='train_clip.py',
-            arguments=['--data', '{work}/data/train', '--steps', '500', '--seed', '1', '--width',
-                       '192', '--patch-size', '16', '--out', '{work}/clip_other'],
+            arguments=['--data-root', '{work}/data/train', '--steps', '500', '--seed', '1',
+                       '--width', '192', '--patch-size', '16', '--out', '{work}/clip_other'],
             makes='{work}/clip_other/open_clip_model.safetensors')),
 ]
 taught = {{_base_.taught}}

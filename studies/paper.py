@@ -1,5 +1,5 @@
 # The comparisons of the MILAN paper (target, decoder, masking, loss) at the quickstart's scale:
-# small networks, small images (the drawings, or --images DIR), minutes a run, no GPU. One CLIP
+# small networks, small images (the drawings, or --data-root DIR), minutes a run, no GPU. One CLIP
 # and one split of the images for all runs; a seed is other first weights, masks and order of the
 # student.
 title = 'The paper\'s ablations at the quickstart\'s scale'
@@ -12,11 +12,11 @@ megabytes = 30
 # What the other studies of this scale make first too.
 images = dict(
     tool='quickstart.py',
-    arguments=['--stage', 'images', '--work-dir', '{work}', '--images', '{images}'],
+    arguments=['--stage', 'images', '--work-dir', '{work}', '--data-root', '{images}'],
     makes='{work}/data/meta.json')
 clip = dict(
     tool='train_clip.py',
-    arguments=['--data', '{work}/data/train', '--steps', '500', '--seed', '0', '--out',
+    arguments=['--data-root', '{work}/data/train', '--steps', '500', '--seed', '0', '--out',
                '{work}/clip'],
     makes='{work}/clip/open_clip_model.safetensors')
 epochs = ['--epochs', '4', '--auto-scale-lr']
@@ -28,8 +28,8 @@ prepare = [
         clip=clip,
         siglip=dict(
             tool='train_clip.py',
-            arguments=['--data', '{work}/data/train', '--steps', '500', '--seed', '0', '--loss',
-                       'sigmoid', '--out', '{work}/siglip'],
+            arguments=['--data-root', '{work}/data/train', '--steps', '500', '--seed', '0',
+                       '--loss', 'sigmoid', '--out', '{work}/siglip'],
             makes='{work}/siglip/open_clip_model.safetensors'),
         mae=dict(
             tool='train.py',

@@ -10,13 +10,13 @@ from helpers_eval import run_tool_here
 from milan_mm.models import CLIPTargetGenerator
 
 SMALL = ('--steps', 3, '--batch-size', 16, '--width', 32, '--layers', 2, '--text-width', 32,
-         '--text-layers', 1, '--embed-dim', 24, '--image-size', 32)
+         '--text-layers', 1, '--embed-dim', 24, '--img-size', 32)
 
 
 @pytest.mark.parametrize('loss', ['softmax', 'sigmoid'])
 def test_a_trained_clip_is_a_teacher(loss, image_folder, tmp_path, capfd):
-    done = run_tool_here(capfd, 'train_clip', '--data', image_folder, '--out', tmp_path / 'clip',
-                         '--loss', loss, *SMALL)
+    done = run_tool_here(capfd, 'train_clip', '--data-root', image_folder, '--out',
+                         tmp_path / 'clip', '--loss', loss, *SMALL)
     assert done.returncode == 0, done.stderr
     model = open_clip.create_model(f'local-dir:{tmp_path / "clip"}')
     assert (model.logit_bias is not None) == (loss == 'sigmoid')
@@ -33,13 +33,13 @@ def test_a_trained_clip_is_a_teacher(loss, image_folder, tmp_path, capfd):
 def test_losses_differ_and_others_are_refused(image_folder, tmp_path, capfd):
     first = {}
     for loss in ('softmax', 'sigmoid'):
-        done = run_tool_here(capfd, 'train_clip', '--data', image_folder, '--out',
+        done = run_tool_here(capfd, 'train_clip', '--data-root', image_folder, '--out',
                              tmp_path / loss, '--loss', loss, *SMALL)
         line = next(line for line in done.stdout.splitlines() if 'CLIP step 1/3' in line)
         first[loss] = float(line.split('loss ')[1].split()[0])
     # Softmax over 16 captions cannot be better than ln 16 before training; the sigmoid's loss is a
     # sum over an image's 16 pairs, of which the right one costs about 10, less 10 cos.
     assert math.log(16) < first['softmax'] < 7 and 7 < first['sigmoid'] < 13
-    done = run_tool_here(capfd, 'train_clip', '--data', image_folder, '--out', tmp_path / 'x',
+    done = run_tool_here(capfd, 'train_clip', '--data-root', image_folder, '--out', tmp_path / 'x',
                          '--loss', 'hinge')
     assert done.returncode == 2 and "loss must be one of ('softmax', 'sigmoid')" in done.stderr

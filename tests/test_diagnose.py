@@ -306,7 +306,7 @@ def test_an_encoder_alone_is_compared_with_a_clip(place):
 
 @pytest.mark.parametrize('arguments, words', [
     (['nothing.pth'], 'no such'),
-    (['milan.pth', '--images', 4], 'at least 8'),
+    (['milan.pth', '--num-images', 4], 'at least 8'),
     (['milan.pth', '--teacher', 'nowhere'], 'not found'),
     (['milan.pth', '--config', 'nothing.py'], 'no such config'),
     (['encoder.safetensors', '--cfg-options', 'a=1'], 'not the config of a pretraining'),

@@ -1,10 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
 """Every kind of image file comes out right; what cannot be decoded is replaced and named."""
+import argparse
+
 import numpy as np
 import pytest
 from mmcv import imfrombytes
 from PIL import EpsImagePlugin, Image
 
+from milan_mm.cli.main import run
 from milan_mm.datasets import (
     ImageFolder,
     RandomResizedCropAndFlip,
@@ -14,7 +17,6 @@ from milan_mm.datasets import (
     composite,
     open_image,
 )
-from milan_mm.engine.cli import run_tool
 from milan_mm.errors import MilanError
 
 RED, GREEN, WHITE = (255, 0, 0), (0, 128, 0), (255, 255, 255)
@@ -190,9 +192,9 @@ def test_postscript_named_png_reaches_no_program(reader, tmp_path, monkeypatch):
         with pytest.raises(UnreadableImageError, match='a.png'):
             open_image(tmp_path / 'a.png')
     else:  # as mmseg opens label maps, in a process of ours
-        def read():
+        def read(args):
             imfrombytes((tmp_path / 'a.png').read_bytes(), backend='pillow')
 
         with pytest.raises(OSError, match='Ghostscript'):
-            run_tool(read)
+            run(argparse.Namespace(command='train', run=read))
     assert not (tmp_path / 'was_run').exists()

@@ -9,9 +9,9 @@ from conftest import ROOT, TINY_VIT, run_tool
 from mmengine.config import Config
 from PIL import Image
 
+from milan_mm.cli.main import parse
 from milan_mm.drawing.predictions import Instance, draw_detection
 from milan_mm.errors import MilanError
-from milan_mm.inference.predict import predict, predict_parser
 from milan_mm.inference.tasks import build_model, load_trained
 
 NAMES = ('Äpfel', 'Birnen', 'ein sehr langer Name, der in keine Zeile passt, auch in diese nicht')
@@ -119,7 +119,8 @@ def trained(tmp_path_factory):
 
 
 def run(*arguments):
-    return predict(predict_parser('').parse_args([str(a) for a in arguments]))
+    args = parse(['predict', *arguments])
+    return args.run(args)
 
 
 def run_on(trained, images, out, *more):

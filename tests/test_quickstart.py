@@ -95,7 +95,7 @@ def own_images(folder, classes=3, each=8):
 
 def test_own_images(tmp_path):
     folder = own_images(tmp_path / 'mine')
-    out = run_tool('quickstart.py', '--quick', '--images', folder, '--work-dir',
+    out = run_tool('quickstart.py', '--quick', '--data-root', folder, '--work-dir',
                    tmp_path / 'work', timeout=400)
     results = json.loads((tmp_path / 'work/results.json').read_text())
     assert results['sizes']['train_images'] + results['sizes']['test_images'] == 24
@@ -110,10 +110,10 @@ def test_own_images(tmp_path):
 
 def test_too_few_images_say_how_many_are_needed(tmp_path):
     folder = own_images(tmp_path / 'mine', classes=1)
-    out = run_tool('quickstart.py', '--quick', '--images', folder, '--work-dir',
+    out = run_tool('quickstart.py', '--quick', '--data-root', folder, '--work-dir',
                    tmp_path / 'work', code=2)
     assert 'at least 2' in out and 'Traceback' not in out
-    out = run_tool('quickstart.py', '--images', tmp_path / 'absent', '--work-dir',
+    out = run_tool('quickstart.py', '--data-root', tmp_path / 'absent', '--work-dir',
                    tmp_path / 'work', code=2)
     assert 'absent' in out and 'Traceback' not in out
 

@@ -409,7 +409,8 @@ class Page(HTMLParser):
 def test_the_tool(folder, milan, tmp_path, capfd):
     out = tmp_path / 'out'
     ran = run_tool_here(capfd, 'visualize', folder / 'milan.pth', folder / 'data/some' / EVIL,
-                        folder / 'data', '--folder', folder / 'data', '--out', out, '--most', '2')
+                        folder / 'data', '--gallery', folder / 'data', '--out', out,
+                        '--num-images', '2')
     assert ran.returncode == 0
     told = ran.stdout
     views = view(milan, load_pixels([folder / 'data/some' / EVIL, *gather(

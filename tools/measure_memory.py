@@ -1,10 +1,10 @@
-#!/usr/bin/env python
 # SPDX-License-Identifier: Apache-2.0
-"""Memory of a detector's backbone: windowed, with checkpointing, and global attention."""
+"""Measures the memory of a detector's backbone: ``milan benchmark memory``."""
 import sys
+from pathlib import Path
 
-from milan_mm.engine.cli import run_tool
-from milan_mm.lab.benchmark.memory import measure_all, measure_parser
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+from milan_mm_cli import main  # noqa: E402
 
 if __name__ == '__main__':
-    sys.exit(run_tool(lambda: measure_all(measure_parser(__doc__).parse_args())))
+    sys.exit(main(['benchmark', 'memory', *sys.argv[1:]]))

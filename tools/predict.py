@@ -1,9 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Predicts classes, boxes and masks, or label maps for images, and draws them."""
+"""Predicts for images and draws it: ``milan predict``."""
 import sys
+from pathlib import Path
 
-from milan_mm.engine.cli import run_tool
-from milan_mm.inference.predict import predict, predict_parser
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+from milan_mm_cli import main  # noqa: E402
 
 if __name__ == '__main__':
-    sys.exit(run_tool(lambda: predict(predict_parser(__doc__).parse_args())))
+    sys.exit(main(['predict', *sys.argv[1:]]))

@@ -45,7 +45,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def parse(arguments: Sequence[str]) -> argparse.Namespace:
-    """The options of a command, with its name as ``command`` and its function as ``run``.
+    """The options of a command; besides them ``command``, ``run`` and ``words``, what was given.
 
     Help, the version and errors of spelling end the process, as of any ``argparse`` parser.
     """
@@ -54,7 +54,7 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
     if name not in COMMANDS:
         _refuse(name)
     args = command_parser(name).parse_args(renewed(name, rest))
-    args.command, args.run = name, _module(name).run
+    args.command, args.words, args.run = name, [name, *rest], _module(name).run
     return args
 
 
@@ -66,6 +66,8 @@ def run(args: argparse.Namespace) -> int | None:
     """
     if args.command not in STAND_ALONE:
         importlib.import_module('milan_mm.public')
+        from ..compat.no_ghostscript import forbid_ghostscript
+        forbid_ghostscript()
     return args.run(args)
 
 

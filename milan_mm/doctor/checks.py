@@ -192,6 +192,7 @@ def check_mmcv_ops() -> Iterator[Check]:
     if 'mmcv' not in sys.modules:
         return  # said above
     try:
+        importlib.import_module('milan_mm.public')  # which puts them there
         stand_ins = importlib.import_module('milan_mm.compat.mmcv_ops').stand_ins()
     except Exception:  # a milan_mm that does not import: said elsewhere
         stand_ins = ()
@@ -214,6 +215,7 @@ def check_plugin() -> Iterator[Check]:
     """Whether milan_mm imports and its parts are registered."""
     try:
         milan_mm = importlib.import_module('milan_mm')
+        importlib.import_module('milan_mm.public')
         from milan_mm.registry import MODELS
         found = MODELS.get('MILAN')
     except Exception as error:

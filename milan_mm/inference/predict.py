@@ -1,15 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
 """From images to annotated images and a JSON file, for all three tasks."""
-import argparse
 import json
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
-import torch
-from mmengine.config import DictAction
 from PIL import Image
 
 from ..checkpoints import write_atomically
@@ -22,62 +19,62 @@ from .device import check_device
 from .tasks import Trained, load_trained
 
 
-def predict_parser(description: str) -> argparse.ArgumentParser:
-    """The options of tools/predict.py."""
-    parser = argparse.ArgumentParser(description=description)
-    parser.add_argument('config', help='config of a classifier, a detector or a segmentor')
-    parser.add_argument('checkpoint', help='checkpoint of a training with that config')
-    parser.add_argument('images', nargs='+', help='images, or folders of them')
-    parser.add_argument('--out', required=True, metavar='DIR',
-                        help='where predictions.json and the annotated images go')
-    parser.add_argument('--topk', type=int, default=5, metavar='K',
-                        help='classification: classes to name (default: 5)')
-    parser.add_argument('--score-thr', type=float, default=0.3, metavar='S',
-                        help='detection: leave out what has a lower score (default: .3)')
-    parser.add_argument('--device', default='cuda' if torch.cuda.is_available() else 'cpu')
-    parser.add_argument('--trust-checkpoint', action='store_true',
-                        help='load a pickle that needs more than tensors, which can run code')
-    parser.add_argument('--cfg-options', nargs='+', action=DictAction, metavar='KEY=VALUE',
-                        help='change values of the config, as in the training')
-    return parser
+class Shown(NamedTuple):
+    """How much is told of an image.
+
+    Attributes:
+        topk: classes that are named, in classification.
+        score_thr: below it a detection is left out.
+    """
+    topk: int = 5
+    score_thr: float = 0.3
 
 
-def predict(args: argparse.Namespace) -> int:
-    """Runs what the arguments say.
+def predict(config: str | Path, checkpoint: str | Path, images: Sequence[str | Path],
+            out: str | Path, *, topk: int = 5, score_thr: float = 0.3, device: str | None = None,
+            cfg_options: dict | None = None, trust_checkpoint: bool = False) -> dict[str, Any]:
+    """Predicts for images, writes ``predictions.json`` and the annotated images.
+
+    Args:
+        config: of a classifier, a detector or a segmentor.
+        checkpoint: of a training with that config.
+        images: files, or folders of them.
+        out: folder to write to.
+        topk, score_thr: see :class:`Shown`.
+        device: to compute on; None for a GPU if there is one.
+        cfg_options: changes of the config, dotted keys to values.
+        trust_checkpoint: see :func:`read_checkpoint`.
 
     Returns:
-        0, or 1 if no image could be read.
+        What ``predictions.json`` holds: ``images``, ``unreadable``, and what was used.
 
     Raises:
         MilanError: if an argument, the config or the checkpoint is at fault.
     """
-    if args.topk < 1 or not 0 <= args.score_thr <= 1:
-        raise MilanError('--topk must be at least 1 and --score-thr in 0..1, got '
-                         f'{args.topk} and {args.score_thr}')
-    out = Path(args.out).expanduser()
-    paths = image_paths(args.images, out)
+    if topk < 1 or not 0 <= score_thr <= 1:
+        raise MilanError(f'--topk must be at least 1 and --score-thr in 0..1, got {topk} and '
+                         f'{score_thr}')
+    out = Path(out).expanduser()
+    paths = image_paths(images, out)
     names = output_names(paths)
     if out.resolve() in {path.resolve().parent for path in paths}:
         raise MilanError(f'--out {out} holds the images themselves; give another folder, which '
                          'may lie in it')
-    cfg = read_config(args.config)
-    merge_options(cfg, args.cfg_options)
-    trained = load_trained(cfg, args.checkpoint, check_device(args.device), args.trust_checkpoint)
+    cfg = read_config(config)
+    merge_options(cfg, cfg_options)
+    trained = load_trained(cfg, checkpoint, check_device(device), trust_checkpoint)
     report: dict[str, Any] = dict(
-        task=trained.task, config=args.config, checkpoint=args.checkpoint,
+        task=trained.task, config=str(config), checkpoint=str(checkpoint),
         classes=list(trained.classes), images=[], unreadable=[])
     try:
-        predict_all(trained, paths, names, out, args, report)
+        predict_all(trained, paths, names, out, Shown(topk, score_thr), report)
     finally:  # what was done before an interruption is kept
         write_report(report, out / 'predictions.json')
-    done, bad = len(report['images']), len(report['unreadable'])
-    print(f'{done} of {len(paths)} images: {out}/predictions.json'
-          + (f'; {bad} could not be read' if bad else ''))
-    return 0 if done else 1
+    return report
 
 
 def predict_all(trained: Trained, paths: Sequence[Path], names: Sequence[str], out: Path,
-                args: argparse.Namespace, report: dict[str, Any]) -> None:
+                shown: Shown, report: dict[str, Any]) -> None:
     """Predicts for one image after the other, writes it and adds to the report."""
     for path, name in zip(Progress('images', paths), names):
         try:
@@ -87,14 +84,14 @@ def predict_all(trained: Trained, paths: Sequence[Path], names: Sequence[str], o
             report['unreadable'].append(dict(file=str(path), reason=str(error)))
         else:
             sample = trained(image, path)
-            told, drawn = _PRESENT[trained.task](trained, sample, image, out, name, args)
+            told, drawn = _PRESENT[trained.task](trained, sample, image, out, name, shown)
             _save(drawn, out / f'{name}.png')
             report['images'].append(dict(
                 file=str(path), annotated=f'{name}.png', width=image.width, height=image.height,
                 **told))
 
 
-def image_paths(given: Sequence[str], out: Path) -> list[Path]:
+def image_paths(given: Sequence[str | Path], out: Path) -> list[Path]:
     """The images themselves and those below folders, without what an earlier run left in ``out``.
 
     Raises:
@@ -139,8 +136,8 @@ def _save(image: Image.Image, path: Path) -> None:
 
 
 def _present_classification(trained: Trained, sample: Any, image: Image.Image, out: Path,
-                            name: str, args: argparse.Namespace) -> tuple[dict, Image.Image]:
-    scores, labels = sample.pred_score.flatten().topk(min(args.topk, sample.pred_score.numel()))
+                            name: str, shown: Shown) -> tuple[dict, Image.Image]:
+    scores, labels = sample.pred_score.flatten().topk(min(shown.topk, sample.pred_score.numel()))
     top = [{'class': trained.name_of(label), 'label': label, 'score': round(score, 6)}
            for label, score in zip(labels.tolist(), scores.tolist())]
     drawn = drawing.draw_classification(image, [(row['class'], row['score']) for row in top])
@@ -148,9 +145,9 @@ def _present_classification(trained: Trained, sample: Any, image: Image.Image, o
 
 
 def _present_detection(trained: Trained, sample: Any, image: Image.Image, out: Path, name: str,
-                       args: argparse.Namespace) -> tuple[dict, Image.Image]:
+                       shown: Shown) -> tuple[dict, Image.Image]:
     found = sample.pred_instances
-    found = found[found.scores >= args.score_thr].cpu()
+    found = found[found.scores >= shown.score_thr].cpu()
     masks = np.asarray(found.masks, dtype=bool) if 'masks' in found else [None] * len(found)
     colours = _colours(trained, found.labels.tolist())
     instances, told = [], []
@@ -165,7 +162,7 @@ def _present_detection(trained: Trained, sample: Any, image: Image.Image, out: P
 
 
 def _present_segmentation(trained: Trained, sample: Any, image: Image.Image, out: Path, name: str,
-                          args: argparse.Namespace) -> tuple[dict, Image.Image]:
+                          shown: Shown) -> tuple[dict, Image.Image]:
     labels = sample.pred_sem_seg.data[0].cpu().numpy().astype(np.uint16)
     found, counts = np.unique(labels, return_counts=True)
     order = np.argsort(-counts, kind='stable')

@@ -101,7 +101,7 @@ def visualize(model: MILAN,
 def check_numbers(draws: int, ratios: Sequence[float], most: int, gallery: int) -> None:
     """Raises MilanError for numbers that make no image."""
     if min(draws, most, gallery) < 1:
-        raise MilanError('--masks, --most and --gallery must be at least 1, got '
+        raise MilanError('--num-masks, --num-images and --num-gallery must be at least 1, got '
                          f'{draws}, {most}, {gallery}')
     wrong = [ratio for ratio in ratios if not 0 < ratio < 1]
     if wrong:

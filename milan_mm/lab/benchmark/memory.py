@@ -1,13 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
 """How much memory a forward and backward pass of a detector's backbone takes."""
-import argparse
 import json
 import os
 import platform
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -75,34 +74,31 @@ VARIANTS: dict[str, Variant] = dict(
 )
 
 
-def measure_parser(description: str) -> argparse.ArgumentParser:
-    """The options of tools/measure_memory.py."""
-    parser = argparse.ArgumentParser(description=description)
-    parser.add_argument('--arch', choices=sorted(ARCHITECTURES), default='vit-b')
-    parser.add_argument('--size', type=int, default=1024, help='side of the image in pixels')
-    parser.add_argument('--batch', type=int, default=1, help='images')
-    parser.add_argument('--variants', nargs='+', choices=list(VARIANTS), default=list(VARIANTS))
-    return parser
-
-
-def measure_all(args: argparse.Namespace) -> None:
+def measure_all(arch: str = 'vit-b', img_size: int = 1024, batch_size: int = 1,
+                variants: Sequence[str] = tuple(VARIANTS)) -> None:
     """Prints a table in Markdown, each line measured in a process of its own.
+
+    Args:
+        arch: one of ``ARCHITECTURES``.
+        img_size: side of the images in pixels.
+        batch_size: number of images.
+        variants: which of :data:`VARIANTS`.
 
     Raises:
         MilanError: if the patches do not tile the image, or a measurement fails.
     """
-    check_tiling(args.size, _PATCH)
-    if args.batch < 1:
-        raise MilanError(f'--batch must be at least 1, got {args.batch}')
-    print(f'{args.arch}, {args.size} x {args.size} pixels, {args.batch} images, float32; '
+    check_tiling(img_size, _PATCH)
+    if batch_size < 1:
+        raise MilanError(f'--batch-size must be at least 1, got {batch_size}')
+    print(f'{arch}, {img_size} x {img_size} pixels, {batch_size} images, float32; '
           f'{machine()}\n\n| backbone | peak memory | seconds |\n|---|---|---|', flush=True)
-    for name in args.variants:
-        need, free = table_bytes(args.arch, args.size, args.batch), available_bytes()
+    for name in variants:
+        need, free = table_bytes(arch, img_size, batch_size), available_bytes()
         if name == 'tables' and 1.8 * need > free:  # with all the rest beside the tables
             cell = (f'not run: the tables kept are {need / 2**30:.1f} GB, {free / 2**30:.1f} GB '
                     'are free | - |')
         else:
-            result = _in_own_process(name, args)
+            result = _in_own_process(name, arch, img_size, batch_size)
             cell = f'{result["peak_mb"] / 1024:.2f} GB | {result["seconds"]:.0f} |'
         print(f'| {VARIANTS[name].label} | {cell}', flush=True)
 
@@ -148,14 +144,14 @@ def machine() -> str:
             f'torch {torch.__version__}')
 
 
-def _in_own_process(name: str, args: argparse.Namespace) -> dict[str, float]:
+def _in_own_process(name: str, arch: str, size: int, batch: int) -> dict[str, float]:
     code = (f'import json; from {__name__} import measure; '
-            f'print(json.dumps(measure({name!r}, {args.arch!r}, {args.size}, {args.batch})))')
+            f'print(json.dumps(measure({name!r}, {arch!r}, {size}, {batch})))')
     done = subprocess.run([sys.executable, '-c', code], text=True, capture_output=True)
     if done.returncode:
         what = 'killed, out of memory' if done.returncode < 0 else done.stderr.strip()[-300:]
         raise MilanError(f'measuring {name} failed ({what}); leave it out with --variants, or take '
-                         'a smaller --size or --batch')
+                         'a smaller --img-size or --batch-size')
     return json.loads(done.stdout.splitlines()[-1])
 
 

@@ -1,6 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
 """Training steps of MILAN here and in mmpretrain, on the same work, taken in turns."""
-import argparse
 import statistics
 import tempfile
 import time
@@ -42,44 +41,41 @@ class Timing(NamedTuple):
         return min(ratios), max(ratios)
 
 
-def benchmark_parser(description: str) -> argparse.ArgumentParser:
-    """The options of tools/benchmark.py."""
-    parser = argparse.ArgumentParser(
-        description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument('--arch', choices=list(_LETTERS), default='vit-b', help='of the student')
-    parser.add_argument('--batch', type=int, default=8, help='images a step (default: 8)')
-    parser.add_argument('--steps', type=int, default=5, help='timed steps of each (default: 5)')
-    parser.add_argument('--device', default='cuda' if torch.cuda.is_available() else 'cpu')
-    return parser
+def benchmark(arch: str = 'vit-b', batch_size: int = 8, number: int = 5,
+              device_name: str | None = None) -> Timing:
+    """Takes timed steps of both in turns and prints the figures.
 
-
-def benchmark(args: argparse.Namespace) -> Timing:
-    """Runs what the arguments say and prints the figures."""
-    device = check_device(args.device)
+    Args:
+        arch: size of the student.
+        batch_size: number of images in a step.
+        number: of steps of each.
+        device_name: where to compute; None for a GPU if there is one.
+    """
+    device = check_device(device_name)
     with tempfile.TemporaryDirectory() as folder:
         teacher = save_teacher(Path(folder) / 'clip.pth')
-        models = dict(ours=build_ours(args.arch, teacher), theirs=build_theirs(args.arch, teacher))
+        models = dict(ours=build_ours(arch, teacher), theirs=build_theirs(arch, teacher))
     parameters = {name: sum(p.numel() for p in model.parameters() if p.requires_grad) / 1e6
                   for name, model in models.items()}
-    pixels = torch.randn(args.batch, 3, 224, 224, device=device)
+    pixels = torch.randn(batch_size, 3, 224, 224, device=device)
     steps = {name: _Step(model.to(device), pixels) for name, model in models.items()}
     seconds: dict[str, list[float]] = dict(ours=[], theirs=[])
     for step in steps.values():
         step()  # not timed: memory is allocated, kernels are chosen
-    for number in range(args.steps):
+    for i in range(number):
         for name, step in steps.items():
             seconds[name].append(step())
-        print(f'step {number + 1} of {args.steps}: {seconds["ours"][-1]:.2f} s here, '
+        print(f'step {i + 1} of {number}: {seconds["ours"][-1]:.2f} s here, '
               f'{seconds["theirs"][-1]:.2f} s in mmpretrain', flush=True)
     timing = Timing(**seconds)
-    rates = {name: args.batch / statistics.median(s) for name, s in seconds.items()}
+    rates = {name: batch_size / statistics.median(s) for name, s in seconds.items()}
     low, high = timing.spread
-    print(f'\nMILAN {args.arch}, teacher {_TEACHER}, 224 px, batch {args.batch}, float32, forward, '
+    print(f'\nMILAN {arch}, teacher {_TEACHER}, 224 px, batch {batch_size}, float32, forward, '
           f'backward and AdamW; {machine()}, {device}\n'
           f'here        {rates["ours"]:.2f} images/s, {parameters["ours"]:.1f} M trained '
           f'parameters\nmmpretrain  {rates["theirs"]:.2f} images/s, {parameters["theirs"]:.1f} M '
           f'trained parameters\nratio       {timing.ratio:.2f} ({low:.2f} to {high:.2f} over '
-          f'{args.steps} pairs of steps)')
+          f'{number} pairs of steps)')
     return timing
 
 

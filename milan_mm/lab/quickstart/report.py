@@ -147,10 +147,10 @@ def next_steps(work: Path, meta: dict) -> list[dict]:
     checkpoint = last_checkpoint(work / 'milan')
     steps = [
         dict(why='The same on your own images, one folder a class',
-             command='bash tools/quickstart.sh --images DIR --work-dir work_dirs/own'),
+             command='bash tools/quickstart.sh --data-root DIR --work-dir work_dirs/own'),
         dict(why='Mean and spread of three repetitions',
              command='bash tools/quickstart.sh --seeds 3'
-             + (' --images DIR' if meta.get('kind') == 'own' else '')),
+             + (' --data-root DIR' if meta.get('kind') == 'own' else '')),
     ]
     if checkpoint is not None:
         steps.append(dict(

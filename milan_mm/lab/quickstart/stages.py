@@ -150,7 +150,7 @@ class Run:
 
     def teacher(self) -> None:
         s = self.settings
-        self.tools.run('teacher', 'train_clip.py', '--data', self.work / 'data/train', '--out',
+        self.tools.run('teacher', 'train_clip.py', '--data-root', self.work / 'data/train', '--out',
                        self.work / 'teacher', '--steps', s.plan.teacher_steps, '--seed', s.seed)
 
     def milan(self) -> None:
@@ -184,7 +184,7 @@ class Run:
             random=[milan, '--random-weights', '--seed', self.settings.seed],
             mae=[last_checkpoint(self.work / 'mae')],
             milan=[milan],
-            teacher=[self.work / 'teacher', '--teacher'])
+            teacher=['--teacher', self.work / 'teacher'])
         self.tools.run_all([
             Job(f'eval_{name}', 'eval_features.py', [
                 *subjects[name], '--data', self.work / 'data', '--crop-ratio', 1, '--workers', 0,
