@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """MILAN for the OpenMMLab family: importing this registers the components, scope ``milan_mm``."""
+import importlib
 import sys
 from typing import Any
 
@@ -25,5 +26,4 @@ def __getattr__(name: str) -> Any:
     """Any public name, also where the command line has left the import to whoever needs it."""
     if name.startswith('__') and name != '__all__':
         raise AttributeError(f'module {__name__!r} has no attribute {name!r}')
-    from . import public
-    return getattr(public, name)
+    return getattr(importlib.import_module('.public', __name__), name)

@@ -1,5 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What ``import milan_mm`` offers; importing it registers the components."""
+"""What ``import milan_mm`` offers; importing it registers the components.
+
+Together with ``milan_mm.registry`` this is the public API; everything else may change.
+"""
 from .compat.quiet_import import quiet_import
 
 with quiet_import():
@@ -10,21 +13,21 @@ with quiet_import():
     from .compat.old_names import register as register_old_names
     register_old_names()
 
+    from . import datasets, models
     from .compat.plain_checkpoints import PlainCheckpointHook
     from .datasets import *  # noqa: F403
     from .engine.hooks import DescribeEncoderHook, RunSummaryHook, UnreadableImagesHook
+    from .engine.layer_decay import LayerDecayOptimWrapperConstructor
     from .errors import MilanError
     from .evaluation.hook import FeatureEvalHook
     from .inference.encoders import get_model
     from .models import *  # noqa: F403
-    from .models.pretrained import PretrainedViT
+    from .positions import sincos_positions
+    from .structures import MaskIds, TeacherOutput
 
-__all__ = [  # noqa: F405
-    'get_model', 'MilanError', 'MILAN', 'MaskedVisionTransformer', 'PromptingDecoder',
-    'MAEDecoder', 'CLIPTargetGenerator', 'PixelTargetGenerator', 'SemanticMaskGenerator',
-    'RandomMaskGenerator', 'ReconstructionHead', 'CosineReconstructionLoss',
-    'MSEReconstructionLoss', 'PretrainDataPreprocessor', 'ImageFolder', 'EpochSampler',
-    'LoadPILImage', 'RandomResizedCropAndFlip', 'ResizeAndCenterCrop', 'PackImageInputs',
-    'PlainCheckpointHook', 'DescribeEncoderHook', 'RunSummaryHook', 'UnreadableImagesHook',
-    'FeatureEvalHook', 'PretrainedViT'
+__all__ = [
+    'get_model', 'MilanError', *models.__all__, *datasets.__all__,
+    'LayerDecayOptimWrapperConstructor', 'PlainCheckpointHook', 'DescribeEncoderHook',
+    'RunSummaryHook', 'UnreadableImagesHook', 'FeatureEvalHook',
+    'TeacherOutput', 'MaskIds', 'sincos_positions',  # what parts of one's own are made of
 ]

@@ -13,7 +13,8 @@ from PIL import Image
 from milan_mm.cli.main import parse
 from milan_mm.config.batch import plan_batch
 from milan_mm.config.read import read_config
-from milan_mm.datasets import ImageFolder, class_names
+from milan_mm.datasets import ImageFolder
+from milan_mm.datasets.image_folder import class_names
 from milan_mm.errors import MilanError
 
 CONFIGS = sorted(p.stem for p in (ROOT / 'configs/classification').glob('*.py'))

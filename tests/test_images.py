@@ -8,15 +8,9 @@ from mmcv import imfrombytes
 from PIL import EpsImagePlugin, Image
 
 from milan_mm.cli.main import run
-from milan_mm.datasets import (
-    ImageFolder,
-    RandomResizedCropAndFlip,
-    ResizeAndCenterCrop,
-    SampleIndex,
-    UnreadableImageError,
-    composite,
-    open_image,
-)
+from milan_mm.datasets import ImageFolder, RandomResizedCropAndFlip, ResizeAndCenterCrop
+from milan_mm.datasets.decoding import UnreadableImageError, composite, open_image
+from milan_mm.datasets.sampler import SampleIndex
 from milan_mm.errors import MilanError
 
 RED, GREEN, WHITE = (255, 0, 0), (0, 128, 0), (255, 255, 255)

@@ -9,7 +9,8 @@ from mmcv.transforms import LoadImageFromFile
 from mmengine.dataset import BaseDataset
 from PIL import Image
 
-from milan_mm.datasets import LoadBGRImage, UnreadableImageError
+from milan_mm.datasets import LoadBGRImage
+from milan_mm.datasets.decoding import UnreadableImageError
 from milan_mm.datasets.loading import keep_notes, noted_unreadable
 
 

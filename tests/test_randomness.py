@@ -9,7 +9,8 @@ import torch
 from mmengine.dataset import default_collate
 from torch.utils.data import DataLoader
 
-from milan_mm.datasets import EpochSampler, ImageFolder, SampleIndex
+from milan_mm.datasets import EpochSampler, ImageFolder
+from milan_mm.datasets.sampler import SampleIndex
 from milan_mm.keyed_random import sample_key, seeded_globals
 
 PIPELINE = [

@@ -7,7 +7,7 @@ from typing import Any
 from mmengine.config import Config
 from mmengine.logging import print_log
 
-from ..datasets import find_images
+from ..datasets.image_folder import find_images
 from ..datasets.labelled import splits_in
 from ..errors import MilanError
 

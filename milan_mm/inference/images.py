@@ -7,8 +7,8 @@ import torch
 from PIL import Image, ImageOps
 from torch import Tensor
 
-from ..datasets import LoadPILImage, PackImageInputs, ResizeAndCenterCrop, composite
-from ..datasets.decoding import to_rgb
+from ..datasets import LoadPILImage, PackImageInputs, ResizeAndCenterCrop
+from ..datasets.decoding import composite, to_rgb
 from ..errors import MilanError
 
 ImageLike = str | Path | Image.Image

@@ -11,7 +11,8 @@ from PIL import Image
 
 from ..checkpoints import write_atomically
 from ..config.read import merge_options, read_config
-from ..datasets import UnreadableImageError, composite, find_images, open_image
+from ..datasets.decoding import UnreadableImageError, composite, open_image
+from ..datasets.image_folder import find_images
 from ..drawing import predictions as drawing
 from ..errors import MilanError
 from ..progress import Progress

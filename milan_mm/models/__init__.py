@@ -10,9 +10,10 @@ from .masking import (
     SemanticMaskGenerator,
 )
 from .milan import MILAN
+from .pretrained import PretrainedViT
 from .prompting_decoder import PromptingDecoder
 from .reconstruction_head import CosineReconstructionLoss, MSEReconstructionLoss, ReconstructionHead
-from .simple_feature_pyramid import SimpleFeaturePyramid
+from .simple_feature_pyramid import LN2d, SimpleFeaturePyramid
 from .targets import (
     CLIPTargetGenerator,
     ConcatTargetGenerator,
@@ -27,13 +28,11 @@ from .targets.levels import CLIPLevelsTargetGenerator
 from .vit_det import WindowedVisionTransformer
 
 __all__ = [
-    'MaskAlign', 'DynamicAlignment', 'AlignmentHead', 'SmoothL1AlignmentLoss',
-    'CLIPLevelsTargetGenerator',
-    'MILAN', 'MaskedVisionTransformer', 'PromptingDecoder', 'MAEDecoder', 'RandomMaskGenerator',
-    'SemanticMaskGenerator', 'LeastImportantMaskGenerator', 'BlockwiseMaskGenerator',
-    'ReconstructionHead', 'CosineReconstructionLoss',
-    'MSEReconstructionLoss', 'TargetGenerator', 'CLIPTargetGenerator', 'EncoderTargetGenerator',
-    'PixelTargetGenerator', 'TimmTargetGenerator', 'ConcatTargetGenerator', 'EMATargetGenerator',
-    'EMATeacherHook',
-    'WindowedVisionTransformer', 'SimpleFeaturePyramid'
+    'MILAN', 'MaskAlign', 'MaskedVisionTransformer', 'WindowedVisionTransformer', 'PretrainedViT',
+    'PromptingDecoder', 'MAEDecoder', 'DynamicAlignment', 'SimpleFeaturePyramid', 'LN2d',
+    'SemanticMaskGenerator', 'RandomMaskGenerator', 'BlockwiseMaskGenerator',
+    'LeastImportantMaskGenerator', 'TargetGenerator', 'CLIPTargetGenerator',
+    'CLIPLevelsTargetGenerator', 'ConcatTargetGenerator', 'EMATargetGenerator', 'EMATeacherHook',
+    'EncoderTargetGenerator', 'PixelTargetGenerator', 'TimmTargetGenerator', 'ReconstructionHead',
+    'AlignmentHead', 'CosineReconstructionLoss', 'MSEReconstructionLoss', 'SmoothL1AlignmentLoss'
 ]

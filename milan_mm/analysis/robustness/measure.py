@@ -8,7 +8,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from ...datasets import UnreadableImageError, composite, open_image
+from ...datasets.decoding import UnreadableImageError, composite, open_image
 from ...datasets.stream import ImageStream
 from ...errors import MilanError
 from ...inference.tasks import Trained

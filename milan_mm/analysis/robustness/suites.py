@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 from mmengine.logging import print_log
 
-from ...datasets import find_images
+from ...datasets.image_folder import find_images
 from ...errors import MilanError
 from .corruptions import CORRUPTIONS, SEVERITIES
 from .imagenet import imagenet_classes

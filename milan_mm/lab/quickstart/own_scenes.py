@@ -8,8 +8,8 @@ from typing import Any, TypeVar
 import numpy as np
 from PIL import Image
 
-from ...datasets import find_images
 from ...datasets.decoding import FORMATS
+from ...datasets.image_folder import find_images
 from ...errors import MilanError
 from ...progress import Progress
 from ...wording import some_of
