@@ -162,6 +162,38 @@ def _refusal(path: Path, error: Exception) -> str:
 
 def last_checkpoint(run: Path) -> Path | None:
     """The ``epoch_N.pth`` or ``iter_N.pth`` of the largest N in a training's folder, or None."""
-    found = [p for kind in ('epoch', 'iter') for p in run.glob(f'{kind}_*.pth')
+    return next(iter(_numbered(run)), None)
+
+
+def run_checkpoints(run: Path) -> list[Path]:
+    """The checkpoints that a stopped training may go on from, the newest first.
+
+    Those in its folder; or in the one that its file ``last_checkpoint`` names, which may be empty
+    or torn, or name a checkpoint that is not there.
+    """
+    pointer = run / 'last_checkpoint'
+    named = pointer.read_bytes().decode(errors='replace').strip() if pointer.is_file() else ''
+    try:
+        path = Path(named)
+        if named and path.exists() and path.parent.resolve() != run.resolve():
+            return [path, *(p for p in _numbered(path.parent) if p != path)]
+        found = _numbered(run)
+        return found or ([path] if named and path.exists() else [])
+    except (OSError, ValueError):  # of bytes that are no path
+        return _numbered(run)
+
+
+def is_whole(path: Path) -> bool:
+    """Whether a checkpoint can be read back, as far as its checksums tell; folders are not read."""
+    try:
+        if not path.is_dir():
+            verify_archive(path)
+        return True
+    except Exception:  # zipfile raises many kinds
+        return False
+
+
+def _numbered(folder: Path) -> list[Path]:
+    found = [p for kind in ('epoch', 'iter') for p in folder.glob(f'{kind}_*.pth')
              if p.stem.split('_')[1].isdigit()]
-    return max(found, key=lambda p: int(p.stem.split('_')[1])) if found else None
+    return sorted(found, key=lambda p: int(p.stem.split('_')[1]), reverse=True)

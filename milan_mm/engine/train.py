@@ -23,6 +23,7 @@ from ..config.schedule import set_length
 from ..datasets.loading import keep_notes
 from ..errors import MilanError
 from .hooks import check_batches
+from .resume import CheckedLoadingHook, find_resumed
 
 
 def train(config: str | Path, *, work_dir: str | Path | None = None, data_root: str | None = None,
@@ -71,9 +72,12 @@ def train(config: str | Path, *, work_dir: str | Path | None = None, data_root: 
     install_safe_loading(read_from_anywhere, trust_checkpoint)
     init_gloo_where_no_cuda(cfg)
     replace_sync_bn(cfg)
+    find_resumed(cfg)
     words = apply_plan(cfg, plan_batch(cfg, world_size(launcher)))
     runner = RUNNERS.build(cfg) if 'runner_type' in cfg else Runner.from_cfg(cfg)
     print_log(words, logger='current')
+    if cfg.get('load_from'):
+        runner.register_hook(CheckedLoadingHook(cfg.load_from, bool(cfg.get('resume'))))
     if compile:
         compile_loss(runner.model)
     if isinstance(runner, Runner):  # FlexibleRunner builds its loop later; the hook checks there
