@@ -13,6 +13,7 @@ import pytest
 import torch
 from conftest import ROOT
 from helpers_eval import run_tool_here
+from helpers_pages import check_page
 from mmengine.config import Config
 
 from milan_mm.config.read import read_config
@@ -61,7 +62,7 @@ def study_file(tmp_path):
 
     def write(cells, seeds=2, **more):
         content = dict(
-            title='a study', base='base', seeds=seeds,
+            title='<b>a $study</b>', base='base', seeds=seeds,
             train=dict(tool=str(tmp_path / 'train.py'), arguments=['{run}']),
             measure=[dict(tool=str(tmp_path / 'measure.py'),
                           arguments=['{checkpoint}', '{run}/eval.json', '{seed}'],
@@ -109,8 +110,10 @@ def test_a_study_from_start_to_table(study_file, tmp_path, capfd):
     table = list(csv.DictReader((work / 'table.csv').open()))
     assert [(line['cell'], line['mean'], line['failed']) for line in table] == [
         ('base', '10.5000', '0'), ('better', '13.0000', '0'), ('broken', '', '2')]
-    page = (work / 'study.html').read_text()
+    page = check_page(work / 'study.html', '<b>a $study</b>').text
     assert '+ value = 12.5' in page and '- value = 10' in page and 'no such luck' in page
+    assert '1 of 1 cells differ from base by more than chance would explain' in page
+    assert 'better, k-NN: +2.5 points. Runs that failed: 2.' in page and 'k-NN, %' in page
     assert (work / 'plot.png').read_bytes().startswith(b'\x89PNG')
 
     again = run_tool_here(capfd, 'ablate', path, '--work-dir', work)

@@ -9,6 +9,7 @@ import pytest
 import torch
 from conftest import TINY_CLIP, milan_config
 from helpers_eval import run_tool_here, write_checkpoint, write_images
+from helpers_pages import check_page
 from mmengine.config import Config
 from safetensors.torch import load_file, save_file
 from torch.nn import functional as F
@@ -273,9 +274,10 @@ def test_diagnose_tool(place, tmp_path, capfd):
     result = json.loads((out / 'diagnosis.json').read_text())
     assert result['left_out'] == {} and result['images'] == 23
     assert result['cka']['columns'] == ['block 1', 'block 2', 'block 3', 'target']
-    assert (out / 'index.html').read_text().count('data:image/png') == 6
-    assert '<i>' not in (out / 'index.html').read_text()
-    assert 'red_0.png' in (out / 'index.html').read_text()
+    page = (out / 'index.html').read_text()
+    assert page.count('<svg') == 2 + 1 + 2 + 2 + 1 + 2  # panels of the six measures
+    assert 'Diagnosis of ' in page and '<h1>The output has ' in page
+    assert 'red_0.png' in check_page(out / 'index.html', '<i>x').text
     assert sorted(p.name for p in out.iterdir()) == sorted(
         ['diagnosis.json', 'index.html', *(f'{name}.png' for name in TITLES)])
     assert 'never on' in done.stdout and f'page: {out}' in done.stdout

@@ -1,12 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """From tensors to small RGB images; pure functions, all panels of an image the same size."""
-import base64
-import io
 from typing import NamedTuple
 
 import numpy as np
 import torch
-from matplotlib import colormaps, colors
+from matplotlib import colormaps
 from PIL import Image
 from torch import Tensor
 from torch.nn import functional as F
@@ -19,6 +17,14 @@ IMPORTANCE_COLOURS = 'inferno'
 ERROR_COLOURS = 'viridis'
 _GREY = 150  # of patches that are not shown: apart from white paper and from black
 _SPREAD = 2.2  # standard deviations from the middle of a colour channel to its end
+
+
+class Tile(NamedTuple):
+    """A panel: what is drawn, what stands below it, its description, and whether it is a photo."""
+    image: Image.Image
+    caption: str
+    alt: str
+    photograph: bool
 
 
 class ColourBasis(NamedTuple):
@@ -159,23 +165,6 @@ def turn_colours(basis: ColourBasis, features: Tensor, like: Tensor) -> ColourBa
     """
     left, _, right = torch.linalg.svd(basis.scores(features).T @ like)
     return basis._replace(axes=basis.axes @ (left @ right))
-
-
-def data_uri(image: Image.Image, photograph: bool = False) -> str:
-    """A image as an address that holds it: JPEG for photographs, else PNG."""
-    buffer = io.BytesIO()
-    if photograph:
-        image.save(buffer, 'JPEG', quality=90, subsampling=0)
-    else:
-        image.save(buffer, 'PNG', optimize=True)
-    kind = 'jpeg' if photograph else 'png'
-    return f'data:image/{kind};base64,' + base64.b64encode(buffer.getvalue()).decode()
-
-
-def colour_stops(name: str, stops: int = 9) -> str:
-    """A colour scale as the stops of a CSS gradient, from low to high."""
-    scale = colormaps[name]
-    return ', '.join(colors.to_hex(scale(i / (stops - 1))) for i in range(stops))
 
 
 def _coloured(values: Tensor, grid: Grid, name: str) -> Image.Image:

@@ -1,109 +1,108 @@
 # SPDX-License-Identifier: Apache-2.0
-"""From numbers to the geometry of bars and curves; the page's template draws them."""
+"""Charts, drawn by matplotlib in one style: into a page as SVG, or into a file.
+
+On a page each panel is an SVG of its own, so that panels stand side by side on a wide screen and
+below each other on a phone, where their text is still about 12 pixels high.
+"""
+import io
 import math
-from collections.abc import Sequence
-from typing import NamedTuple
+import re
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, NamedTuple
+from xml.etree import ElementTree
 
+import matplotlib
 import numpy as np
+from cycler import cycler
+from markupsafe import Markup
+from matplotlib.axes import Axes
+from matplotlib.colors import to_hex
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.ticker import FuncFormatter, MaxNLocator
 
-WIDTH, HEIGHT = 340, 200  # of a curve chart, in its own units; text is 11 of them
-_LEFT, _RIGHT, _TOP, _BOTTOM = 40, 10, 8, 24
+from ..checkpoints.io import write_atomically
+from ..errors import MilanError
+from .theme import LIGHT, SERIES, themed
+
+_STYLE: dict[str, Any] = {
+    'font.size': 12, 'axes.titlesize': 12, 'axes.titlelocation': 'left', 'axes.labelsize': 12,
+    'axes.titleweight': 'bold', 'text.color': LIGHT['ink'], 'axes.titlecolor': LIGHT['ink'],
+    'text.parse_math': False,  # a $ in somebody's file name is a $
+    'axes.labelcolor': LIGHT['soft'], 'xtick.labelcolor': LIGHT['soft'],
+    'ytick.labelcolor': LIGHT['soft'], 'axes.edgecolor': LIGHT['line'],
+    'grid.color': LIGHT['grid'], 'axes.grid': True, 'axes.grid.axis': 'y', 'axes.axisbelow': True,
+    'axes.spines.top': False, 'axes.spines.right': False, 'axes.spines.left': False,
+    'xtick.major.size': 0, 'ytick.major.size': 0, 'lines.linewidth': 2, 'lines.markersize': 4,
+    'axes.prop_cycle': cycler(color=[LIGHT[name] for name in SERIES]),
+    'axes.facecolor': 'none', 'legend.frameon': False, 'legend.fontsize': 11,
+    'figure.facecolor': 'none', 'svg.fonttype': 'none', 'svg.hashsalt': 'milan_mm'}
+_DASHES = dict(second='--', random=':')
 
 
-class Tick(NamedTuple):
-    """A mark on an axis: where (in units or percent) and what it says."""
-    at: float
-    label: str
-
-
-class Bar(NamedTuple):
-    """A bar; lengths in percent of the axis.
+class Panel(NamedTuple):
+    """A chart with one pair of axes.
 
     Attributes:
-        key: names the colour.
-        label: what it is the bar of.
-        text: the value, and its standard deviation where there is one.
-        length: of the bar.
-        whisker: begin and length of the error bar, or None.
-    """
-    key: str
-    label: str
-    text: str
-    length: float
-    whisker: tuple[float, float] | None
-
-
-class Bars(NamedTuple):
-    """A chart of bars that start at 0.
-
-    Attributes:
-        title: of the chart.
-        bars: from top to bottom.
-        ticks: of the axis; positions in percent.
-        reference: position of the line that bars are compared with, in percent, or None.
+        title: above it.
+        draw: draws on the axes; what it gives a label is in the legend.
+        summary: what it says, for those who do not see it.
+        note: below the title, on pages.
+        size: width and height in inches; a page scales it to the room there is.
     """
     title: str
-    bars: list[Bar]
-    ticks: list[Tick]
-    reference: float | None
+    draw: Callable[[Axes], None]
+    summary: str
+    note: str = ''
+    size: tuple[float, float] = (5.0, 2.9)
 
 
 class Series(NamedTuple):
-    """A curve: its name in the legend, the key of its colour, and its points."""
+    """A curve: its name in the legend, the name of its colour, and its points."""
     label: str
     key: str
     steps: Sequence[float]
     values: Sequence[float]
 
 
-class Line(NamedTuple):
-    """A drawn curve.
-
-    Attributes:
-        label, key: see :class:`Series`.
-        path: of SVG.
-        end: x and y of the last point.
-        last: its value, as text.
-    """
-    label: str
-    key: str
-    path: str
-    end: tuple[float, float]
-    last: str
-
-
-class Curves(NamedTuple):
-    """A chart of curves over steps, in units of WIDTH x HEIGHT."""
-    title: str
-    note: str
-    lines: list[Line]
-    x_ticks: list[Tick]
-    y_ticks: list[Tick]
-    box: tuple[float, float, float, float]
-    summary: str
-
-
-def bar_chart(title: str, rows: Sequence[tuple[str, str, float, float | None]],
-              reference: float | None, axis: float) -> Bars:
-    """Bars of values in percent.
+def bars(title: str, rows: Sequence[tuple[str, str, float, float | None]],
+         reference: float | None, axis: float) -> Panel:
+    """Bars of values in percent, from 0.
 
     Args:
         title: of the chart.
-        rows: (key, label, value, standard deviation or None) of each bar.
+        rows: (name of the colour, label, value, standard deviation or None) of each bar.
         reference: value of the line that bars are compared with, or None.
         axis: value at the end of the axis; see :func:`axis_end`.
     """
-    bars = []
-    for key, label, value, deviation in rows:
-        whisker, text = None, f'{value:.1f}'
-        if deviation is not None:
-            low, high = max(0.0, value - deviation), min(axis, value + deviation)
-            whisker = (round(100 * low / axis, 2), round(100 * (high - low) / axis, 2))
-            text = f'{value:.1f} ± {deviation:.1f}'
-        bars.append(Bar(key, label, text, round(100 * value / axis, 2), whisker))
-    ticks = [Tick(round(100 * value / axis, 2), f'{value:g}') for value in nice_ticks(0, axis, 5)]
-    return Bars(title, bars, ticks, None if reference is None else round(
-        100 * reference / axis, 2))
+    texts = [f'{value:.1f}' + ('' if deviation is None else f' ± {deviation:.1f}')
+             for _, _, value, deviation in rows]
+
+    def draw(axes: Axes) -> None:
+        for y, ((key, _, value, deviation), text) in enumerate(zip(rows, texts)):
+            axes.barh(y, value, 0.64, color=LIGHT[key])
+            if deviation is not None:
+                low, high = max(0.0, value - deviation), min(axis, value + deviation)
+                axes.plot([low, high], [y, y], color=LIGHT['ink'], linewidth=1.6)
+                for end in (low, high):
+                    axes.plot([end, end], [y - .16, y + .16], color=LIGHT['ink'], linewidth=1.6)
+            axes.text(1.02, y, text, va='center', transform=axes.get_yaxis_transform(),
+                      weight='bold' if key == 'milan' else 'normal')
+        if reference is not None:
+            axes.axvline(reference, color=LIGHT['chance'], linestyle='--', linewidth=1.6)
+        axes.set_yticks(range(len(rows)), [label for _, label, _, _ in rows])
+        axes.tick_params(axis='y', labelcolor=LIGHT['ink'])
+        axes.set(xlim=(0, axis), ylim=(len(rows) - 0.5, -0.5))
+        axes.grid(False, axis='y')
+        axes.grid(True, axis='x')
+        axes.xaxis.set_major_locator(round_ticks(5))
+
+    return Panel(title, draw, f'{title}: ' + '; '.join(
+        f'{label} {text}' for (_, label, _, _), text in zip(rows, texts)),
+        size=(5.0, 0.45 + 0.38 * len(rows)))
 
 
 def axis_end(values: Sequence[float]) -> float:
@@ -111,8 +110,8 @@ def axis_end(values: Sequence[float]) -> float:
     return max(10.0, math.ceil(max(values) / 10) * 10)
 
 
-def curve_chart(title: str, note: str, series: Sequence[Series], percent: bool = False,
-                include: Sequence[float] = ()) -> Curves | None:
+def curves(title: str, note: str, series: Sequence[Series], percent: bool = False,
+           include: Sequence[float] = (), over: str = 'steps') -> Panel | None:
     """Curves over steps, or None if there is nothing to draw.
 
     Args:
@@ -120,7 +119,9 @@ def curve_chart(title: str, note: str, series: Sequence[Series], percent: bool =
         series: points that are not finite are left out.
         percent: values are percentages.
         include: values that the axis shall reach.
+        over: what the horizontal axis counts.
     """
+    unit = ' %' if percent else ''
     cleaned = []
     for one in series:
         steps, values = (np.asarray(part, float) for part in (one.steps, one.values))
@@ -129,50 +130,134 @@ def curve_chart(title: str, note: str, series: Sequence[Series], percent: bool =
             cleaned.append(one._replace(steps=steps[good], values=values[good]))
     if not cleaned:
         return None
-    x_max = max(one.steps.max() for one in cleaned)
-    x_min = min(0.0, *(one.steps.min() for one in cleaned), x_max - 1)
-    y_all = np.concatenate([one.values for one in cleaned] + [np.asarray(include, float)])
-    y_ticks = nice_ticks(float(y_all.min()), float(y_all.max()), 5, outside=True)
-    unit = ' %' if percent else ''
 
-    def at(step: float, value: float) -> tuple[float, float]:
-        x = _LEFT + (step - x_min) / (x_max - x_min) * (WIDTH - _LEFT - _RIGHT)
-        y = _TOP + (y_ticks[-1] - value) / (y_ticks[-1] - y_ticks[0]) * (HEIGHT - _TOP - _BOTTOM)
-        return round(x, 1), round(y, 1)
+    def draw(axes: Axes) -> None:
+        for one in cleaned:
+            axes.plot(one.steps, one.values, _DASHES.get(one.key, '-'), color=LIGHT[one.key],
+                      label=f'{one.label} {_number(one.values[-1])}{unit}')
+            axes.plot(one.steps[-1], one.values[-1], 'o', color=LIGHT[one.key], markersize=6)
+        axes.update_datalim([(cleaned[0].steps[0], value) for value in include])
+        axes.autoscale_view()
+        axes.xaxis.set_major_locator(round_ticks(4, integer=True))
+        axes.yaxis.set_major_locator(round_ticks(5))
+        axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f'{value:g}{unit}'))
 
-    lines = []
-    for one in cleaned:
-        points = [at(*point) for point in zip(one.steps, one.values)]
-        path = 'M' + 'L'.join(f'{x},{y}' for x, y in points)
-        lines.append(Line(one.label, one.key, path, points[-1], _number(one.values[-1]) + unit))
-    summary = f'{title}: ' + '; '.join(
+    return Panel(title, draw, f'{title}: ' + '; '.join(
         f'{one.label} from {_number(one.values[0])}{unit} to {_number(one.values[-1])}{unit}'
-        for one in cleaned) + f' over {x_max:.0f} steps'
-    return Curves(
-        title, note, lines,
-        [Tick(at(x, y_ticks[0])[0], f'{x:g}') for x in nice_ticks(x_min, x_max, 4)],
-        [Tick(at(x_min, y)[1], f'{y:g}{unit}') for y in y_ticks],
-        (_LEFT, _TOP, WIDTH - _RIGHT, HEIGHT - _BOTTOM), summary)
+        for one in cleaned) + f' over {max(one.steps[-1] for one in cleaned):.0f} {over}', note)
 
 
-def nice_ticks(low: float, high: float, about: int, outside: bool = False) -> list[float]:
-    """Round values from ``low`` to ``high``, about so many.
+def svg(panel: Panel) -> Markup:
+    """A panel as inline SVG with its legend before it, in the colours of the page's theme.
+
+    Nothing in it has an id, so that two of them cannot collide; what matplotlib defines and uses
+    (markers) stands where it is used. No style sheet, no clip paths.
+    """
+    with _style():
+        figure, (axes, ) = _figure([panel], 1, False)
+        text = io.StringIO()
+        figure.savefig(text, format='svg', metadata=dict.fromkeys(
+            ('Creator', 'Date', 'Format', 'Type')))
+    tree = ElementTree.fromstring(text.getvalue().encode())
+    _make_plain(tree)
+    for name in ('width', 'height', 'version'):
+        tree.attrib.pop(name, None)
+    tree.attrib.update({'class': 'chart', 'role': 'img', 'aria-label': panel.summary})
+    legend = Markup().join(Markup('<li>{}{}</li>').format(_swatch(handle), label)
+                           for handle, label in zip(*axes.get_legend_handles_labels()))
+    return Markup('<ul class="legend">{}</ul>').format(legend) * bool(legend) + Markup(
+        ElementTree.tostring(tree, encoding='unicode'))
+
+
+def save(panels: Sequence[Panel], out: str | Path, columns: int = 3, share: bool = False) -> None:
+    """Writes panels side by side into one image.
 
     Args:
-        low, high: the range.
-        about: how many.
-        outside: the first and the last lie at or beyond the range, not within it.
+        panels: at least one, of about the same size.
+        out: the file; its suffix says which kind.
+        columns: in a row.
+        share: one scale for all, and one legend.
+
+    Raises:
+        MilanError: if Matplotlib cannot write that kind.
     """
-    span = high - low or abs(high) or 1.0
-    magnitude = 10.0**math.floor(math.log10(span / about))
-    step = next(m * magnitude for m in (1, 2, 2.5, 5, 10) if m * magnitude * about >= span)
-    first, last = low / step, high / step
-    first, last = ((math.floor(first + 1e-9), math.ceil(last - 1e-9)) if outside else
-                   (math.ceil(first - 1e-9), math.floor(last + 1e-9)))
-    if outside and first == last:
-        last += 1
-    digits = max(0, 2 - math.floor(math.log10(step)))
-    return [round(i * step, digits) for i in range(first, last + 1)]
+    out = Path(out)
+    kinds = Figure().canvas.get_supported_filetypes()
+    if out.suffix.lstrip('.').lower() not in kinds:
+        raise MilanError(f'--out must end in one of {sorted(kinds)}, got {out}')
+    with _style():
+        figure, drawn = _figure(panels, columns, share)
+        for axes, panel in zip(drawn, panels):
+            axes.set_title(panel.title)
+        handles, labels = drawn[0].get_legend_handles_labels()
+        if share and labels:
+            figure.legend(handles, labels, loc='outside upper left', ncols=min(len(labels), 5))
+        for axes in () if share else drawn:
+            if axes.get_legend_handles_labels()[1]:
+                axes.legend()
+        write_atomically(out, lambda path: figure.savefig(path, dpi=120, facecolor='white'))
+
+
+def round_ticks(most: int, integer: bool = False) -> MaxNLocator:
+    """Ticks at round values, at most so many steps between them."""
+    return MaxNLocator(most, steps=[1, 2, 2.5, 5, 10], integer=integer)
+
+
+@contextmanager
+def _style() -> Iterator[None]:
+    with matplotlib.rc_context(_STYLE), warnings.catch_warnings():
+        # A browser has the letters that matplotlib's font lacks.
+        warnings.filterwarnings('ignore', message='Glyph .* missing from')
+        yield
+
+
+def _figure(panels: Sequence[Panel], columns: int, share: bool) -> tuple[Figure, list[Axes]]:
+    columns = min(columns, len(panels))
+    rows = -(-len(panels) // columns)
+    width, height = (max(panel.size[i] for panel in panels) for i in (0, 1))
+    figure = Figure(figsize=(width * columns, height * rows), layout='constrained')
+    figure.get_layout_engine().set(w_pad=0.06, h_pad=0.06, wspace=0.03, hspace=0.03)
+    grid = list(figure.subplots(rows, columns, sharex=share, sharey=share, squeeze=False).flat)
+    for axes, panel in zip(grid, panels):
+        panel.draw(axes)
+    for axes in grid[len(panels):]:
+        axes.set_visible(False)
+    return figure, grid[:len(panels)]
+
+
+def _make_plain(tree: ElementTree.Element) -> None:
+    """In place: without namespaces, ids and definitions, and with the theme's colours."""
+    for element in tree.iter():
+        element.tag = element.tag.rpartition('}')[2]
+        element.attrib = {name.rpartition('}')[2]: value for name, value in element.attrib.items()
+                          if name != 'clip-path'}
+    defined = {element.get('id'): element for element in tree.iter('path')}
+    for element in tree.iter():
+        for child in list(element):
+            if child.tag in ('defs', 'metadata'):
+                element.remove(child)
+        if element.tag == 'use':
+            marker = defined[element.get('href')[1:]]
+            styles = [one.get('style', '') for one in (element, marker)]
+            element.tag, element.attrib = 'path', {
+                'd': marker.get('d'), 'style': ';'.join(styles),
+                'transform': f'translate({element.get("x")} {element.get("y")})'}
+    for element in tree.iter():
+        element.attrib.pop('id', None)
+        if 'style' in element.attrib:
+            element.set('style', re.sub(
+                '#[0-9a-f]{6}', lambda found: themed(found[0]), element.get('style')))
+
+
+def _swatch(handle: Any) -> Markup:
+    """The mark of an entry of the legend: a line as it is drawn, a dot, or a bar's colour."""
+    if isinstance(handle, tuple):  # a container of bars or of error bars
+        handle = handle[0]
+    colour = handle.get_color() if hasattr(handle, 'get_color') else handle.get_facecolor()
+    colour = colour if isinstance(colour, str) else to_hex(np.asarray(colour).reshape(-1)[:3])
+    kind = handle.get_linestyle() if isinstance(handle, Line2D) else '-'
+    style = {'--': 'dashed', ':': 'dotted', 'None': 'dot'}.get(kind, 'solid')
+    return Markup('<i class="{}" style="border-color:{}"></i>').format(style, themed(colour))
 
 
 def _number(value: float) -> str:

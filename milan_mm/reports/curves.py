@@ -1,5 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Curves of several runs, from the scalars mmengine writes (``vis_data/scalars.json``)."""
+import functools
+import itertools
 import json
 import math
 from collections.abc import Sequence
@@ -7,10 +9,11 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-from matplotlib.figure import Figure
+from matplotlib.axes import Axes
 
-from ..checkpoints.io import write_atomically
 from ..errors import MilanError
+from .charts import Panel, save
+from .theme import LIGHT, SERIES
 
 
 class Run(NamedTuple):
@@ -103,28 +106,19 @@ def plot(runs: Sequence[Run], keys: Sequence[str], out: str | Path,
         out: an image whose suffix Matplotlib can write.
         weight: of :func:`smooth`, in [0, 1).
     """
-    out = Path(out)
-    columns = min(len(keys), 3)
-    rows = math.ceil(len(keys) / columns)
-    figure = Figure(figsize=(5.2 * columns, 3.6 * rows), layout='constrained')
-    kinds = figure.canvas.get_supported_filetypes()
-    if out.suffix.lstrip('.') not in kinds:
-        raise MilanError(f'--out must end in one of {sorted(kinds)}, got {out}')
-    for panel, key in enumerate(keys, 1):
-        axes = figure.add_subplot(rows, columns, panel)
-        for number, run in enumerate(runs):
+
+    def draw(axes: Axes, key: str) -> None:
+        for run, name in zip(runs, itertools.cycle(SERIES)):
             if key not in run.curves:
                 continue
             steps, values = run.curves[key]
-            marker = 'o' if len(steps) < 3 else None
             if weight:
-                axes.plot(steps, values, color=f'C{number}', alpha=0.25, linewidth=1)
-            axes.plot(steps, smooth(values, weight), color=f'C{number}', label=run.label,
-                      marker=marker)
-        axes.set(title=key, xlabel='step')
-        axes.grid(alpha=0.3)
-        axes.legend()
-    write_atomically(out, lambda path: figure.savefig(path, dpi=120))
+                axes.plot(steps, values, color=LIGHT[name], alpha=0.25, linewidth=1)
+            axes.plot(steps, smooth(values, weight), color=LIGHT[name], label=run.label,
+                      marker='o' if len(steps) < 3 else None)
+        axes.set_xlabel('step')
+
+    save([Panel(key, functools.partial(draw, key=key), key, size=(5.2, 3.6)) for key in keys], out)
 
 
 def check_keys(runs: Sequence[Run], keys: Sequence[str]) -> None:

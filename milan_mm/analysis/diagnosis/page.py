@@ -1,14 +1,16 @@
 # SPDX-License-Identifier: Apache-2.0
 """The page: each measure with its plot, how to read it, and what it says here."""
-import base64
 import json
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
-
 from ...checkpoints.io import write_atomically
-from .plots import draw
+from ...reports.charts import Panel, save
+from ...reports.page import write_page
+from .plots import panels_of
+
+_COLLAPSED = 0.99  # mean cosine of two images' outputs; ViTs that work sit at 0.3 to 0.9
+_CLOSER = 0.05  # of CKA, from which on a difference is spoken of
 
 
 class Section(NamedTuple):
@@ -18,12 +20,12 @@ class Section(NamedTuple):
         title: what was measured.
         read: how to read the plot.
         found: what it says here; or why there is no plot.
-        image: a data URI, or None.
+        panels: of the plot; none where nothing was measured.
     """
     title: str
     read: str
     found: str
-    image: str | None
+    panels: list[Panel]
 
 
 TITLES = dict(
@@ -54,7 +56,6 @@ READ = dict(
     'right says that what matters is harder to predict, the gap between the lines is what seeing a '
     'patch is worth, and the bars say how much of each tenth the mask showed (bars on the lines '
     'are standard errors).')
-_NEEDS = dict(effective_rank='spread', collapse='spread')
 
 
 def write_diagnosis(result: dict[str, Any], out: str | Path) -> Path:
@@ -68,40 +69,37 @@ def write_diagnosis(result: dict[str, Any], out: str | Path) -> Path:
         The path of the page.
     """
     out = Path(out)
-    images = draw(result)
-    for name, content in images.items():
-        write_atomically(out / f'{name}.png', lambda path, png=content: path.write_bytes(png))
+    panels = panels_of(result)
+    for name, drawn in panels.items():
+        save(drawn, out / f'{name}.png')
     text = json.dumps(result, indent=1, allow_nan=False, default=str)
     write_atomically(out / 'diagnosis.json', lambda path: path.write_text(text + '\n'))
-    page = render(result, images)
-    # A file name that is no text in the system's encoding must not cost the page.
-    write_atomically(out / 'index.html',
-                     lambda path: path.write_bytes(page.encode('utf-8', 'replace')))
-    return out / 'index.html'
+    found = findings(result)
+    return write_page(
+        out / 'index.html', 'diagnosis', result=result, headline=headline(result),
+        name='/'.join(Path(result['checkpoint']).parts[-2:]),
+        sections=[Section(title, READ[name], found[name] if name in found else
+                          f'Left out: {result["left_out"].get(name, "nothing was measured")}.',
+                          panels.get(name, [])) for name, title in TITLES.items()])
 
 
-def render(result: dict[str, Any], images: dict[str, bytes]) -> str:
-    """The page as text; whatever comes from the user is escaped."""
-    environment = Environment(
-        loader=FileSystemLoader(Path(__file__).parent), autoescape=True,
-        undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
-    return environment.get_template('diagnosis.html.j2').render(
-        result=result, sections=sections(result, images),
-        name='/'.join(Path(result['checkpoint']).parts[-2:]))
-
-
-def sections(result: dict[str, Any], images: dict[str, bytes]) -> list[Section]:
-    """What the page says, measure by measure."""
-    made = []
-    for name, title in TITLES.items():
-        measured = result[_NEEDS.get(name, name)]
-        image = None
-        if name in images:
-            image = 'data:image/png;base64,' + base64.b64encode(images[name]).decode()
-        found = (findings(result)[name] if measured else
-                 f'Left out: {result["left_out"].get(name, "nothing was measured")}.')
-        made.append(Section(title, READ[name], found, image))
-    return made
+def headline(result: dict[str, Any]) -> str:
+    """What matters most, in a line: whether the output says anything, and whose it resembles."""
+    output = {kind: result['spread']['student'][kind][-1]['mean_cosine']
+              for kind in ('cls', 'patches')}
+    collapsed = [word for kind, word in (('cls', 'the CLS token is'), ('patches', 'patches are'))
+                 if output[kind] is not None and output[kind] > _COLLAPSED]
+    if collapsed:
+        return f'The output has collapsed: {" and ".join(collapsed)} nearly the same for all images'
+    text = 'The output has not collapsed'
+    if not result['cka']:
+        return text
+    ours, fresh = result['cka']['patches'][-1][-1], result['cka']['random']['patches'][-1]
+    if ours is None or fresh is None:
+        return text
+    return text + (f', and is closer to the {result["teacher"]} than random weights are'
+                   if ours > fresh + _CLOSER else
+                   f', but is hardly closer to the {result["teacher"]} than random weights are')
 
 
 def findings(result: dict[str, Any]) -> dict[str, str]:

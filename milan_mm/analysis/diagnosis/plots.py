@@ -1,169 +1,167 @@
 # SPDX-License-Identifier: Apache-2.0
-"""One figure for each measure of :func:`milan_mm.analysis.diagnosis.diagnose.diagnose`."""
-import io
+"""The panels of each measure of :func:`milan_mm.analysis.diagnosis.diagnose.diagnose`."""
 from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-_COLOURS = dict(student='#0a6c8f', teacher='#7b5ea7')
-_SEEN, _MASKED, _FAINT = '#5fb0c9', '#c26a12', '#98a0a8'
+from ...reports.charts import Panel
+from ...reports.theme import LIGHT
+
 _OUT = 1.08  # where a tower's output stands on an axis on which its last block stands at 1
-_NEVER, _ALWAYS = -0.11, 1.11  # where the numbers of dead units stand
-_MOST_NUMBERS = 400  # cells that get their value written
+_NEVER, _ALWAYS = -0.13, 1.13  # where the numbers of dead units stand
+_MOST_NUMBERS = 14  # rows or columns of a heat map that gets its values written
 
 
-def draw(result: dict[str, Any]) -> dict[str, bytes]:
-    """PNG files by name, of what was measured; nothing of what was left out."""
-    figures: dict[str, Callable[[dict[str, Any]], Figure]] = dict(
-        cka=plot_cka, attention_distance=plot_distance, effective_rank=plot_rank,
-        collapse=plot_collapse, units=plot_units, deciles=plot_deciles)
+def panels_of(result: dict[str, Any]) -> dict[str, list[Panel]]:
+    """The panels by name, of what was measured; nothing of what was left out."""
+    drawn: dict[str, Callable[[dict[str, Any]], list[Panel]]] = dict(
+        cka=cka_panels, attention_distance=distance_panels, effective_rank=rank_panels,
+        collapse=collapse_panels, units=unit_panels, deciles=decile_panels)
     needs = dict(effective_rank='spread', collapse='spread')
-    images = {}
-    for name, plot in figures.items():
-        if result[needs.get(name, name)]:
-            buffer = io.BytesIO()
-            plot(result).savefig(buffer, format='png', dpi=130)
-            images[name] = buffer.getvalue()
-    return images
+    return {name: panels(result) for name, panels in drawn.items()
+            if result[needs.get(name, name)]}
 
 
-def plot_cka(result: dict[str, Any]) -> Figure:
+def cka_panels(result: dict[str, Any]) -> list[Panel]:
     """Two heat maps, of the image's token and of patches."""
     cka = result['cka']
-    rows, columns = len(cka['rows']) + 1, len(cka['columns'])
-    cell = 0.42 if max(rows, columns) > 8 else 0.52
-    figure = Figure(figsize=(2 * max(columns * cell, 2.4) + 3.4, max(rows * cell, 2.2) + 1.6),
-                    layout='constrained')
-    panels = figure.subplots(1, 2, sharey=True)
-    for axes, kind, title in zip(panels, ('cls', 'patches'), ('CLS token', 'patches')):
+    rows, columns = [*cka['rows'], 'random weights'], cka['columns']
+
+    def draw(axes: Axes, kind: str) -> None:
         values = np.array([*cka[kind], cka['random'][kind]], float)
-        image = axes.imshow(values, vmin=0, vmax=1, cmap='viridis', aspect='equal')
-        axes.set(title=title, xlabel=result['teacher'])
-        axes.set_xticks(range(columns), cka['columns'], rotation=60, ha='right',
+        axes.imshow(values, vmin=0, vmax=1, cmap='viridis', aspect='auto', interpolation='none')
+        axes.set_xticks(range(len(columns)), columns, rotation=60, ha='right',
                         rotation_mode='anchor')
-        axes.set_yticks(range(rows), [*cka['rows'], 'random weights'])
-        axes.axhline(rows - 1.5, color='white', linewidth=4)
-        if values.size <= _MOST_NUMBERS:
-            for row, column in np.ndindex(values.shape):
-                value = values[row, column]
-                if not np.isfinite(value):
-                    continue
+        axes.set_yticks(range(len(rows)), rows)
+        axes.grid(False)
+        axes.axhline(len(rows) - 1.5, color=LIGHT['ground'], linewidth=4)
+        for row, column in np.ndindex(values.shape):
+            value = values[row, column]
+            if max(values.shape) <= _MOST_NUMBERS and np.isfinite(value):
                 axes.text(column, row, f'{value:.2f}'.replace('0.', '.', 1), ha='center',
-                          va='center', fontsize=8, color='black' if value > 0.6 else 'white')
-    panels[0].set_ylabel('student')
-    figure.colorbar(image, ax=panels, label='CKA', shrink=0.9)
-    return figure
+                          va='center', fontsize=9, color='black' if value > 0.6 else 'white')
+
+    return [Panel(title, lambda axes, kind=kind: draw(axes, kind),
+                  f'CKA of {len(rows)} by {len(columns)} layers, {title}',
+                  f'rows: student, columns: {result["teacher"]}',
+                  (5.2, max(0.27 * len(rows), 1.6) + 0.9))
+            for kind, title in (('cls', 'CLS token'), ('patches', 'patches'))]
 
 
-def plot_distance(result: dict[str, Any]) -> Figure:
+def distance_panels(result: dict[str, Any]) -> list[Panel]:
     """A dot a head, a line through the means, and where even attention would be."""
     measured = result['attention_distance']
-    figure, axes = _one_panel()
-    for layer, heads in enumerate(measured['pixels'], 1):
-        axes.scatter([layer] * len(heads), heads, s=22, color=_COLOURS['student'], alpha=0.55,
-                     linewidths=0, label='a head' if layer == 1 else None)
-    means = [float(np.mean(heads)) for heads in measured['pixels']]
-    axes.plot(range(1, len(means) + 1), means, color=_COLOURS['student'], label='mean of heads')
-    axes.axhline(measured['even'], color=_FAINT, linestyle='--', label='even attention')
-    axes.set(xlabel='block', ylabel='distance, pixels', ylim=(0, 1.08 * axes.get_ylim()[1]))
-    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
-    axes.legend(loc='lower right')
-    return figure
+
+    def draw(axes: Axes) -> None:
+        for layer, heads in enumerate(measured['pixels'], 1):
+            axes.plot([layer] * len(heads), heads, 'o', color=LIGHT['milan'], alpha=0.55,
+                      markersize=5, label='a head' if layer == 1 else None)
+        means = [float(np.mean(heads)) for heads in measured['pixels']]
+        axes.plot(range(1, len(means) + 1), means, color=LIGHT['milan'], label='mean of heads')
+        axes.axhline(measured['even'], color=LIGHT['random'], linestyle='--',
+                     label='even attention')
+        axes.set(xlabel='block', ylim=(0, 1.08 * axes.get_ylim()[1]))
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+
+    return [Panel('Attention distance, pixels', draw, 'Mean distance of each head, by block')]
 
 
-def plot_rank(result: dict[str, Any]) -> Figure:
+def rank_panels(result: dict[str, Any]) -> list[Panel]:
     """Effective rank over depth, of CLS tokens and of patches."""
-    figure, panels = _two_panels()
-    for axes, kind, title in zip(panels, ('cls', 'patches'), ('CLS token', 'patches')):
+
+    def draw(axes: Axes, kind: str) -> None:
         _over_depth(axes, result['spread'], kind, 'effective_rank')
-        axes.set(title=title)
-    panels[0].set(ylabel='effective rank', ylim=(0, 1.08 * panels[0].get_ylim()[1]))
-    panels[0].legend(loc='lower left')
-    return figure
+        axes.set_ylim(0, 1.08 * axes.get_ylim()[1])
+
+    return [Panel(f'Effective rank, {title}', lambda axes, kind=kind: draw(axes, kind),
+                  f'Effective rank of {title} over depth')
+            for kind, title in (('cls', 'CLS token'), ('patches', 'patches'))]
 
 
-def plot_collapse(result: dict[str, Any]) -> Figure:
+def collapse_panels(result: dict[str, Any]) -> list[Panel]:
     """Mean cosine and spread over depth."""
-    figure, panels = _two_panels(share=False)
-    for axes, key, title in zip(panels, ('mean_cosine', 'std'),
-                                ('mean cosine of two images', 'spread (1 is even, 0 a point)')):
+
+    def draw(axes: Axes, key: str) -> None:
         _over_depth(axes, result['spread'], 'cls', key)
         _over_depth(axes, result['spread'], 'patches', key, ':')
-        axes.set(title=title)
         low, high = axes.get_ylim()
-        axes.set_ylim(min(0, low), max(1, high))
-    panels[0].legend()
-    return figure
+        axes.set_ylim(min(0, low), max(1.05, high))
+
+    return [Panel(title, lambda axes, key=key: draw(axes, key), f'{title}, over depth')
+            for key, title in (('mean_cosine', 'Mean cosine of two images'),
+                               ('std', 'Spread: 1 is even, 0 a point'))]
 
 
-def plot_units(result: dict[str, Any]) -> Figure:
+def unit_panels(result: dict[str, Any]) -> list[Panel]:
     """The share of tokens units are on for, as bands of units, and how many are dead."""
     units = result['units']
-    figure, axes = _one_panel()
-    table = np.array(units['quantiles'])
-    blocks = np.arange(1, len(table) + 1)
-    axes.vlines(blocks, table[:, 0], table[:, -1], color=_FAINT, linewidth=1.2,
-                label='least to most')
-    axes.vlines(blocks, table[:, 1], table[:, -2], color=_SEEN, linewidth=6, label='90 % of units')
-    axes.vlines(blocks, table[:, 2], table[:, -3], color=_COLOURS['student'], linewidth=6,
-                label='half of the units')
-    axes.scatter(blocks, table[:, 3], color='white', s=14, zorder=3)
-    for block, never, always in zip(blocks, units['never'], units['always']):
-        for at, dead in ((_NEVER, never), (_ALWAYS, always)):
-            axes.text(block, at, str(dead), ha='center', va='center', fontsize=9,
-                      color='#b3261e' if dead else _FAINT,
-                      bbox=dict(facecolor='white', edgecolor='none', pad=2))
-    axes.set(xlabel='block', ylabel='share of tokens a unit is on for', ylim=(-0.2, 1.2),
-             xlim=(0.4, len(table) + 0.6))
-    axes.set_yticks([_NEVER, 0, 0.25, 0.5, 0.75, 1, _ALWAYS],
-                    ['units never on', '0', '.25', '.5', '.75', '1', 'units always on'])
-    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
-    axes.legend(loc='center left', bbox_to_anchor=(1.01, 0.5))
-    return figure
+
+    def draw(axes: Axes) -> None:
+        table = np.array(units['quantiles'])
+        blocks = np.arange(1, len(table) + 1)
+        axes.vlines(blocks, table[:, 0], table[:, -1], color=LIGHT['random'], linewidth=1.2,
+                    label='least to most')
+        axes.vlines(blocks, table[:, 1], table[:, -2], color=LIGHT['second'], linewidth=7,
+                    label='90 % of units')
+        axes.vlines(blocks, table[:, 2], table[:, -3], color=LIGHT['milan'], linewidth=7,
+                    label='half of the units')
+        axes.plot(blocks, table[:, 3], 'o', color=LIGHT['ground'], markersize=4)
+        for block, never, always in zip(blocks, units['never'], units['always']):
+            for at, dead in ((_NEVER, never), (_ALWAYS, always)):
+                axes.text(block, at, str(dead), ha='center', va='center', fontsize=10,
+                          color=LIGHT['chance' if dead else 'soft'])
+        axes.set(xlabel='block', ylim=(-0.2, 1.2), xlim=(0.4, len(table) + 0.6))
+        axes.set_yticks([_NEVER, 0, 0.25, 0.5, 0.75, 1, _ALWAYS],
+                        ['never on', '0', '.25', '.5', '.75', '1', 'always on'])
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+
+    return [Panel('Share of tokens that units are on for', draw,
+                  'Shares by block, and how many units are never or always on',
+                  'above and below: units that always and never are', (5.0, 3.4))]
 
 
-def plot_deciles(result: dict[str, Any]) -> Figure:
+def decile_panels(result: dict[str, Any]) -> list[Panel]:
     """Loss by importance, and how much of each tenth was shown."""
     deciles = result['deciles']
-    figure, panels = _two_panels(share=False)
     tenths = np.arange(1, len(deciles['importance']) + 1)
-    for name, label, colour in (('masked', 'masked patches', _MASKED),
-                                ('seen', 'seen patches', _SEEN)):
-        mean, spread = (np.array([np.nan if value is None else value for value in deciles[key]])
-                        for key in (name, f'{name}_spread'))
-        panels[0].errorbar(tenths, mean, np.nan_to_num(spread), color=colour, label=label,
-                           marker='o', markersize=4, capsize=2)
     unit = '2 − 2 cos' if deciles['measure'] == 'cos' else deciles['measure']
-    panels[0].set(title=f'loss, {unit}', ylim=(0, None))
-    share = np.array(deciles['importance']) / len(tenths)
-    panels[1].bar(tenths - 0.2, deciles['share_seen'], 0.4, color=_SEEN,
-                  label='of these patches, seen')
-    panels[1].bar(tenths + 0.2, share, 0.4, color=_COLOURS['teacher'],
-                  label='of all importance, on these patches')
-    panels[1].set(title='shares', ylim=(0, 1))
-    for axes in panels:
-        axes.set_xlabel('tenth of patches, 1 the least important')
-        axes.set_xticks(tenths)
-        axes.legend()
-    return figure
+
+    def losses(axes: Axes) -> None:
+        for name, colour in (('masked', 'mae'), ('seen', 'second')):
+            mean, spread = (np.array([np.nan if value is None else value
+                                      for value in deciles[key]])
+                            for key in (name, f'{name}_spread'))
+            axes.errorbar(tenths, mean, np.nan_to_num(spread), color=LIGHT[colour],
+                          label=f'{name} patches', marker='o', elinewidth=1.4)
+        axes.set(ylim=(0, None), xticks=tenths)
+
+    def shares(axes: Axes) -> None:
+        axes.bar(tenths - 0.2, deciles['share_seen'], 0.4, color=LIGHT['second'],
+                 label='of these patches, seen')
+        axes.bar(tenths + 0.2, np.array(deciles['importance']) / len(tenths), 0.4,
+                 color=LIGHT['teacher'], label='of all importance, on these patches')
+        axes.set(ylim=(0, 1), xticks=tenths)
+
+    note = 'by tenth of patches, 1 the least important'
+    return [Panel(f'Loss, {unit}', losses, f'Loss {note}', note),
+            Panel('Shares', shares, f'Shares {note}', note)]
 
 
 def _over_depth(axes: Axes, spread: dict[str, Any], kind: str, key: str, style: str = '-') -> None:
-    """A line a tower over its relative depth; its output apart, with a hollow mark."""
+    """A line a tower through its layers; outputs are hollow."""
     for tower, rows in spread.items():
         depth, at_output = depth_of(rows['layers'])
         values = [row[key] for row in rows[kind]]
-        label = f'{tower}, CLS' if kind == 'cls' else f'{tower}, patches'
-        axes.plot(depth, values, style, color=_COLOURS[tower], marker='o', markersize=4,
-                  label=label if axes.get_title() == '' else None)
+        colour = LIGHT['milan' if tower == 'student' else 'teacher']
+        axes.plot(depth, values, style, color=colour, marker='o', markersize=5,
+                  label=f'{tower}, {"CLS" if kind == "cls" else "patches"}')
         axes.plot([x for x, out in zip(depth, at_output) if out],
-                  [y for y, out in zip(values, at_output) if out], 'o', color='white', markersize=4,
-                  markeredgecolor=_COLOURS[tower])
-    axes.set_xticks([0, 0.25, 0.5, 0.75, 1, _OUT], ['0', '¼', '½', '¾', '1', ' out'])
+                  [y for y, out in zip(values, at_output) if out], 'o', color=LIGHT['ground'],
+                  markersize=5, markeredgecolor=colour)
+    axes.set_xticks([0, 0.25, 0.5, 0.75, 1, _OUT], ['0', '¼', '½', '¾', '1', '  out'])
     axes.set_xlabel('depth of the block')
 
 
@@ -173,18 +171,3 @@ def depth_of(layers: list[str]) -> tuple[list[float], list[bool]]:
     count = sum(blocks) or 1
     return ([(i + 1) / count if block else _OUT for i, block in enumerate(blocks)],
             [not block for block in blocks])
-
-
-def _one_panel() -> tuple[Figure, Axes]:
-    figure = Figure(figsize=(7.6, 3.8), layout='constrained')
-    axes = figure.subplots()
-    axes.grid(alpha=0.3, axis='y')
-    return figure, axes
-
-
-def _two_panels(share: bool = True) -> tuple[Figure, np.ndarray]:
-    figure = Figure(figsize=(9.6, 3.8), layout='constrained')
-    panels = figure.subplots(1, 2, sharey=share)
-    for axes in panels:
-        axes.grid(alpha=0.3, axis='y')
-    return figure, panels

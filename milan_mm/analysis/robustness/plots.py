@@ -1,15 +1,20 @@
 # SPDX-License-Identifier: Apache-2.0
 """Accuracy against severity, and a sheet that shows what the corruptions look like."""
+import functools
+import itertools
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from PIL import Image
 
 from ...checkpoints import write_atomically
 from ...keyed_random import sample_key
+from ...reports.charts import Panel, save
+from ...reports.theme import LIGHT, SERIES
 from .corruptions import CORRUPTIONS, SEVERITIES, corrupt
 
 
@@ -20,50 +25,41 @@ def plot_severity(result: dict[str, Any], out: str | Path) -> None:
     chance.
     """
     models = result['models']
-    first = next(iter(models.values()))
-    panels = ['mean', *first['accuracy']]
-    columns = min(4, len(panels))
-    rows = -(-len(panels) // columns)
-    figure = Figure(figsize=(3.1 * columns, 2.4 * rows + 0.5), layout='constrained')
-    grid = figure.subplots(rows, columns, sharex=True, sharey=True, squeeze=False)
-    for axes, panel in zip(grid.flat, panels):
-        for number, (name, model) in enumerate(models.items()):
-            values = model['by_severity'] if panel == 'mean' else model['accuracy'][panel]
+    names = list(next(iter(models.values()))['accuracy'])
+
+    def draw(axes: Axes, corruption: str | None) -> None:
+        for (name, model), colour in zip(models.items(), itertools.cycle(SERIES)):
+            values = model['accuracy'][corruption] if corruption else model['by_severity']
             x = model['severities']
             if 'clean' in model:
                 x, values = [0, *x], [model['clean'], *values]
-            axes.plot(x, values, color=f'C{number}', marker='o', markersize=3, label=name)
-        axes.axhline(result['chance'], color='grey', linestyle=':', linewidth=1)
-        axes.set_title(f'mean of {len(panels) - 1}' if panel == 'mean' else panel.replace('_', ' '),
-                       fontsize=10, fontweight='bold' if panel == 'mean' else 'normal')
-        axes.grid(alpha=0.3)
+            axes.plot(x, values, color=LIGHT[colour], marker='o', label=name)
+        axes.axhline(result['chance'], color=LIGHT['random'], linestyle=':', linewidth=1)
         axes.set_xticks(x)
-    for axes in grid.flat[len(panels):]:
-        axes.set_visible(False)
-    grid[0, 0].set_ylim(bottom=0)
-    figure.supxlabel('severity', fontsize=10)
-    figure.supylabel('top-1, %', fontsize=10)
-    handles, labels = grid[0, 0].get_legend_handles_labels()
-    figure.legend(handles, labels, loc='outside upper center', ncols=len(labels), frameon=False)
-    write_atomically(out, lambda path: figure.savefig(path, dpi=110))
+        axes.set_ylim(bottom=0)
+
+    titles = [f'mean of {len(names)}: top-1, %', *(name.replace('_', ' ') for name in names)]
+    save([Panel(title, functools.partial(draw, corruption=corruption), title, size=(3.2, 2.3))
+          for title, corruption in zip(titles, [None, *names])], out, columns=4, share=True)
 
 
 def plot_bars(result: dict[str, Any], out: str | Path) -> None:
     """Of a suite without severities: the accuracy of each classifier, on clean images too."""
     models = result['models']
     kinds = [kind for kind in ('clean', 'top1') if kind in next(iter(models.values()))]
-    figure = Figure(figsize=(1.6 + 1.3 * len(models), 3.2), layout='constrained')
-    axes = figure.subplots()
     width = 0.8 / len(kinds)
-    for number, kind in enumerate(kinds):
-        at = np.arange(len(models)) + (number - (len(kinds) - 1) / 2) * width
-        bars = axes.bar(at, [model[kind] for model in models.values()], width * 0.95,
-                        label=result['suite'] if kind == 'top1' else kind, color=f'C{number}')
-        axes.bar_label(bars, fmt='%.1f', fontsize=8)
-    axes.set_xticks(range(len(models)), list(models))
-    axes.set_ylabel('top-1, %')
-    axes.legend(frameon=False)
-    write_atomically(out, lambda path: figure.savefig(path, dpi=110))
+
+    def draw(axes: Axes) -> None:
+        for number, (kind, colour) in enumerate(zip(kinds, SERIES)):
+            at = np.arange(len(models)) + (number - (len(kinds) - 1) / 2) * width
+            bars = axes.bar(at, [model[kind] for model in models.values()], width * 0.95,
+                            label=result['suite'] if kind == 'top1' else kind,
+                            color=LIGHT[colour])
+            axes.bar_label(bars, fmt='%.1f', fontsize=9)
+        axes.set_xticks(range(len(models)), list(models))
+
+    save([Panel('top-1, %', draw, 'Accuracy of each classifier',
+                size=(2.2 + 1.3 * len(models), 3.4))], out, share=True)
 
 
 def contact_sheet(image: Image.Image, out: str | Path, name: str = 'image',

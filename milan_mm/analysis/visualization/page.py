@@ -3,17 +3,14 @@
 from pathlib import Path
 from typing import NamedTuple
 
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
-
-from ...checkpoints.io import write_atomically
-from ...drawing import panels
-from ...reports.charts import Curves, Series, curve_chart
+from ...reports import page as pages
+from ...reports.charts import Panel, Series, curves
 from .tiles import Painter, Row, number, percent, seen_masked
 from .views import Views
 
 
 class PageRow(NamedTuple):
-    """A image: its name, numbers, rows of panels, and the file of its sheet."""
+    """An image: its name, numbers, rows of panels, and the file of its sheet."""
     name: str
     facts: dict[str, float]
     rows: list[Row]
@@ -33,17 +30,9 @@ def write_page(path: Path, rows: list[PageRow], views: Views, painter: Painter, 
         measure: what the predictions are measured by: 'cos' or 'mse', or '' where there are none.
         masked_only: whether the training's loss was that of masked patches alone.
     """
-    environment = Environment(
-        loader=FileSystemLoader(Path(__file__).parent),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True)
-    environment.filters.update(
-        uri=lambda tile: panels.data_uri(tile.image, tile.photograph),
-        percent=percent,
-        number=number)
-    page = environment.get_template('page.html.j2').render(
+    return pages.write_page(
+        path,
+        'visualization',
         images=rows,
         means=mean_facts(rows),
         source=source,
@@ -52,18 +41,15 @@ def write_page(path: Path, rows: list[PageRow], views: Views, painter: Painter, 
         patches=views.grid[0] * views.grid[1],
         draws=views.masks.shape[1],
         highest=painter.highest,
-        importance_stops=panels.colour_stops(panels.IMPORTANCE_COLOURS),
-        error_stops=panels.colour_stops(panels.ERROR_COLOURS),
         with_importance=views.importance is not None,
         with_teacher=views.teacher is not None,
         painted=views.trained.painted is not None,
         masked_only=masked_only,
         with_neighbours=any(row.title.startswith('Nearest') for row in rows[0].rows),
-        chart=ratio_chart(views, measure) if measure else None,
-        table=[(one.ratio, *seen_masked(one)) for one in views.attempts] if measure else [])
-    # A file name that is no text in the system's encoding must not cost the page.
-    write_atomically(path, lambda file: file.write_bytes(page.encode('utf-8', 'replace')))
-    return path
+        panel=ratio_chart(views, measure) if measure else None,
+        table=[(one.ratio, *seen_masked(one)) for one in views.attempts] if measure else [],
+        number=number,
+        percent=percent)
 
 
 def mean_facts(rows: list[PageRow]) -> dict[str, float]:
@@ -71,17 +57,17 @@ def mean_facts(rows: list[PageRow]) -> dict[str, float]:
     return {name: sum(row.facts[name] for row in rows) / len(rows) for name in rows[0].facts}
 
 
-def ratio_chart(views: Views, measure: str) -> Curves | None:
+def ratio_chart(views: Views, measure: str) -> Panel | None:
     """The mean measure over the share masked, on patches seen and on the others."""
     if len(views.attempts) < 2:
         return None
     ratios = [100 * one.ratio for one in views.attempts]
     seen, masked = zip(*(seen_masked(one) for one in views.attempts))
-    chart = curve_chart(
+    panel = curves(
         f'Mean {measure} over the share of patches masked, in percent', '',
         [Series('patches seen', 'second', ratios, seen),
-         Series('patches masked', 'first', ratios, masked)],
+         Series('patches masked', 'milan', ratios, masked)],
         include=(1, ) if measure == 'cos' else (0, ))
-    words = '; '.join(f'{ratio:g} % masked: {a:.2f} on patches seen, {b:.2f} on masked ones'
-                      for ratio, a, b in zip(ratios, seen, masked))
-    return chart._replace(summary=words)
+    return panel and panel._replace(summary='; '.join(
+        f'{ratio:g} % masked: {a:.2f} on patches seen, {b:.2f} on masked ones'
+        for ratio, a, b in zip(ratios, seen, masked)))

@@ -5,23 +5,15 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-from PIL import Image
 from torch import Tensor
 
 from ...drawing import panels
+from ...drawing.panels import Tile
 from ...inference.images import load_pixels
 from .neighbours import Neighbour
 from .views import Attempt, Views
 
 _SIDE = 200  # pixels that a panel's longer side has about, where an image is smaller
-
-
-class Tile(NamedTuple):
-    """A panel: what is drawn, what stands below it, its description, and whether it is a photo."""
-    image: Image.Image
-    caption: str
-    alt: str
-    photograph: bool
 
 
 class Row(NamedTuple):

@@ -1,23 +1,25 @@
 # SPDX-License-Identifier: Apache-2.0
 """What a study writes: study.json, table.csv, runs.csv, plot.png and study.html."""
-import base64
 import csv
+import functools
 import io
 import json
+import textwrap
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
-from matplotlib.figure import Figure as Canvas
+from matplotlib.axes import Axes
 
 from ...checkpoints.io import write_atomically
+from ...reports.charts import Panel, round_ticks, save
+from ...reports.page import write_page
 from ...reports.provenance import commit, machine, versions
+from ...reports.theme import LIGHT
 from .differences import config_changes
 from .run import StudyRunner
+from .study import Study
 from .table import Row, as_csv, as_json, as_text, cell_text, make_rows
-
-_BASE, _OTHER, _BEYOND = '#2563a8', '#8a8f98', '#c2410c'
 
 
 def write_study(runner: StudyRunner, command: str, minutes: float, page: bool = True) -> list[Row]:
@@ -42,9 +44,15 @@ def write_study(runner: StudyRunner, command: str, minutes: float, page: bool = 
     _write(runner.work / 'table.csv', as_csv(rows))
     _write(runner.work / 'runs.csv', runs_csv(records, runner.study.metrics))
     if page and any(row.figures for row in rows):
-        image = plot(rows, runner.study.metrics, runner.study.base)
-        write_atomically(runner.work / 'plot.png', lambda path: path.write_bytes(image))
-        _write(runner.work / 'study.html', render(runner, rows, image, facts))
+        study = runner.study
+        panels = metric_panels(rows, study)
+        save(panels, runner.work / 'plot.png', columns=4)
+        write_page(
+            runner.work / 'study.html', 'ablation', study=study, rows=rows, panels=panels,
+            verdict=verdict(rows, study), facts=fact_rows(facts), cell_text=cell_text,
+            changes={row.name: config_changes(runner.configs[study.base],
+                                              runner.configs[row.name]) for row in rows},
+            markdown=as_text(rows, study.metrics, markdown=True))
     return rows
 
 
@@ -61,48 +69,66 @@ def runs_csv(records: Sequence[dict], metrics: Sequence[str]) -> str:
     return out.getvalue()
 
 
-def plot(rows: Sequence[Row], metrics: Sequence[str], base: str) -> bytes:
-    """A panel a metric: a dot a seed, a bar at the mean, the base's mean as a line; PNG."""
+def metric_panels(rows: Sequence[Row], study: Study) -> list[Panel]:
+    """A panel a metric: a dot a seed, a bar at the mean, the base's mean as a line."""
     rows = [row for row in rows if row.figures]
-    canvas = Canvas(figsize=(3.2 + 3.4 * len(metrics), 1.2 + 0.34 * len(rows)),
-                    layout='constrained')
-    panels = canvas.subplots(1, len(metrics), sharey=True, squeeze=False)[0]
-    for axes, metric in zip(panels, metrics):
-        for y, row in enumerate(rows):
-            figure = row.figures[metric]
-            colour = _BASE if row.name == base else _BEYOND if figure.beyond_spread else _OTHER
-            axes.plot(list(figure.values.values()), [y] * len(figure.values), 'o', color=colour,
-                      alpha=0.45, markersize=4.5, markeredgewidth=0)
-            axes.plot([figure.mean] * 2, [y - 0.32, y + 0.32], color=colour, linewidth=2.5)
-            if row.name == base:
-                axes.axvline(figure.mean, color=_BASE, linewidth=0.8, linestyle=':')
-        axes.set(title=metric, yticks=range(len(rows)))
-        axes.set_yticklabels([row.title for row in rows])
-        axes.grid(axis='x', alpha=0.25)
-        axes.spines[['top', 'right', 'left']].set_visible(False)
-        axes.tick_params(axis='y', length=0)
-    for y in range(1, len(rows)):
-        if rows[y].group != rows[y - 1].group:
-            for axes in panels:
-                axes.axhline(y - 0.5, color='#d0d4da', linewidth=0.8)
-    panels[0].invert_yaxis()
-    out = io.BytesIO()
-    canvas.savefig(out, format='png', dpi=130)
-    return out.getvalue()
+    return [Panel(
+        f'{metric}, {study.unit}', functools.partial(_draw_metric, rows, metric, study.base),
+        '; '.join(f'{row.title} {cell_text(row.figures[metric])}' for row in rows),
+        size=(5.0, 0.6 + 0.34 * len(rows))) for metric in study.metrics]
 
 
-def render(runner: StudyRunner, rows: Sequence[Row], image: bytes, facts: dict[str, Any]) -> str:
-    """The page; it works offline, and the template engine escapes what it shows."""
-    environment = Environment(
-        loader=FileSystemLoader(Path(__file__).parent), autoescape=True,
-        undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
-    study = runner.study
-    changes = {row.name: config_changes(runner.configs[study.base], runner.configs[row.name])
-               for row in rows}
-    return environment.get_template('page.html.j2').render(
-        study=study, rows=rows, changes=changes, facts=facts, cell_text=cell_text,
-        markdown=as_text(rows, study.metrics, markdown=True),
-        image=base64.b64encode(image).decode())
+def _draw_metric(rows: Sequence[Row], metric: str, base: str, axes: Axes) -> None:
+    for y, row in enumerate(rows):
+        figure = row.figures[metric]
+        colour = LIGHT['milan' if row.name == base else 'mae' if figure.beyond_spread
+                       else 'random']
+        axes.plot(list(figure.values.values()), [y] * len(figure.values), 'o', color=colour,
+                  alpha=0.5, markersize=6)
+        axes.plot([figure.mean] * 2, [y - 0.3, y + 0.3], color=colour, linewidth=3)
+        if row.name == base:
+            axes.axvline(figure.mean, color=colour, linewidth=1, linestyle=':')
+        if y and row.group != rows[y - 1].group:
+            axes.axhline(y - 0.5, color=LIGHT['line'], linewidth=1)
+    axes.set_yticks(range(len(rows)), [textwrap.shorten(row.title, 30, placeholder=' …')
+                                       for row in rows])
+    axes.set_ylim(len(rows) - 0.5, -0.5)
+    axes.grid(False, axis='y')
+    axes.grid(True, axis='x')
+    axes.xaxis.set_major_locator(round_ticks(4))
+
+
+def verdict(rows: Sequence[Row], study: Study) -> str:
+    """Which differences to the base the runs can tell from chance, in a sentence or two."""
+    others = [row for row in rows if row.name != study.base and row.figures]
+    compared = [(row, metric, row.figures[metric]) for row in others for metric in study.metrics
+                if row.figures[metric].difference is not None]
+    base, failed = study.cells[study.base].title, sum(len(row.failures) for row in rows)
+    told = [(row, metric, f) for row, metric, f in compared if f.beyond_spread]
+    if not compared:
+        text = f'Nothing is there yet to be compared with {base}.'
+    elif all(f.low is None for _, _, f in compared):
+        text = ('One run a cell: what chance does is not known, so no difference to '
+                f'{base} can be told from it.')
+    elif not told:
+        text = f'No cell differs from {base} by more than chance could do in so few runs.'
+    else:
+        words = [f'{row.title}, {metric}: {f.difference:+.1f}' + (
+            ' points' if study.unit == '%' else '') for row, metric, f in sorted(
+                told, key=lambda item: -abs(item[2].difference))]
+        text = (f'{len({row.name for row, _, _ in told})} of {len(others)} cells differ from '
+                f'{base} by more than chance would explain: {"; ".join(words[:4])}'
+                + (f'; and {len(words) - 4} more.' if len(words) > 4 else '.'))
+    return text + (f' Runs that failed: {failed}.' if failed else '')
+
+
+def fact_rows(facts: dict[str, Any]) -> list[tuple[str, str]]:
+    """Where the figures come from, as names and values."""
+    machine, versions = (', '.join(f'{name} {value}' for name, value in facts[part].items())
+                         for part in ('machine', 'versions'))
+    return [('command', facts['command']), ('commit', facts['commit'] or 'not a clone'),
+            ('this call took', f'{facts["minutes"]} min, {facts["jobs"]} runs at a time'),
+            ('machine', machine), ('versions', versions)]
 
 
 def _write(path: Path, text: str) -> None:

@@ -17,8 +17,9 @@ from ...errors import MilanError
 from ..run_tool import find_tool
 
 _STUDY = dict(title=str, base=str, seeds=int, prepare=(list, tuple), train=dict,
-              measure=(list, tuple), cells=dict, minutes=(int, float), megabytes=(int, float))
-_OPTIONAL = ('prepare', 'minutes', 'megabytes')
+              measure=(list, tuple), cells=dict, minutes=(int, float), megabytes=(int, float),
+              unit=str)
+_OPTIONAL = ('prepare', 'minutes', 'megabytes', 'unit')
 _PLACES = ('work', 'images', 'run', 'seed', 'config', 'checkpoint')
 
 
@@ -103,6 +104,7 @@ class Study(NamedTuple):
         cells: by name.
         minutes: of one run, as an estimate until there are measured ones.
         megabytes: of disk of one run, as an estimate.
+        unit: of all metrics.
     """
     title: str
     base: str
@@ -113,6 +115,7 @@ class Study(NamedTuple):
     cells: dict[str, Cell]
     minutes: float | None
     megabytes: float | None
+    unit: str
 
     @property
     def takes_images(self) -> bool:
@@ -150,7 +153,7 @@ def read_study(path: str | Path) -> Study:
             [Measurement(one['tool'], _texts(one['arguments']), one['reads'], dict(one['metrics']))
              for one in said['measure']],
             {name: _cell(name, **cell) for name, cell in said['cells'].items()},
-            said.get('minutes'), said.get('megabytes'))
+            said.get('minutes'), said.get('megabytes'), said.get('unit', '%'))
     except (TypeError, KeyError, AttributeError) as error:
         raise MilanError(f'{path}: an entry is not as expected ({error}). A step has tool, '
                          'arguments and makes; a measurement tool, arguments, reads and metrics; '

@@ -1,22 +1,16 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The quickstart's page: the result, what was learned, and how it was made, in one file.
-
-No request leaves the page and it runs no script. Whatever comes from users' files (class names,
-captions, paths) is escaped by the template engine.
-"""
+"""The quickstart's page: the result, what was learned, and how it was made, in one file."""
 import json
 import os
-import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
-
-from ...checkpoints.io import last_checkpoint, write_atomically
+from ...checkpoints.io import last_checkpoint
 from ...errors import MilanError
-from ...reports.charts import Bars, Curves, Series, axis_end, bar_chart, curve_chart
+from ...reports.charts import Panel, Series, axis_end, bars, curves
 from ...reports.curves import Run, read_run
+from ...reports.page import write_page
 from ...resources import RESOURCES
 from .report_images import choose_images, make_gallery, retrieval_rows
 from .report_tasks import skipped_words, task_charts, task_curves, task_galleries, task_sentence
@@ -49,11 +43,14 @@ def write_report(work: Path) -> Path:
     gallery, gallery_note = _or_reason(lambda: make_gallery(work, images))
     rows, rows_note = _or_reason(lambda: retrieval_rows(work, images[:_QUERIES]))
     tasks, tasks_note = _or_reason(lambda: task_galleries(work))
-    page = render(
+    return write_page(
+        work / 'report.html',
+        'quickstart',
+        names=_NAMES,
         verdict=judge(results),
         results=results,
         meta=meta,
-        charts=accuracy_charts(results, 'classification'),
+        accuracy=accuracy_charts(results, 'classification'),
         shift_charts=accuracy_charts(results, 'style_shift'),
         shift_sentence=shift_sentence(results) if 'style_shift' in results else '',
         gallery=gallery,
@@ -65,31 +62,32 @@ def write_report(work: Path) -> Path:
         task_galleries=tasks or [],
         task_notes=skipped_words(results) + ([tasks_note] if tasks_note else []),
         curves=training_curves(work) + task_curves(work),
-        teacher=_read_json(work / 'teacher/log.json', None).get('recipe', {}),
+        run_facts=run_facts(
+            results, meta, _read_json(work / 'teacher/log.json', None).get('recipe', {})),
         commands=next_steps(work, meta))
-    out = work / 'report.html'
-    # A file name that is no text in the system's encoding must not cost the page.
-    write_atomically(out, lambda path: path.write_bytes(page.encode('utf-8', 'replace')))
-    return out
 
 
-def render(**content: Any) -> str:
-    """The page as text."""
-    environment = Environment(
-        loader=FileSystemLoader(Path(__file__).parent),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True)
-    environment.filters.update(
-        duration=duration,
-        words=lambda name: str(name).replace('_', ' '),
-        # No line break between a number and its sign.
-        firm=lambda text: re.sub(r'(?<=\d) (?=%)|(?<=±) ', '\u00a0', text))
-    return environment.get_template('report.html.j2').render(names=_NAMES, **content)
+def run_facts(results: dict, meta: dict, teacher: dict) -> list[tuple[str, list[tuple]]]:
+    """What was run, as titled lists of names and values; of what is not known, nothing."""
+    settings = {name: 'yes' if value is True else value
+                for name, value in results.get('settings', {}).items()
+                if value is not False and isinstance(value, (int, float, str))}
+    settings.update({f'teacher {name}': teacher[name] for name in (
+        'width', 'layers', 'embed_dim', 'image_size', 'patch_size') if name in teacher})
+    if 'seeds' in results:
+        settings['seeds'] = ', '.join(map(str, results['seeds']))
+    seconds = results.get('seconds') or {}
+    times = {stage: duration(value) for stage, value in seconds.items()}
+    if times:
+        times['all'] = duration(sum(seconds.values()))
+    lists = dict(Images=dict(classes=len(meta['classes']), **results.get('sizes', {})),
+                 Settings=settings, Time=times, Versions=results.get('versions', {}))
+    return [(title, [(name if title == 'Versions' else name.replace('_', ' '),
+                      value if isinstance(value, str) else f'{value:,}')
+                     for name, value in pairs.items()]) for title, pairs in lists.items() if pairs]
 
 
-def accuracy_charts(results: dict, block: str) -> list[Bars]:
+def accuracy_charts(results: dict, block: str) -> list[Panel]:
     """k-NN and linear probe of a block of ``results.json``; none if the block is not there."""
     kinds = {kind: results[block][kind] for kind in KINDS if kind in results.get(block, {})}
     if not kinds:
@@ -105,10 +103,10 @@ def accuracy_charts(results: dict, block: str) -> list[Bars]:
                   for part in ('classification', 'style_shift')
                   for row in results.get(part, {}).values() for name in _NAMES if name in row]
     axis = axis_end([*everything, chance or 0.0])
-    return [bar_chart(KINDS[kind], rows[kind], chance, axis) for kind in kinds]
+    return [bars(KINDS[kind], rows[kind], chance, axis) for kind in kinds]
 
 
-def training_curves(work: Path) -> list[Curves]:
+def training_curves(work: Path) -> list[Panel]:
     """What the three trainings logged, as far as it is there."""
     milan, mae = (_run(work / name) for name in ('milan', 'mae'))
     teacher = _read_json(work / 'teacher/log.json', None).get('curve', [])
@@ -122,18 +120,18 @@ def training_curves(work: Path) -> list[Curves]:
         return [Series(label, colour, steps, values * factor)]
 
     charts = [
-        curve_chart('MILAN: loss', '2 − 2 cos, all tokens', of(milan, 'loss', 'MILAN', 'milan')),
-        curve_chart('MILAN: cosine to the teacher', '1 is a perfect prediction',
+        curves('MILAN: loss', '2 − 2 cos, all tokens', of(milan, 'loss', 'MILAN', 'milan')),
+        curves('MILAN: cosine to the teacher', '1 is a perfect prediction',
                     of(milan, 'cos_visible', 'patches seen', 'milan')
                     + of(milan, 'cos_masked', 'patches masked', 'second')),
-        curve_chart('Importance seen', 'share of the teacher\'s attention on patches shown',
+        curves('Importance seen', 'share of the teacher\'s attention on patches shown',
                     of(milan, 'importance_seen', 'MILAN', 'milan', 100)
                     + of(mae, 'importance_seen', 'if all patches counted the same', 'random', 100),
                     percent=True, include=(0, )),
-        curve_chart('MAE: loss', 'squared error of masked pixels', of(mae, 'loss', 'MAE', 'mae')),
-        curve_chart('CLIP teacher: loss', 'contrastive, image against caption',
+        curves('MAE: loss', 'squared error of masked pixels', of(mae, 'loss', 'MAE', 'mae')),
+        curves('CLIP teacher: loss', 'contrastive, image against caption',
                     [Series('CLIP', 'teacher', steps, [p['loss'] for p in teacher])]),
-        curve_chart('CLIP teacher: retrieval', 'images whose own caption in the batch is nearest',
+        curves('CLIP teacher: retrieval', 'images whose own caption in the batch is nearest',
                     [Series('CLIP', 'teacher', steps, [p['accuracy'] for p in teacher])],
                     percent=True, include=(0, )),
     ]

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
+from PIL import Image
 from torch import Tensor
 
 from ...analysis.visualization.neighbours import nearest_images
@@ -13,6 +14,7 @@ from ...checkpoints.io import last_checkpoint
 from ...datasets.decoding import UnreadableImageError, open_image
 from ...datasets.image_folder import find_images
 from ...drawing import panels
+from ...drawing.panels import Tile
 from ...errors import MilanError
 from ...inference.encoders import Extractor, get_model, get_teacher
 from ...inference.images import load_pixels
@@ -52,11 +54,14 @@ def choose_images(root: Path, count: int) -> list[Path]:
     return chosen
 
 
-class Tile(NamedTuple):
-    """A image on the page: its address, what stands below it, and its description."""
-    uri: str
+class Thumbnail(NamedTuple):
+    """A small :class:`Tile` with its class, and whether that is the one of the image asked."""
+    image: Image.Image
     caption: str
     alt: str
+    photograph: bool
+    label: str
+    hit: bool
 
 
 class GalleryRow(NamedTuple):
@@ -72,8 +77,6 @@ class Gallery(NamedTuple):
     """The rows, and what the reader must know of their scales."""
     rows: list[GalleryRow]
     highest_error: float
-    importance_stops: str
-    error_stops: str
     with_mae: bool
 
 
@@ -97,8 +100,7 @@ def make_gallery(work: Path, paths: list[Path]) -> Gallery | None:
             _label(path, work / 'data/test'), caption,
             float(measure[is_seen].mean()), float(measure[~is_seen].mean()),
             _tiles(views, i, caption, highest, {n: c[i] for n, c in colours.items()})))
-    return Gallery(rows, highest, panels.colour_stops(panels.IMPORTANCE_COLOURS),
-                   panels.colour_stops(panels.ERROR_COLOURS), 'MAE' in colours)
+    return Gallery(rows, highest, 'MAE' in colours)
 
 
 def _feature_colours(views: Views, paths: list[Path], mae: Path | None) -> dict[str, Tensor]:
@@ -140,9 +142,7 @@ def _tiles(views: Views, i: int, what: str, highest: float, colours: dict[str, A
         *((panels.feature_panel(scores, grid, size), name,
            f'Patch features of "{what}" as colours: {name}') for name, scores in colours.items())
     ]
-    return [Tile(panels.data_uri(image, photograph=True), name, alt)
-            for image, name, alt in photographs] + [
-                Tile(panels.data_uri(image), name, alt) for image, name, alt in maps]
+    return [Tile(*tile, True) for tile in photographs] + [Tile(*tile, False) for tile in maps]
 
 
 def retrieval_rows(work: Path, queries: list[Path]) -> list[dict]:
@@ -154,23 +154,22 @@ def retrieval_rows(work: Path, queries: list[Path]) -> list[dict]:
              for name, encoder in encoders.items()}
     some = next(iter(encoders.values()))
 
-    def thumbnail(path: Path, root: Path) -> dict:
-        return dict(uri=panels.data_uri(_crop(path, some), photograph=True),
-                    label=_label(path, root), caption=caption_of(path, root))
+    def thumbnail(path: Path, part: str, asked: str | None = None) -> Thumbnail:
+        label, caption = (of(path, work / 'data' / part) for of in (_label, caption_of))
+        words = 'same class' if label == asked else 'another class'
+        alt = caption if asked is None else f'{caption} ({label.replace("_", " ")}, {words})'
+        return Thumbnail(_crop(path, some), caption, alt, True, label, label == asked)
 
     rows = []
     for i, query in enumerate(queries):
-        asked = thumbnail(query, work / 'data/test')
-        answers = {name: [dict(thumbnail(n.path, work / 'data/train'), cosine=n.cosine)
-                          for n in lists[i]] for name, lists in found.items()}
-        for shown in answers.values():
-            for one in shown:
-                one['hit'] = one['label'] == asked['label']
-        rows.append(dict(query=asked, answers=answers))
+        asked = thumbnail(query, 'test')
+        rows.append(dict(query=asked, answers={
+            name: [thumbnail(near.path, 'train', asked.label) for near in lists[i]]
+            for name, lists in found.items()}))
     return rows
 
 
-def _crop(path: Path, extractor: Extractor) -> Any:
+def _crop(path: Path, extractor: Extractor) -> Image.Image:
     return panels.as_image(load_pixels([path], extractor.img_size)[0])
 
 

@@ -10,15 +10,16 @@ from PIL import Image
 from ...compat.quiet_import import quiet_import
 from ...config.read import read_config
 from ...datasets.decoding import FORMATS, composite, open_image
-from ...drawing import panels
 from ...drawing import predictions as drawing
+from ...drawing.panels import Tile
 from ...errors import MilanError
 from ...inference.tasks import Trained, load_trained
-from ...reports.charts import Bars, Curves, Series, axis_end, bar_chart, curve_chart
+from ...reports.charts import Panel, Series, axis_end, bars, curves
 from ...reports.curves import read_run
-from .report_images import Tile
 from .tasks import STARTS, TASKS, last_checkpoint
 
+METRIC_WORDS = dict(top1='top-1 accuracy', bbox_mAP='box mAP', segm_mAP='mask mAP', mIoU='mIoU',
+                    aAcc='pixel accuracy')
 START_NAMES = dict(milan='from MILAN', mae='from MAE', scratch='from scratch')
 _COLOURS = dict(milan='milan', mae='mae', scratch='random')
 _SCORE, _SUREST = 0.1, 3  # drawn are so many detections, from this score on
@@ -36,7 +37,7 @@ class TaskGallery(NamedTuple):
     rows: list[list[Tile]]
 
 
-def task_charts(results: dict) -> list[Bars]:
+def task_charts(results: dict) -> list[Panel]:
     """A chart of each measure of each task that was run."""
     charts = []
     for name, task in TASKS.items():
@@ -47,8 +48,8 @@ def task_charts(results: dict) -> list[Bars]:
                     if metric in block.get(start, {})]
             if rows:
                 highest = [value + (deviation or 0) for _, _, value, deviation in rows]
-                charts.append(bar_chart(f'{task.title.capitalize()}: {metric}', rows, None,
-                                        axis_end(highest)))
+                title = f'{task.title.capitalize()}: {METRIC_WORDS[metric]}, %'
+                charts.append(bars(title, rows, None, axis_end(highest)))
     return charts
 
 
@@ -62,24 +63,24 @@ def task_sentence(results: dict) -> str:
         metric = next(iter(task.metrics))
         milan, scratch = block['milan'][metric], block['scratch'][metric]
         word = 'more' if milan >= scratch else 'fewer'
-        parts.append(f'{task.title} {milan:.1f} % {metric}, {abs(milan - scratch):.1f} points '
-                     f'{word} than from scratch')
+        parts.append(f'{task.title} {milan:.1f} % {METRIC_WORDS[metric]}, '
+                     f'{abs(milan - scratch):.1f} points {word} than from scratch')
     return 'From MILAN\'s encoder: ' + '; '.join(parts) + '.' if parts else ''
 
 
-def task_curves(work: Path) -> list[Curves]:
+def task_curves(work: Path) -> list[Panel]:
     """Loss of each task's training, one curve a start."""
     charts = []
     for name, task in TASKS.items():
         series = []
         for start in STARTS:
             try:
-                curves = read_run(work / name / start).curves
+                logged = read_run(work / name / start).curves
             except MilanError:
                 continue
-            if 'loss' in curves:
-                series.append(Series(START_NAMES[start], _COLOURS[start], *curves['loss']))
-        charts.append(curve_chart(f'{task.title.capitalize()}: loss', 'in finetuning', series))
+            if 'loss' in logged:
+                series.append(Series(START_NAMES[start], _COLOURS[start], *logged['loss']))
+        charts.append(curves(f'{task.title.capitalize()}: loss', 'in finetuning', series))
     return [chart for chart in charts if chart is not None]
 
 
@@ -131,7 +132,8 @@ def _detection_scenes(data: Path, models: dict[str, Trained]) -> list[list[Tile]
                 for box, label, score, mask in zip(
                     found.bboxes.tolist(), found.labels.tolist(), found.scores.tolist(),
                     np.asarray(found.masks, dtype=bool))]
-            tiles.append(_tile(drawing.draw_detection(image, drawn), START_NAMES[start]))
+            name = START_NAMES[start] + ('' if drawn else f': nothing found above {_SCORE}')
+            tiles.append(_tile(drawing.draw_detection(image, drawn), name))
         rows.append(tiles)
     return rows
 
@@ -167,8 +169,8 @@ def _corners(box: Sequence[float]) -> tuple[float, float, float, float]:
     return left, top, left + width, top + height
 
 
-def _tile(image: Image.Image, name: str, alt: str | None = None) -> Tile:
-    return Tile(panels.data_uri(image, photograph=True), name, alt or name)
+def _tile(image: Image.Image, name: str) -> Tile:
+    return Tile(image, name, name, True)
 
 
 def skipped_words(results: dict) -> list[str]:
