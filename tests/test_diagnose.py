@@ -19,6 +19,7 @@ from milan_mm.analysis import activations
 from milan_mm.analysis.diagnosis import cka, measures
 from milan_mm.analysis.diagnosis.diagnose import Collector, diagnose
 from milan_mm.analysis.diagnosis.page import TITLES
+from milan_mm.analysis.diagnosis.subject import load_subject
 from milan_mm.analysis.visualization.views import view
 from milan_mm.analysis.zero_shot import classify as zero_shot
 from milan_mm.analysis.zero_shot import prompts as text
@@ -26,7 +27,6 @@ from milan_mm.datasets.stream import ImageStream
 from milan_mm.engine.hooks import describe_encoder
 from milan_mm.inference.encoders import get_model
 from milan_mm.inference.pretraining import load_pretraining
-from milan_mm.inference.subject import load_subject
 from milan_mm.registry import MODELS
 from milan_mm.structures import MaskIds
 

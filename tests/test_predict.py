@@ -12,7 +12,7 @@ from PIL import Image
 from milan_mm.cli.main import parse
 from milan_mm.drawing.predictions import Instance, draw_detection
 from milan_mm.errors import MilanError
-from milan_mm.inference.tasks import build_model, load_trained
+from milan_mm.inference.tasks import build_model, load_task_model
 
 NAMES = ('Äpfel', 'Birnen', 'ein sehr langer Name, der in keine Zeile passt, auch in diese nicht')
 VIT = dict(type='milan_mm.MaskedVisionTransformer', arch=TINY_VIT, img_size=32, patch_size=8,
@@ -146,7 +146,7 @@ def test_classification(trained, images, tmp_path):
     config, checkpoint = trained('classification')
     report = run_on((config, checkpoint), images, tmp_path, '--topk', 2)
     assert report['task'] == 'classification'
-    model = load_trained(Config.fromfile(config), checkpoint)
+    model = load_task_model(Config.fromfile(config), checkpoint)
     for told in report['images']:
         scores = model(Image.open(told['file']).convert('RGB')).pred_score
         best = scores.argsort(descending=True)[:2].tolist()
@@ -166,7 +166,7 @@ def test_detection(trained, images, tmp_path):
     from mmdet.apis import inference_detector
     from pycocotools import mask as coco_mask
     cfg = Config.fromfile(config)
-    model = load_trained(cfg, checkpoint).model
+    model = load_task_model(cfg, checkpoint).model
     model.cfg = cfg
     for told in report['images']:
         pixels = np.asarray(Image.open(told['file']).convert('RGB'))[..., ::-1]
@@ -189,7 +189,7 @@ def test_segmentation(trained, images, tmp_path):
     report = run_on((config, checkpoint), images, tmp_path)
     from mmseg.apis import inference_model
     cfg = Config.fromfile(config)
-    model = load_trained(cfg, checkpoint).model
+    model = load_task_model(cfg, checkpoint).model
     cfg.test_pipeline = [t for t in cfg.test_dataloader.dataset.pipeline
                          if 'Annotations' not in t.type]
     model.cfg = cfg
@@ -246,18 +246,18 @@ def test_names_without_the_checkpoint(trained, images, tmp_path):
     state = torch.load(checkpoint, weights_only=True)['state_dict']
     torch.save(state, tmp_path / 'bare.pth')
     with pytest.raises(MilanError, match='leaves num_classes open'):
-        load_trained(Config.fromfile(config), tmp_path / 'bare.pth')
+        load_task_model(Config.fromfile(config), tmp_path / 'bare.pth')
     cfg = Config.fromfile(config)
     cfg.model.head.num_classes = 3
-    assert load_trained(cfg, tmp_path / 'bare.pth').name_of(2) == 'class 2'
+    assert load_task_model(cfg, tmp_path / 'bare.pth').name_of(2) == 'class 2'
     cfg.test_dataloader.dataset.metainfo = dict(classes=('a', 'b', 'c'))
-    assert load_trained(cfg, tmp_path / 'bare.pth').name_of(2) == 'c'
+    assert load_task_model(cfg, tmp_path / 'bare.pth').name_of(2) == 'c'
     cfg.test_dataloader.dataset = dict(type='nowhere.Dataset', pipeline=[dict(type='LoadPILImage')])
-    assert load_trained(cfg, tmp_path / 'bare.pth').classes == ()
+    assert load_task_model(cfg, tmp_path / 'bare.pth').classes == ()
     pytest.importorskip('mmdet')
     cfg.merge_from_dict(dict(default_scope='mmdet', test_dataloader=dict(dataset=dict(
         type='CocoDataset', pipeline=[dict(type='LoadImageFromFile')]))))
-    assert load_trained(cfg, tmp_path / 'bare.pth').name_of(0) == 'person'
+    assert load_task_model(cfg, tmp_path / 'bare.pth').name_of(0) == 'person'
 
 
 def test_imagenet_names():
@@ -278,13 +278,13 @@ def test_checkpoint_that_does_not_fit(change, words, trained, tmp_path):
     change(loaded['state_dict'])
     torch.save(loaded, tmp_path / 'other.pth')
     with pytest.raises(MilanError, match=words):
-        load_trained(Config.fromfile(config), tmp_path / 'other.pth')
+        load_task_model(Config.fromfile(config), tmp_path / 'other.pth')
 
 
 def test_pretraining_predicts_nothing(trained, tmp_path):
     _, checkpoint = trained('classification')
     with pytest.raises(MilanError, match='MILAN predicts no classes.*eval_features'):
-        load_trained(Config.fromfile(ROOT / 'configs/quickstart/mae.py'), checkpoint)
+        load_task_model(Config.fromfile(ROOT / 'configs/quickstart/mae.py'), checkpoint)
 
 
 def test_drawn_boxes():

@@ -20,7 +20,7 @@ from milan_mm.config.data_paths import move_data
 from milan_mm.config.own_data import fill_num_classes
 from milan_mm.config.read import read_config
 from milan_mm.config.schedule import set_length
-from milan_mm.inference.tasks import load_trained
+from milan_mm.inference.tasks import load_task_model
 
 CONFIGS = sorted(p.stem for p in (ROOT / 'configs/upernet').glob('*.py'))
 GPUS = {name: 1 if '1gpu' in name else 8 for name in CONFIGS if name[:4] in ('vitb', 'vitl')}
@@ -265,7 +265,7 @@ def test_slide_evaluation(trained, small_config, ade_folder, tmp_path):
     cfg.merge_from_dict({'test_dataloader.dataset.pipeline.1.scale': (256, 64)})
     move_data(cfg, str(ade_folder))
     fill_num_classes(cfg)
-    trained = load_trained(cfg, work / 'iter_60.pth')
+    trained = load_task_model(cfg, work / 'iter_60.pth')
     assert trained.task == 'segmentation' and trained.classes == CLASSES
     joint = np.zeros((3, 3))
     for path in sorted((ade_folder / 'images/validation').glob('*.jpg')):

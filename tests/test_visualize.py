@@ -20,8 +20,11 @@ from milan_mm.analysis.visualization.views import usable_ratios, view
 from milan_mm.analysis.visualization.visualize import gather, visualize
 from milan_mm.checkpoints.saved_config import parse_literals, saved_config
 from milan_mm.drawing import panels
+from milan_mm.inference.checkpoint import Checkpoint
+from milan_mm.inference.encoders import get_model
 from milan_mm.inference.images import load_pixels
-from milan_mm.inference.pretraining import load_pretraining, set_teacher
+from milan_mm.inference.pretraining import build_pretraining, load_pretraining
+from milan_mm.inference.teachers import set_teacher, teacher_of
 from milan_mm.keyed_random import sample_key
 from milan_mm.models import MaskedVisionTransformer, PixelTargetGenerator, SemanticMaskGenerator
 from milan_mm.registry import MODELS
@@ -134,14 +137,28 @@ def test_a_checkpoint_without_a_config(tmp_path):
         load_pretraining(tmp_path / 'bare.pth')
 
 
-# ---------------------------------------------------------------------------------- loading a run
+# ---------------------------------------------------------------------------------- loading it
 
 
-def test_a_run_is_loaded_from_its_checkpoint_alone(folder, milan):
+def test_a_pretraining_is_loaded_from_its_checkpoint_alone(folder, milan):
     state = torch.load(folder / 'milan.pth', weights_only=True)['state_dict']
     assert all(torch.equal(state[name], value) for name, value in milan.state_dict().items())
     assert not milan.training and not any(p.requires_grad for p in milan.parameters())
     assert milan.data_preprocessor.mean.flatten().tolist() == [120, 110, 100]
+
+
+def test_a_checkpoint_is_read_once(folder, milan, tmp_path):
+    """Config, whole model, teacher and encoder come from one reading: the file is gone by then."""
+    file = shutil.copy(folder / 'milan.pth', tmp_path / 'x.pth')
+    checkpoint = Checkpoint(file, options={'model.mask_generator.mask_ratio': 0.5})
+    file.unlink()
+    assert checkpoint.is_pretraining and teacher_of(checkpoint) == str(folder / 'teacher')
+    model = build_pretraining(checkpoint, folder / 'teacher')
+    assert model.mask_generator.mask_ratio == 0.5
+    encoder = get_model(checkpoint.vit()).backbone
+    for name, value in milan.backbone.state_dict().items():
+        assert torch.equal(model.backbone.state_dict()[name], value)
+        assert torch.equal(encoder.state_dict()[name], value)
 
 
 def test_a_teacher_that_moved(folder, tmp_path, teacher_folder):

@@ -10,7 +10,8 @@ from torch import Tensor, nn
 
 from ..errors import MilanError
 from ..positions import sincos_positions
-from .vit import ViTWeights, mismatch, read_vit
+from .strict import mismatch
+from .vit import ViTWeights, read_vit
 
 # Fixed sine-cosine positions belong to a grid, not to what was learned.
 _DECODER_POSITIONS = 'decoder_pos_embed'

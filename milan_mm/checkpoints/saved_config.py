@@ -21,14 +21,14 @@ from ..errors import MilanError
 from ..registry import MODELS, WEIGHT_INITIALIZERS
 from .io import first_line, read_checkpoint
 
-_INSTEAD = ('Give --config CONFIG, the file that it was trained with; a run leaves it beside its '
-            'checkpoints')
+_INSTEAD = ('Give --config CONFIG, the file that it was trained with; a training leaves it beside '
+            'its checkpoints')
 _CALLS = dict(dict=dict, list=list, tuple=tuple)
 _NAMES = dict(inf=math.inf, nan=math.nan)  # how Python prints these floats
 
 
-def saved_config(checkpoint: str | Path | Mapping[str, Any]) -> Config:
-    """The config of a run, from its checkpoint; nothing in it is executed.
+def saved_config(checkpoint: str | Path | Mapping[str, Any], source: str = '') -> Config:
+    """The config of a training, from its checkpoint; nothing in it is executed.
 
     What the classes of ``model`` are called must be registered in this package, mmpretrain or
     mmengine, and options that trust files are switched off; the other parts of the config are
@@ -36,12 +36,13 @@ def saved_config(checkpoint: str | Path | Mapping[str, Any]) -> Config:
 
     Args:
         checkpoint: path, or what :func:`read_checkpoint` gave for it.
+        source: path of what was read already, for messages.
 
     Raises:
         MilanError: if there is no config in it, or one that is more than literals, or one whose
             model is made of unknown classes.
     """
-    source = 'the checkpoint'
+    source = source or 'the checkpoint'
     if not isinstance(checkpoint, Mapping):
         source, checkpoint = str(checkpoint), read_checkpoint(checkpoint)
     meta = checkpoint.get('meta')

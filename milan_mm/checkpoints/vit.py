@@ -14,6 +14,7 @@ from . import naming
 from .io import read_checkpoint, state_of
 from .naming import to_ours, why_foreign
 from .spec import EncoderSpec, describe_by_folder, read_spec
+from .strict import mismatch
 
 FORMATS = ('milan_mm', 'mmpretrain', 'authors', 'timm', 'hf', 'clip')
 Path_ = str | Path
@@ -45,7 +46,8 @@ class ViTWeights(NamedTuple):
     described: dict[str, Any] | None
 
 
-def read_vit(path: Path_, trust: bool = False, format: str | None = None) -> ViTWeights:
+def read_vit(path: Path_, trust: bool = False, format: str | None = None,
+             content: dict[str, Any] | None = None) -> ViTWeights:
     """Reads a ViT; nothing in the file is executed.
 
     Args:
@@ -53,13 +55,14 @@ def read_vit(path: Path_, trust: bool = False, format: str | None = None) -> ViT
             MILAN's authors publish them, of timm, of DINOv2, of CLIP; or a Hugging Face folder.
         trust: see :func:`read_checkpoint`.
         format: one of :data:`FORMATS`; None finds out.
+        content: what :func:`read_checkpoint` gave for the path, if it was read already.
 
     Raises:
         MilanError: if it holds no such ViT, or a tensor of one is missing, left over, or has a
             shape that contradicts the others'. The first of them is named.
     """
     path = Path(path).expanduser()
-    checkpoint, by_folder = _read(path, trust)
+    checkpoint, by_folder = (content, None) if content else _read(path, trust)
     state = state_of(checkpoint)
     format = format or recognise(state, str(path))
     if format not in FORMATS:
@@ -106,44 +109,6 @@ def check_encoder(encoder: dict[str, Tensor], source: str) -> None:
     if problem:
         raise MilanError(f'{source} does not hold a whole encoder: {problem}. Was the file put '
                          'together by hand, or cut?')
-
-
-def mismatch(own: dict[str, Any], given: dict[str, Any]) -> str | None:
-    """What keeps one state dict from being the other, in words; None if nothing does.
-
-    Args:
-        own: tensors, or shapes of tensors of floats, by name, as they should be.
-        given: tensors as they are.
-    """
-    words = [f'{what} {len(names)} ({names[0]})' for what, names in
-             (('missing', [k for k in own if k not in given]),
-              ('left over', [k for k in given if k not in own])) if names]
-    for key in (key for key in own if key in given):
-        problem = _unlike(own[key], given[key])
-        if problem:
-            words.append(f'{key} {problem}')
-            break
-    return ', '.join(words) or None
-
-
-def _unlike(own: Any, given: Any) -> str | None:
-    if not isinstance(given, Tensor) or given.is_meta or given.layout != torch.strided:
-        return f'is no plain tensor in the checkpoint ({type(given).__name__})'
-    shape = tuple(getattr(own, 'shape', own))
-    if tuple(given.shape) != shape:
-        return f'is {tuple(given.shape)} in the checkpoint and should be {shape}'
-    floats = not isinstance(own, Tensor) or own.is_floating_point()
-    if given.is_floating_point() != floats or given.is_complex():
-        return (f'is of {given.dtype} in the checkpoint and should be of '
-                f'{getattr(own, "dtype", "floating point")}')
-    if floats and not is_finite(given) and (not isinstance(own, Tensor) or is_finite(own)):
-        return 'holds NaN or infinity in the checkpoint'
-    return None
-
-
-def is_finite(values: Tensor) -> bool:
-    """Whether none of them is NaN or infinite."""
-    return bool(torch.isfinite(values.float() if values.element_size() < 2 else values).all())
 
 
 def _expected(encoder: dict[str, Tensor], source: str) -> dict[str, tuple[int, ...]]:

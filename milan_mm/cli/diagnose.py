@@ -34,13 +34,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> None:
     from ..analysis.diagnosis.diagnose import diagnose
     from ..analysis.diagnosis.page import findings, write_diagnosis
+    from ..analysis.diagnosis.subject import load_subject
     from ..inference.device import check_device
-    from ..inference.subject import load_subject
     if args.num_images < 8 or args.batch_size < 4:
         raise MilanError('--num-images must be at least 8 and --batch-size at least 4; got '
                          f'{args.num_images} and {args.batch_size}')
     subject = load_subject(args.checkpoint, args.config, args.teacher, args.cfg_options,
-                           check_device(args.device))
+                           check_device(args.device), args.trust_checkpoint)
     result = diagnose(subject, args.data, args.num_images, args.batch_size, args.seed)
     page = write_diagnosis(result, args.out)
     for note in [*result['notes'], *(f'{name}: left out, {why}'

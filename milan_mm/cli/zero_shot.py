@@ -49,15 +49,16 @@ def run(args: argparse.Namespace) -> None:
         save_texts,
     )
     from ..checkpoints.io import write_atomically
+    from ..inference.checkpoint import Checkpoint
     from ..inference.device import check_device
-    from ..inference.pretraining import load_pretraining
-    from ..inference.subject import teacher_of
+    from ..inference.pretraining import build_pretraining
+    from ..inference.teachers import teacher_of
     if args.batch_size < 1:
         raise MilanError(f'--batch-size must be at least 1, got {args.batch_size}')
     device = check_device(args.device)
     prompts = read_prompts(args.prompts)
-    model = load_pretraining(args.checkpoint, args.config, args.teacher, args.cfg_options,
-                             args.trust_checkpoint)
+    checkpoint = Checkpoint(args.checkpoint, args.config, args.cfg_options, args.trust_checkpoint)
+    model = build_pretraining(checkpoint, args.teacher)
     check_model(model)
     model.to(device)
     folder = labelled_folder(model, args.data)
@@ -65,8 +66,7 @@ def run(args: argparse.Namespace) -> None:
     if args.text:
         texts = read_texts(args.text, classes)
     else:
-        tower = load_text_tower(args.text_tower or args.teacher or teacher_of(
-            args.checkpoint, args.config, args.cfg_options))
+        tower = load_text_tower(args.text_tower or args.teacher or teacher_of(checkpoint))
         texts = embed_classes(tower, classes, read_names(classes, args.names), prompts)
     if args.save_text:
         save_texts(texts, args.save_text)

@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from torch.distributed.fsdp import FullyShardedDataParallel
 
 from ..checkpoints.io import is_whole, run_checkpoints, state_of
-from ..checkpoints.vit import is_finite, mismatch
+from ..checkpoints.strict import is_finite, mismatch
 from ..errors import MilanError
 
 _NOT_NEGATIVE = ('lr', 'initial_lr', 'weight_decay', 'eps', 'momentum', 'lr_scale')

@@ -7,7 +7,7 @@ from mmengine.dist import is_main_process
 from mmengine.model import is_model_wrapper
 from mmengine.runner import Runner
 
-from ..checkpoints.io import read_checkpoint, state_of, write_atomically
+from ..checkpoints.io import write_atomically
 from ..checkpoints.remote import read_from_anywhere
 from ..compat.gloo_launch import init_gloo_where_no_cuda
 from ..compat.safe_load import install_safe_loading
@@ -15,7 +15,7 @@ from ..compat.sync_bn import replace_sync_bn
 from ..config.data_paths import check_data
 from ..config.own_data import fill_num_classes
 from ..errors import MilanError
-from ..inference.tasks import load_strictly
+from ..inference.checkpoint import Checkpoint
 from .train import forget_start, prepare_config
 
 
@@ -51,8 +51,7 @@ def test(config: str | Path, checkpoint: str | Path, *, out: str | Path | None =
     runner = Runner.from_cfg(cfg)
     # mmengine's own loading passes over what is missing or left over with a warning.
     model = runner.model.module if is_model_wrapper(runner.model) else runner.model
-    state = state_of(read_checkpoint(checkpoint, trust_checkpoint))
-    load_strictly(model, state, checkpoint)
+    Checkpoint(checkpoint, cfg, trust=trust_checkpoint).load_into(model)
     metrics = runner.test()
     if out and is_main_process():
         plain = {name: float(value) for name, value in metrics.items()}

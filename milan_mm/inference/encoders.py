@@ -25,6 +25,7 @@ from ..keyed_random import seeded_globals
 from ..models import CLIPTargetGenerator, MaskedVisionTransformer
 from ..models.encoder import check_tiling
 from .images import ImageLike, load_pixels
+from .teachers import clip_from
 
 Size = int | tuple[int, int]
 
@@ -162,7 +163,7 @@ class TeacherExtractor(Extractor):
         return _as_features(self.teacher(images).features, self.grid)
 
 
-def get_model(path_or_name: str | Path,
+def get_model(path_or_name: str | Path | ViTWeights,
               pretrained: bool | None = None,
               *,
               img_size: Size | None = None,
@@ -172,8 +173,8 @@ def get_model(path_or_name: str | Path,
     """An encoder in eval mode, its parameters frozen.
 
     Args:
-        path_or_name: a ViT of any format that :func:`read_vit` knows; or an architecture,
-            'vit-s', 'vit-b', 'vit-l' or 'vit-h' (patch 16, 224 px).
+        path_or_name: a ViT of any format that :func:`read_vit` knows, or what it read; or an
+            architecture, 'vit-s', 'vit-b', 'vit-l' or 'vit-h' (patch 16, 224 px).
         pretrained: None takes the weights of a checkpoint, and random ones for an architecture;
             True insists on weights; False takes the architecture only, with random weights.
         img_size: what images are brought to; None for the size of the training.
@@ -184,26 +185,19 @@ def get_model(path_or_name: str | Path,
     Raises:
         MilanError: if there is no such file or architecture, or the file holds other weights.
     """
-    vit: ViTWeights | None = None
-    if str(path_or_name) in ARCHITECTURES and not Path(path_or_name).exists():
-        if pretrained:
-            raise MilanError(f'no weights come with {path_or_name}. Give the path of a '
-                             'checkpoint, or leave pretrained out for random weights')
-        spec = EncoderSpec(dict(ARCHITECTURES[str(path_or_name)]), (224, 224), 16)
-    else:
-        if not Path(path_or_name).expanduser().exists():
-            raise MilanError(f'no such checkpoint: {path_or_name}. Give the path of a .pth or '
-                             f'.safetensors file, or one of {sorted(ARCHITECTURES)} for random '
-                             'weights')
-        vit = read_vit(path_or_name, trust_checkpoint)
-        spec = vit.spec
+    vit = _read(path_or_name, trust_checkpoint)
+    if vit is None and pretrained:
+        raise MilanError(f'no weights come with {path_or_name}. Give the path of a checkpoint, or '
+                         'leave pretrained out for random weights')
+    spec = vit.spec if vit else EncoderSpec(
+        dict(ARCHITECTURES[str(path_or_name)]), (224, 224), 16)
     with seeded_globals(seed):
         backbone = MaskedVisionTransformer(
             **encoder_options(vit.encoder if vit else {'ln1.weight': None}, spec))
         if vit is None or pretrained is False:
             _init_quietly(backbone)
-            print_log(f'{path_or_name}: random weights (seed {seed}), nothing is trained',
-                      logger='current', level=logging.WARNING)
+            print_log(f'{vit.source if vit else path_or_name}: random weights (seed {seed}), '
+                      'nothing is trained', logger='current', level=logging.WARNING)
     if vit is not None and pretrained is not False:
         print_log(load_encoder(backbone, vit), logger='current')
     model = FeatureExtractor(
@@ -224,15 +218,23 @@ def get_teacher(spec: str,
     """A CLIP teacher, in eval mode, to be measured like a student.
 
     Args:
-        spec: a file or folder of CLIP weights, or ``MODEL:TAG_OR_FILE`` in ``open_clip``'s names.
+        spec: a file or folder of CLIP weights, or ``MODEL:TAG_OR_FILE``; see :func:`split_spec`.
         quickgelu: see :class:`CLIPTargetGenerator`.
         img_size, patch_size, crop_ratio: see :class:`TeacherExtractor`.
     """
-    model, colon, pretrained = spec.partition(':')
-    if Path(spec).expanduser().exists() or not colon:
-        model, pretrained = None, spec
-    teacher = CLIPTargetGenerator(model, pretrained, quickgelu)
-    return TeacherExtractor(teacher, img_size, patch_size, crop_ratio).eval()
+    return TeacherExtractor(clip_from(spec, quickgelu), img_size, patch_size, crop_ratio).eval()
+
+
+def _read(path_or_name: str | Path | ViTWeights, trust: bool) -> ViTWeights | None:
+    """None for the name of an architecture."""
+    if isinstance(path_or_name, ViTWeights):
+        return path_or_name
+    if Path(path_or_name).expanduser().exists():
+        return read_vit(path_or_name, trust)
+    if str(path_or_name) in ARCHITECTURES:
+        return None
+    raise MilanError(f'no such checkpoint: {path_or_name}. Give the path of a .pth or .safetensors '
+                     f'file, or one of {sorted(ARCHITECTURES)} for random weights')
 
 
 def _as_features(tokens: Tensor, grid: tuple[int, int]) -> Features:

@@ -17,7 +17,7 @@ from ..drawing import predictions as drawing
 from ..errors import MilanError
 from ..progress import Progress
 from .device import check_device
-from .tasks import Trained, load_trained
+from .tasks import TaskModel, load_task_model
 
 
 class Shown(NamedTuple):
@@ -63,7 +63,7 @@ def predict(config: str | Path, checkpoint: str | Path, images: Sequence[str | P
                          'may lie in it')
     cfg = read_config(config)
     merge_options(cfg, cfg_options)
-    trained = load_trained(cfg, checkpoint, check_device(device), trust_checkpoint)
+    trained = load_task_model(cfg, checkpoint, check_device(device), trust_checkpoint)
     report: dict[str, Any] = dict(
         task=trained.task, config=str(config), checkpoint=str(checkpoint),
         classes=list(trained.classes), images=[], unreadable=[])
@@ -74,7 +74,7 @@ def predict(config: str | Path, checkpoint: str | Path, images: Sequence[str | P
     return report
 
 
-def predict_all(trained: Trained, paths: Sequence[Path], names: Sequence[str], out: Path,
+def predict_all(trained: TaskModel, paths: Sequence[Path], names: Sequence[str], out: Path,
                 shown: Shown, report: dict[str, Any]) -> None:
     """Predicts for one image after the other, writes it and adds to the report."""
     for path, name in zip(Progress('images', paths), names):
@@ -136,7 +136,7 @@ def _save(image: Image.Image, path: Path) -> None:
     image.save(path)
 
 
-def _present_classification(trained: Trained, sample: Any, image: Image.Image, out: Path,
+def _present_classification(trained: TaskModel, sample: Any, image: Image.Image, out: Path,
                             name: str, shown: Shown) -> tuple[dict, Image.Image]:
     scores, labels = sample.pred_score.flatten().topk(min(shown.topk, sample.pred_score.numel()))
     top = [{'class': trained.name_of(label), 'label': label, 'score': round(score, 6)}
@@ -145,7 +145,7 @@ def _present_classification(trained: Trained, sample: Any, image: Image.Image, o
     return dict(predictions=top), drawn
 
 
-def _present_detection(trained: Trained, sample: Any, image: Image.Image, out: Path, name: str,
+def _present_detection(trained: TaskModel, sample: Any, image: Image.Image, out: Path, name: str,
                        shown: Shown) -> tuple[dict, Image.Image]:
     found = sample.pred_instances
     found = found[found.scores >= shown.score_thr].cpu()
@@ -162,7 +162,7 @@ def _present_detection(trained: Trained, sample: Any, image: Image.Image, out: P
     return dict(instances=told), drawing.draw_detection(image, instances)
 
 
-def _present_segmentation(trained: Trained, sample: Any, image: Image.Image, out: Path, name: str,
+def _present_segmentation(trained: TaskModel, sample: Any, image: Image.Image, out: Path, name: str,
                           shown: Shown) -> tuple[dict, Image.Image]:
     labels = sample.pred_sem_seg.data[0].cpu().numpy().astype(np.uint16)
     found, counts = np.unique(labels, return_counts=True)
@@ -181,7 +181,7 @@ _PRESENT = dict(classification=_present_classification, detection=_present_detec
                 segmentation=_present_segmentation)
 
 
-def _colours(trained: Trained, labels: Sequence[int]) -> Sequence[tuple[int, int, int]]:
+def _colours(trained: TaskModel, labels: Sequence[int]) -> Sequence[tuple[int, int, int]]:
     number = max([len(trained.classes), *(label + 1 for label in labels)])
     return trained.palette or drawing.class_colours(number)
 

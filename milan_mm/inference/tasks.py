@@ -14,14 +14,14 @@ from mmengine.dataset import Compose, pseudo_collate
 from mmengine.model import revert_sync_batchnorm
 from mmengine.registry import DATASETS, MODELS, init_default_scope
 from PIL import Image
-from torch import Tensor, nn
+from torch import nn
 
-from ..checkpoints import read_checkpoint, state_of
-from ..checkpoints.vit import mismatch
 from ..config.own_data import open_places
 from ..errors import MilanError
+from .checkpoint import Checkpoint
 
-# Told by the base class, so that neither mmdet nor mmseg is imported unless a config asks for it.
+# Recognised by the base class's name, so that neither mmdet nor mmseg is imported unless a config
+# asks for it.
 _TASKS = {
     ('mmpretrain', 'BaseClassifier'): 'classification',
     ('mmdet', 'BaseDetector'): 'detection',
@@ -29,7 +29,7 @@ _TASKS = {
 }
 
 
-class Trained(NamedTuple):
+class TaskModel(NamedTuple):
     """A model ready to predict.
 
     Attributes:
@@ -68,16 +68,16 @@ class Trained(NamedTuple):
         return self.model.test_step(pseudo_collate([packed]))[0]
 
 
-def load_trained(cfg: Config,
-                 checkpoint: str | Path,
-                 device: str | torch.device = 'cpu',
-                 trust: bool = False) -> Trained:
+def load_task_model(cfg: Config,
+                    checkpoint: str | Path,
+                    device: str | torch.device = 'cpu',
+                    trust: bool = False) -> TaskModel:
     """Builds a config's model and loads a checkpoint of its training, every tensor of it.
 
     What the config would start its training from is neither needed nor read.
 
     Args:
-        cfg: of a classifier, a detector or a segmentor.
+        cfg: config of a classifier, a detector or a segmentor.
         checkpoint: written by a training with that config.
         device: to compute on.
         trust: see :func:`read_checkpoint`.
@@ -86,15 +86,16 @@ def load_trained(cfg: Config,
         MilanError: if the checkpoint cannot be read or does not fit, or the config describes
             nothing that predicts.
     """
-    loaded = read_checkpoint(checkpoint, trust)
-    meta = _dataset_meta(loaded)
+    loaded = Checkpoint(checkpoint, cfg, trust=trust)
+    meta = loaded.meta.get('dataset_meta')
+    meta = {k.lower(): v for k, v in meta.items()} if isinstance(meta, dict) else {}
     classes = tuple(meta.get('classes') or _classes_of_config(cfg))
     palette = meta.get('palette') or ()
     model = build_model(cfg, classes)
     task = task_of(model)
-    load_strictly(model, state_of(loaded), checkpoint)
+    loaded.load_into(model)
     pipeline, as_array, dtype = _pipeline(cfg)
-    return Trained(
+    return TaskModel(
         model.to(device).eval(), task, _readable(classes),
         tuple(tuple(c) for c in palette) if len(palette) == len(classes) else (),
         pipeline, as_array, dtype)
@@ -132,25 +133,6 @@ def task_of(model: nn.Module) -> str:
     raise MilanError(f'{type(model).__name__} predicts no classes, boxes or label maps; expected '
                      'the config of a classifier, a detector or a segmentor. What an encoder has '
                      'learned is measured with tools/eval_features.py')
-
-
-def load_strictly(model: nn.Module, state: dict[str, Tensor], source: str | Path) -> None:
-    """Loads a state dict that has exactly the model's tensors.
-
-    Raises:
-        MilanError: naming the first tensor that is missing, left over or misshapen.
-    """
-    problem = mismatch(model.state_dict(), state)
-    if problem:
-        raise MilanError(f'{source} is not of a training with this config: {problem}. Give the '
-                         'config the checkpoint was trained with, and its --cfg-options')
-    model.load_state_dict(state)
-
-
-def _dataset_meta(checkpoint: dict[str, Any]) -> dict:
-    meta = checkpoint.get('meta')
-    meta = meta.get('dataset_meta') if isinstance(meta, dict) else None
-    return {k.lower(): v for k, v in meta.items()} if isinstance(meta, dict) else {}
 
 
 def _datasets(cfg: Config) -> list[dict]:

@@ -13,13 +13,13 @@ from torch import Tensor
 from ...datasets.stream import ImageStream, central_crops
 from ...errors import MilanError
 from ...evaluation.collapse import collapse_measures
-from ...inference.subject import Subject
 from ...keyed_random import sample_key, seeded_globals, uniform
 from ...models import MaskedVisionTransformer
 from ...models.encoder import init_transformer
 from ..activations import cls_and_patches, mlp_inputs, on_attention, on_output, token_blocks
 from .cka import MinibatchCKA
 from .measures import AttentionDistance, Deciles, UnitCounts
+from .subject import Subject
 
 PATCHES = 8  # of each image: neighbours are so alike that more of them tell little new
 _LEAST = 8  # images

@@ -12,7 +12,7 @@ from ...checkpoints import write_atomically
 from ...config.read import merge_options, read_config
 from ...errors import MilanError
 from ...inference.device import check_device
-from ...inference.tasks import Trained, load_trained
+from ...inference.tasks import TaskModel, load_task_model
 from .corruptions import CORRUPTIONS, SEVERITIES
 from .imagenet import candidates
 from .measure import Corrupted, count_right
@@ -53,7 +53,7 @@ def compare_classifiers(config: str | Path, checkpoints: Sequence[str], suite: s
     cfg = read_config(config)
     merge_options(cfg, cfg_options)
     place = check_device(device)
-    models = [load_trained(cfg, path, place, trust_checkpoint) for path in paths]
+    models = [load_task_model(cfg, path, place, trust_checkpoint) for path in paths]
     known, how = outputs_of(suite, models, names)
     corruptions = list(dict.fromkeys(corruptions))
     passes = plan(suite, data, known, clean, corruptions, sorted(set(severities)))
@@ -92,7 +92,7 @@ def named_checkpoints(given: Sequence[str]) -> tuple[list[str], list[str]]:
     return names, paths
 
 
-def outputs_of(suite: str, models: Sequence[Trained],
+def outputs_of(suite: str, models: Sequence[TaskModel],
                names: Sequence[str]) -> tuple[dict[str, int], str]:
     """The output of each class by its folder's name, which must be the same of all models."""
     found = []
@@ -111,7 +111,7 @@ def _outputs_of_one(suite: str, classes: tuple[str, ...],
                     outputs: int) -> tuple[dict[str, int], str]:
     if suite != 'corruptions':
         return candidates(suite, classes, outputs)
-    if outputs == 1000:  # whose names load_trained has put into words; folders bear WordNet's
+    if outputs == 1000:  # whose names load_task_model has put into words; folders bear WordNet's
         try:
             return candidates(suite, classes, outputs)
         except MilanError:

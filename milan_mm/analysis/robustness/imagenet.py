@@ -111,6 +111,6 @@ def candidates(suite: str, classes: Sequence[str], outputs: int) -> tuple[dict[s
 
 
 def _words() -> tuple[str, ...]:
-    """What mmpretrain's ImageNet, and load_trained for WordNet folders, call the 1,000."""
+    """What mmpretrain's ImageNet, and load_task_model for WordNet folders, call the 1,000."""
     from mmpretrain.datasets.categories import IMAGENET_CATEGORIES
     return tuple(IMAGENET_CATEGORIES)

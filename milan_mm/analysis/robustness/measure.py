@@ -11,7 +11,7 @@ from torch import Tensor
 from ...datasets.decoding import UnreadableImageError, composite, open_image
 from ...datasets.stream import ImageStream
 from ...errors import MilanError
-from ...inference.tasks import Trained
+from ...inference.tasks import TaskModel
 from ...keyed_random import sample_key
 from .corruptions import corrupt
 from .suites import CLEAN, Case, Condition, Pass
@@ -31,8 +31,9 @@ class Counts(NamedTuple):
 
 
 @torch.no_grad()
-def count_right(models: Sequence[Trained], part: Pass, choices: Sequence[int], batch_size: int = 64,
-                workers: int = 2, seed: int = 0, progress: bool = True) -> Counts:
+def count_right(models: Sequence[TaskModel], part: Pass, choices: Sequence[int],
+                batch_size: int = 64, workers: int = 2, seed: int = 0,
+                progress: bool = True) -> Counts:
     """Classifies each image in each condition with every model.
 
     An image is read, resized and cropped once, by the first model's test pipeline, and corrupted
@@ -68,7 +69,7 @@ def count_right(models: Sequence[Trained], part: Pass, choices: Sequence[int], b
     return Counts(right, len(part.images) - len(stream.unreadable), stream.unreadable)
 
 
-def predict(trained: Trained, pixels: Sequence[Tensor], winners: Tensor) -> list[int]:
+def predict(trained: TaskModel, pixels: Sequence[Tensor], winners: Tensor) -> list[int]:
     """The output with the largest logit among ``winners``, for each image (3, H, W)."""
     same = len({tuple(p.shape) for p in pixels}) == 1
     inputs: Any = torch.stack(list(pixels)) if same else list(pixels)
@@ -83,7 +84,7 @@ def predict(trained: Trained, pixels: Sequence[Tensor], winners: Tensor) -> list
 class Corrupted:
     """Images as uint8 (conditions, 3, H, W), for an :class:`ImageStream`."""
 
-    def __init__(self, trained: Trained, part: Pass, seed: int = 0) -> None:
+    def __init__(self, trained: TaskModel, part: Pass, seed: int = 0) -> None:
         self.part, self.seed, self.as_array = part, seed, trained.as_array
         *self.before, self.pack = trained.pipeline.transforms
         if not type(self.pack).__name__.startswith('Pack') or trained.dtype is not np.uint8:

@@ -13,16 +13,10 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ...checkpoints.io import (
-    first_line,
-    in_float32,
-    read_checkpoint,
-    state_of,
-    write_atomically,
-)
-from ...checkpoints.vit import mismatch
+from ...checkpoints.io import first_line, read_checkpoint, state_of, write_atomically
+from ...checkpoints.strict import load_strictly
 from ...errors import MilanError
-from ...inference.subject import split_spec
+from ...inference.teachers import split_spec
 from ...models.targets.clip_weights import announce_clip
 
 _WEIGHTS = ('open_clip_model.safetensors', 'open_clip_pytorch_model.bin', 'open_clip_model.bin')
@@ -85,7 +79,7 @@ def load_text_tower(spec: str) -> TextTower:
             'connection, give a folder of open_clip, or --text FILE of an earlier --save-text'
             ) from error
     if path.is_file():
-        _load_strictly(clip, state_of(read_checkpoint(path)), str(path))
+        _load(clip, state_of(read_checkpoint(path)), str(path))
     return TextTower(clip.eval(), tokenize, spec)
 
 
@@ -110,17 +104,15 @@ def _from_folder(folder: Path) -> tuple[nn.Module, int]:
     except (KeyError, TypeError, ValueError) as error:
         raise MilanError(f'{description} does not describe a model that open_clip can build '
                          f'({type(error).__name__}: {first_line(error)})') from error
-    _load_strictly(clip, state_of(read_checkpoint(weights[0])), str(weights[0]))
+    _load(clip, state_of(read_checkpoint(weights[0])), str(weights[0]))
     return clip, context
 
 
-def _load_strictly(clip: nn.Module, state: dict, source: str) -> None:
+def _load(clip: nn.Module, state: dict, source: str) -> None:
     if not any(name.startswith(('token_embedding', 'text.')) for name in state):
         raise MilanError(f'{source} holds no text tower, only an image tower; give the whole CLIP')
-    problem = mismatch(clip.state_dict(), state)
-    if problem:
-        raise MilanError(f'{source} does not fit its description: {problem}')
-    clip.load_state_dict(in_float32(state), strict=True)
+    load_strictly(clip, state, f'{source} does not fit its description',
+                  'Give the folder or the MODEL name that these weights belong to')
 
 
 @torch.no_grad()

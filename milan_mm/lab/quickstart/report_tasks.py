@@ -13,7 +13,7 @@ from ...datasets.decoding import FORMATS, composite, open_image
 from ...drawing import predictions as drawing
 from ...drawing.panels import Tile
 from ...errors import MilanError
-from ...inference.tasks import Trained, load_trained
+from ...inference.tasks import TaskModel, load_task_model
 from ...reports.charts import Panel, Series, axis_end, bars, curves
 from ...reports.curves import read_run
 from .tasks import STARTS, TASKS, last_checkpoint
@@ -95,7 +95,7 @@ def task_galleries(work: Path) -> list[TaskGallery]:
     return found
 
 
-def _models(work: Path, name: str) -> dict[str, Trained]:
+def _models(work: Path, name: str) -> dict[str, TaskModel]:
     """What each start led to; empty if the task was not run."""
     cfg = read_config(TASKS[name].config)
     models = {}
@@ -105,11 +105,11 @@ def _models(work: Path, name: str) -> dict[str, Trained]:
         except MilanError:
             continue
         with quiet_import():  # of mmdet and mmseg
-            models[start] = load_trained(cfg, checkpoint)
+            models[start] = load_task_model(cfg, checkpoint)
     return models
 
 
-def _detection_scenes(data: Path, models: dict[str, Trained]) -> list[list[Tile]]:
+def _detection_scenes(data: Path, models: dict[str, TaskModel]) -> list[list[Tile]]:
     from pycocotools.coco import COCO  # comes with mmdet
     coco = COCO(str(data / 'annotations/test.json'))
     names = {c['id']: c['name'] for c in coco.loadCats(coco.getCatIds())}
@@ -138,7 +138,7 @@ def _detection_scenes(data: Path, models: dict[str, Trained]) -> list[list[Tile]
     return rows
 
 
-def _segmentation_scenes(data: Path, models: dict[str, Trained]) -> list[list[Tile]]:
+def _segmentation_scenes(data: Path, models: dict[str, TaskModel]) -> list[list[Tile]]:
     images = sorted((data / 'images/validation').iterdir())
     rows = []
     for path in _spread(images):

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from ...checkpoints.hf_clip import is_hf_clip_folder, read_hf_clip_folder
 from ...checkpoints.io import first_line, in_float32, read_checkpoint, state_of
 from ...checkpoints.remote import announce
-from ...checkpoints.vit import mismatch
+from ...checkpoints.strict import load_strictly
 from ...errors import MilanError
 from .clip_towers import wrap_tower
 from .tower import Tower
@@ -84,7 +84,7 @@ def tower_from_state(state: dict[str, Tensor], quickgelu: bool, *, name: str,
         output_dim=state['proj'].shape[1],
         act_layer=QuickGELU if quickgelu else nn.GELU,
         norm_layer=LayerNorm)
-    _load_strictly(visual, state, name)
+    _load_visual(visual, state, name)
     return wrap_tower(visual, name)
 
 
@@ -194,17 +194,9 @@ def _from_file(path: Path, model: str | None, quickgelu: bool | None) -> Tower:
 
 
 def _load_visual(visual: nn.Module, state: dict[str, Tensor], name: str) -> None:
-    visual_state = {k.removeprefix('visual.'): v for k, v in state.items()
-                    if k.startswith('visual.')}
-    _load_strictly(visual, in_float32(visual_state or state), name)
-
-
-def _load_strictly(visual: nn.Module, state: dict[str, Tensor], name: str) -> None:
-    problem = mismatch(visual.state_dict(), state)
-    if problem:
-        raise MilanError(f'{name} does not fit the image tower: {problem}. Is the model name the '
-                         'one these weights belong to?')
-    visual.load_state_dict(state, strict=True)
+    own = {k.removeprefix('visual.'): v for k, v in state.items() if k.startswith('visual.')}
+    load_strictly(visual, own or state, f'{name} does not fit the image tower',
+                  'Is the model name the one these weights belong to?')
 
 
 def _check_known(model: str) -> None:

@@ -10,7 +10,7 @@ from mmengine.model import is_model_wrapper
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ...checkpoints.vit import mismatch
+from ...checkpoints.strict import load_strictly
 from ...errors import MilanError
 from ...registry import HOOKS, MODELS
 from ...structures import TeacherOutput
@@ -77,10 +77,9 @@ class EMATargetGenerator(TargetGenerator):
                 'same arch')
         self.average = copy.deepcopy(student)
         if state is not None:
-            problem = mismatch(self.average.state_dict(), state)
-            if problem:
-                raise MilanError(f'the average in the checkpoint is of another encoder: {problem}')
-            self.average.load_state_dict(state)
+            load_strictly(self.average, state,
+                          'the average in the checkpoint is of another encoder',
+                          'Give the encoder the arch that it was trained with')
         self.freeze()
 
     @torch.no_grad()

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from ...checkpoints.hf_dinov2 import is_hf_dinov2, read_hf_dinov2
 from ...checkpoints.io import first_line, in_float32, read_checkpoint, state_of
 from ...checkpoints.remote import announce
-from ...checkpoints.vit import mismatch
+from ...checkpoints.strict import load_strictly
 from ...errors import MilanError
 from .timm_towers import pooling_of
 
@@ -55,7 +55,7 @@ def load_timm_vit(model: str | None, pretrained: str | None,
         return _from_folder(path, args, trust)
     if path.is_file():
         vit = build(model, args)
-        load_strictly(vit, state_of(read_checkpoint(path, trust)), str(path))
+        load_any_naming(vit, state_of(read_checkpoint(path, trust)), str(path))
         return TimmVit(vit, str(path))
     if model is None or any(mark in pretrained for mark in '/\\'):
         raise MilanError(
@@ -101,7 +101,7 @@ def arguments(name: str, args: dict[str, Any]) -> dict[str, Any]:
     return {**pooled, 'num_classes': 0, **args}
 
 
-def load_strictly(vit: nn.Module, state: dict[str, Tensor], source: str) -> None:
+def load_any_naming(vit: nn.Module, state: dict[str, Tensor], source: str) -> None:
     """Loads weights in any naming that timm itself converts for this model.
 
     A classifier in the file is left out; anything else that is missing or left over is an error.
@@ -119,11 +119,8 @@ def load_strictly(vit: nn.Module, state: dict[str, Tensor], source: str) -> None
     own = vit.state_dict()
     beside = [k for k in given if k not in own and k.startswith(('head.', 'head_dist.'))]
     given = {k: v for k, v in given.items() if k not in beside}
-    problem = mismatch(own, given)
-    if problem:
-        raise MilanError(f'{source} does not fit the model of timm: {problem}. Is the model name '
-                         'the one these weights belong to?')
-    vit.load_state_dict(given, strict=True)
+    load_strictly(vit, given, f'{source} does not fit the model of timm',
+                  'Is the model name the one these weights belong to?')
     print_log(f'Teacher: {len(given)} of {len(own)} tensors (100 %) came from {source}'
               + (f'; not used: {", ".join(beside)}' if beside else ''), logger='current')
 
@@ -165,7 +162,7 @@ def _from_folder(folder: Path, args: dict[str, Any], trust: bool) -> TimmVit:
         raise MilanError(f'{folder}/config.json is no JSON ({error})') from error
     if is_hf_dinov2(config):
         found = read_hf_dinov2(folder, trust)
-        load_strictly(found.vit, found.state, str(weights[0]))
+        load_any_naming(found.vit, found.state, str(weights[0]))
         return TimmVit(found.vit, str(folder), found.mean, found.std)
     if not isinstance(config.get('architecture'), str):
         raise MilanError(
@@ -175,6 +172,6 @@ def _from_folder(folder: Path, args: dict[str, Any], trust: bool) -> TimmVit:
             'milan_mm.CLIPTargetGenerator')
     vit = build(config['architecture'], {**(config.get('model_args') or {}), **args,
                                          'num_classes': 0})
-    load_strictly(vit, state_of(read_checkpoint(weights[0], trust)), str(weights[0]))
+    load_any_naming(vit, state_of(read_checkpoint(weights[0], trust)), str(weights[0]))
     pixels = config.get('pretrained_cfg') or {}
     return TimmVit(vit, str(folder), pixels.get('mean'), pixels.get('std'))

@@ -1,0 +1,64 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Strict loading: every tensor accounted for, or an error that names the first which is not."""
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from ..errors import MilanError
+
+
+def mismatch(own: dict[str, Any], given: dict[str, Any]) -> str | None:
+    """What keeps one state dict from being the other, in words; None if nothing does.
+
+    Args:
+        own: tensors, or shapes of tensors of floats, by name, as they should be.
+        given: tensors as they are.
+    """
+    words = [f'{what} {len(names)} ({names[0]})' for what, names in
+             (('missing', [k for k in own if k not in given]),
+              ('left over', [k for k in given if k not in own])) if names]
+    for key in (key for key in own if key in given):
+        problem = _unlike(own[key], given[key])
+        if problem:
+            words.append(f'{key} {problem}')
+            break
+    return ', '.join(words) or None
+
+
+def load_strictly(module: nn.Module, state: dict[str, Tensor], misfit: str, mend: str) -> None:
+    """Loads a state dict that has exactly the module's tensors.
+
+    Args:
+        module: to load into.
+        state: as it was read, in any precision.
+        misfit: how the error begins, such as 'FILE does not fit the image tower'.
+        mend: how it ends: what to do then.
+
+    Raises:
+        MilanError: naming the first tensor that is missing, left over or unlike the module's.
+    """
+    problem = mismatch(module.state_dict(), state)
+    if problem:
+        raise MilanError(f'{misfit}: {problem}. {mend}')
+    module.load_state_dict(state)
+
+
+def _unlike(own: Any, given: Any) -> str | None:
+    if not isinstance(given, Tensor) or given.is_meta or given.layout != torch.strided:
+        return f'is no plain tensor in the checkpoint ({type(given).__name__})'
+    shape = tuple(getattr(own, 'shape', own))
+    if tuple(given.shape) != shape:
+        return f'is {tuple(given.shape)} in the checkpoint and should be {shape}'
+    floats = not isinstance(own, Tensor) or own.is_floating_point()
+    if given.is_floating_point() != floats or given.is_complex():
+        return (f'is of {given.dtype} in the checkpoint and should be of '
+                f'{getattr(own, "dtype", "floating point")}')
+    if floats and not is_finite(given) and (not isinstance(own, Tensor) or is_finite(own)):
+        return 'holds NaN or infinity in the checkpoint'
+    return None
+
+
+def is_finite(values: Tensor) -> bool:
+    """Whether none of them is NaN or infinite."""
+    return bool(torch.isfinite(values.float() if values.element_size() < 2 else values).all())

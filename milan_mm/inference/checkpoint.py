@@ -1,0 +1,87 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A checkpoint, read once for whatever is made of it."""
+import functools
+from pathlib import Path
+from typing import Any
+
+from mmengine.config import Config
+from torch import nn
+
+from ..checkpoints.io import read_checkpoint, state_of
+from ..checkpoints.saved_config import saved_config
+from ..checkpoints.strict import load_strictly
+from ..checkpoints.vit import ViTWeights, read_vit
+from ..config.read import merge_options, read_config
+
+
+class Checkpoint:
+    """What a file holds, and the config of its training; nothing in either is executed.
+
+    Args:
+        path: the file, or a folder of weights as Hugging Face has them.
+        config: of the training, as a path or as it was read; None takes the one that the
+            checkpoint keeps, see :func:`saved_config`.
+        options: changes of the config, as ``--cfg-options`` gives them.
+        trust: see :func:`read_checkpoint`.
+
+    Raises:
+        MilanError: if the file cannot be read.
+    """
+
+    def __init__(self, path: str | Path, config: str | Path | Config | None = None,
+                 options: dict | None = None, trust: bool = False) -> None:
+        self.path, self.trust = Path(path).expanduser(), trust
+        self.content = {} if self.path.is_dir() else read_checkpoint(path, trust)
+        self._config, self._options = config, options
+
+    @functools.cached_property
+    def config(self) -> Config:
+        """The config of the training, with the changes.
+
+        Raises:
+            MilanError: if none was given and the checkpoint keeps none, or it cannot be read.
+        """
+        cfg = self._config
+        if cfg is None:
+            cfg = saved_config(self.content, str(self.path))
+        elif not isinstance(cfg, Config):
+            cfg = read_config(cfg)
+        merge_options(cfg, self._options)
+        return cfg
+
+    @property
+    def has_config(self) -> bool:
+        """Whether a config was given, or the checkpoint keeps one."""
+        return self._config is not None or bool(self.meta.get('cfg'))
+
+    @property
+    def config_name(self) -> str:
+        """What messages call the config."""
+        if self._config is None:
+            return f'the config in {self.path}'
+        return str(getattr(self._config, 'filename', self._config) or 'the config')
+
+    @property
+    def meta(self) -> dict[str, Any]:
+        """What mmengine writes beside the weights; empty if it did not write the file."""
+        meta = self.content.get('meta')
+        return meta if isinstance(meta, dict) else {}
+
+    @property
+    def is_pretraining(self) -> bool:
+        """Whether a training with a teacher or another target wrote it, as far as it is known."""
+        return self.has_config and 'target_generator' in (self.config.get('model') or {})
+
+    def load_into(self, model: nn.Module) -> None:
+        """Gives a model exactly the weights of the checkpoint.
+
+        Raises:
+            MilanError: naming the first tensor that is missing, left over or misshapen.
+        """
+        load_strictly(model, state_of(self.content),
+                      f'{self.path} does not hold the model of {self.config_name}',
+                      'Give the config that it was trained with, and its --cfg-options')
+
+    def vit(self) -> ViTWeights:
+        """Its encoder, as :func:`read_vit` gives it."""
+        return read_vit(self.path, self.trust, content=self.content)
