@@ -14,6 +14,7 @@ with quiet_import():
     register_old_names()
 
     from . import datasets, models
+    from .api import embed, pretrain
     from .compat.plain_checkpoints import PlainCheckpointHook
     from .datasets import *  # noqa: F403
     from .engine.hooks import DescribeEncoderHook, RunSummaryHook, UnreadableImagesHook
@@ -26,7 +27,7 @@ with quiet_import():
     from .structures import MaskIds, TeacherOutput
 
 __all__ = [
-    'get_model', 'MilanError', *models.__all__, *datasets.__all__,
+    'pretrain', 'get_model', 'embed', 'MilanError', *models.__all__, *datasets.__all__,
     'LayerDecayOptimWrapperConstructor', 'PlainCheckpointHook', 'DescribeEncoderHook',
     'RunSummaryHook', 'UnreadableImagesHook', 'FeatureEvalHook',
     'TeacherOutput', 'MaskIds', 'sincos_positions',  # what parts of one's own are made of

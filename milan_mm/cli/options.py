@@ -58,6 +58,12 @@ def add(parser: argparse.ArgumentParser, *names: str, **changes: Any) -> None:
 
 def add_runner_options(parser: argparse.ArgumentParser) -> None:
     """What OpenMMLab's train.py and test.py have both."""
-    add(parser, '--work-dir', '--data-root', '--trust-checkpoint', '--launcher', '--cfg-options')
+    add(parser, '--work-dir', '--data-root', '--trust-checkpoint', '--cfg-options')
+    add_launcher(parser)
+
+
+def add_launcher(parser: argparse.ArgumentParser) -> None:
+    """How several processes come to be one run."""
+    add(parser, '--launcher')
     # torch.distributed.launch gives it; torchrun sets the variable itself.
     parser.add_argument('--local_rank', '--local-rank', type=int, default=0, help=argparse.SUPPRESS)

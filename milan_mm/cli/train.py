@@ -17,6 +17,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_training_options(parser)
     parser.add_argument('--iters', type=int, metavar='N', help='Train for N iterations, for '
                         'configs that count these instead of epochs.')
+    parser.add_argument('--amp', action='store_true', help='Train in mixed precision.')
+    parser.add_argument('--auto-scale-lr', action='store_true', help='Scale the learning rate from '
+                        'the batch of the recipe to the batch of this run.')
 
 
 def add_training_options(parser: argparse.ArgumentParser) -> None:
@@ -28,9 +31,6 @@ def add_training_options(parser: argparse.ArgumentParser) -> None:
                         'weights of timm, Hugging Face, CLIP, MAE or DINOv2.')
     parser.add_argument('--resume', nargs='?', const='auto', metavar='CHECKPOINT', help='Continue '
                         'a stopped run from this checkpoint, or from its latest.')
-    parser.add_argument('--amp', action='store_true', help='Train in mixed precision.')
-    parser.add_argument('--auto-scale-lr', action='store_true', help='Scale the learning rate from '
-                        'the batch of the recipe to the batch of this run.')
     parser.add_argument('--compile', action='store_true', help='Compile the loss with '
                         'torch.compile.')
 

@@ -5,7 +5,7 @@ from mmengine.config import Config
 from ..errors import MilanError
 
 
-def set_length(cfg: Config, epochs: int = 0, iters: int = 0) -> None:
+def set_length(cfg: Config, epochs: int | None = None, iters: int | None = None) -> None:
     """Trains for so many epochs or iterations instead of the config's.
 
     What a scheduler counts in the other unit (a warm-up of 250 iterations in a training counted in
@@ -19,9 +19,10 @@ def set_length(cfg: Config, epochs: int = 0, iters: int = 0) -> None:
     Raises:
         MilanError: if the config counts in the other unit, or the length is not positive.
     """
-    unit, length = ('max_epochs', epochs) if epochs else ('max_iters', iters)
-    option, other = ('--epochs', '--iters') if epochs else ('--iters', '--epochs')
-    if length < 1:
+    by_epoch = epochs is not None
+    unit, length = ('max_epochs', epochs) if by_epoch else ('max_iters', iters)
+    option, other = ('--epochs', '--iters') if by_epoch else ('--iters', '--epochs')
+    if length is None or length < 1:
         raise MilanError(f'{option} must be at least 1, got {length}')
     old = cfg.train_cfg.get(unit)
     if not old:
@@ -33,7 +34,7 @@ def set_length(cfg: Config, epochs: int = 0, iters: int = 0) -> None:
     if isinstance(schedulers, dict):  # mmengine takes a single one without a list
         schedulers = [schedulers]
     for scheduler in schedulers:
-        if bool(scheduler.get('by_epoch', True)) == bool(epochs):
+        if bool(scheduler.get('by_epoch', True)) == by_epoch:
             _stretch(scheduler, length / old, length)
     cfg.param_scheduler = [s for s in schedulers if s.get('end', length) > s.get('begin', 0)]
 

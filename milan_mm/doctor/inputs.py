@@ -8,6 +8,7 @@ import torch
 from ..datasets.decoding import UnreadableImageError, open_image
 from ..datasets.image_folder import find_images
 from ..errors import MilanError
+from ..inference.teachers import split_spec
 from ..models.targets import CLIPTargetGenerator
 
 
@@ -23,18 +24,13 @@ def check_teacher(teacher: str) -> tuple[str, str]:
     Raises:
         MilanError: if it gives no targets.
     """
-    path = Path(teacher).expanduser()
-    model, _, tag = teacher.partition(':')
-    if path.exists():
-        args = dict(pretrained=str(path))
-    elif model and tag:
-        args = dict(model=model, pretrained=tag)
-    else:
+    model, pretrained = split_spec(teacher)
+    if not (model and pretrained) and not Path(teacher).expanduser().exists():
         raise MilanError(f'{teacher!r} is no file or folder here, nor MODEL:TAG. Give an existing '
                          'path, or for instance ViT-B-16-quickgelu:openai; with a file that does '
                          'not describe itself, MODEL:FILE')
     try:
-        generator = CLIPTargetGenerator(**args)
+        generator = CLIPTargetGenerator(model, pretrained)
         grid = generator.tower.grid_size
         size = generator.tower.input_size(grid)
         generator.match_student(grid, None, None)

@@ -57,7 +57,7 @@ def train(config: str | Path, *, work_dir: str | Path | None = None, data_root: 
     """
     cfg = prepare_config(config, work_dir, data_root, launcher, cfg_options)
     if epochs is not None or iters is not None:
-        set_length(cfg, epochs or 0, iters or 0)
+        set_length(cfg, epochs, iters)
     if init_from:
         start_from(cfg, init_from, trust_checkpoint)
     if resume:

@@ -1,0 +1,53 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Pretrains an encoder with MILAN on a folder of your own images. No labels are needed.
+
+This is configs/milan/own_images.py with the choices that matter most as options; with --init-from
+it is own_images_continue.py, whose schedule is a tenth as long. A teacher named by MODEL:TAG is
+downloaded at its first use. For everything else there are --cfg-options, or a config of your own
+and milan train.
+"""
+import argparse
+import os
+
+from . import options
+from .train import add_training_options
+
+ARCHS = ('vit-s', 'vit-b', 'vit-l', 'vit-h')
+EXAMPLES = """\
+  milan pretrain DIR
+  milan pretrain DIR --arch vit-s --teacher clip_folder --epochs 100 --work-dir work_dirs/mine
+  milan pretrain DIR --init-from CHECKPOINT
+  torchrun --nproc_per_node 8 -m milan_mm pretrain DIR --launcher pytorch"""
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument('data', metavar='DIR', help='Folder of images, sub-folders included.')
+    parser.add_argument('--arch', choices=ARCHS, default='vit-b', help='Size of the encoder '
+                        '(default: %(default)s).')
+    options.add(parser, '--teacher', help='CLIP that teaches: a file, a folder, or MODEL:TAG in '
+                'the names of open_clip (default: ViT-B-16-quickgelu:openai; ViT-L-14-quickgelu:'
+                'openai for vit-l and vit-h).')
+    parser.add_argument('--work-dir', '--out', metavar='DIR', help='Folder for logs and '
+                        'checkpoints (default: work_dirs/own_images).')
+    add_training_options(parser)
+    options.add(parser, '--batch-size', default=None, help='Number of images that a GPU takes at a '
+                'time (default: 128, 128, 64, 32 by size, or as many as there are). Gradients are '
+                'accumulated to about 512 images an update.')
+    options.add(parser, '--img-size', default=224, help='Side of the images in pixels (default: '
+                '%(default)s).')
+    options.add(parser, '--workers', default=8)
+    options.add(parser, '--seed', help='Seed of weights, order, augmentation and masks (default: '
+                '%(default)s).')
+    options.add_launcher(parser)
+    options.add(parser, '--trust-checkpoint', '--cfg-options')
+
+
+def run(args: argparse.Namespace) -> None:
+    from ..api import pretrain
+    os.environ.setdefault('LOCAL_RANK', str(args.local_rank))
+    checkpoint = pretrain(
+        args.data, args.work_dir, args.arch, args.teacher, args.epochs, init_from=args.init_from,
+        batch_size=args.batch_size, img_size=args.img_size, workers=args.workers, seed=args.seed,
+        resume=args.resume, compile=args.compile, launcher=args.launcher,
+        cfg_options=args.cfg_options, trust_checkpoint=args.trust_checkpoint)
+    print(f'{checkpoint}: milan eval, extract and visualize take it')
