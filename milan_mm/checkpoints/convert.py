@@ -26,7 +26,7 @@ class Converted(NamedTuple):
     """What was written, and what was left out.
 
     Attributes:
-        format: of the source.
+        format: format of the source.
         kept: number of tensors in the file.
         dropped: names of what the source held beside them.
     """
@@ -48,7 +48,7 @@ def convert(source: str | Path,
         to: 'milan_mm' (``backbone.*`` and ``neck.*``), 'mmpretrain' (``backbone.*`` alone),
             'timm' (``VisionTransformer``), 'hf' (``ViTModel``), or 'authors' (encoder and decoder
             side by side below the key 'model', as MAE and MILAN are published).
-        format: of the source; None finds out.
+        format: format of the source; None finds out.
         trust: see :func:`read_checkpoint`.
 
     Raises:

@@ -24,7 +24,7 @@ def load_encoder(backbone: nn.Module, vit: ViTWeights) -> str:
         backbone: a ViT in mmpretrain's names with ``grid_size`` and ``num_extra_tokens``. What no
             checkpoint can have for it stands in its ``new_parameters``, what it has no place for
             in its ``unused_parameters``: regular expressions of whole names.
-        vit: of :func:`read_vit`.
+        vit: what :func:`read_vit` gave.
 
     Returns:
         A sentence that says how many of the encoder's tensors came from the file, what is new, and

@@ -36,9 +36,9 @@ class HFDinov2(NamedTuple):
     """A ViT as a Hugging Face folder tells it.
 
     Attributes:
-        vit: of timm, with random weights yet.
+        vit: a model of timm, with random weights yet.
         state: its weights, in the names of DINOv2's authors.
-        mean, std: of its pixels, in 0..1.
+        mean, std: its pixel statistics, in 0..1.
     """
     vit: VisionTransformer
     state: dict[str, Tensor]

@@ -69,7 +69,7 @@ def read_spec(path: Path, checkpoint: dict[str, Any], encoder: dict[str, Tensor]
     files they are inferred, and the log says so.
 
     Args:
-        path: of the file.
+        path: path of the file.
         checkpoint: its content.
         encoder: its encoder, in this package's names.
         by_folder: see :func:`describe_by_folder`.

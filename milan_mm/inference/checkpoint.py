@@ -19,7 +19,7 @@ class Checkpoint:
 
     Args:
         path: the file, or a folder of weights as Hugging Face has them.
-        config: of the training, as a path or as it was read; None takes the one that the
+        config: config of the training, as a path or as it was read; None takes the one that the
             checkpoint keeps, see :func:`saved_config`.
         options: changes of the config, as ``--cfg-options`` gives them.
         trust: see :func:`read_checkpoint`.

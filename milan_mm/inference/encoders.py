@@ -22,7 +22,7 @@ from ..checkpoints.spec import EncoderSpec, encoder_options
 from ..checkpoints.vit import ViTWeights, read_vit
 from ..errors import MilanError
 from ..keyed_random import seeded_globals
-from ..models import CLIPTargetGenerator, MaskedVisionTransformer
+from ..models import MaskedVisionTransformer, TargetGenerator
 from ..models.encoder import check_tiling
 from .images import ImageLike, load_pixels
 from .teachers import clip_from
@@ -53,7 +53,7 @@ class Extractor(nn.Module):
             already may have any size that patches tile.
         patch_size: side of a patch in pixels.
         pixel_mean, pixel_std: per channel (RGB), in 0..255.
-        crop_ratio: of the largest central crop, see :class:`ResizeAndCenterCrop`.
+        crop_ratio: share of the largest central crop, see :class:`ResizeAndCenterCrop`.
 
     Attributes:
         dim: D.
@@ -132,29 +132,20 @@ class FeatureExtractor(Extractor):
 
 
 class TeacherExtractor(Extractor):
-    """The image tower of a CLIP teacher, seen as an encoder of width T.
+    """A teacher with a CLS token, seen as an encoder of width T.
 
     Args:
-        teacher: the target generator; its grid becomes that of ``img_size`` and ``patch_size``.
-        img_size: height and width of the images; None for the tower's own.
-        patch_size: of the student whose grid it shall have; None for the tower's own.
-        crop_ratio: see :class:`Extractor`.
-
-    The pixels are normalised with the tower's own mean and standard deviation.
+        teacher: the target generator, matched to a student of these images and patches.
+        img_size, patch_size, pixel_mean, pixel_std, crop_ratio: see :class:`Extractor`.
     """
 
-    def __init__(self, teacher: CLIPTargetGenerator, img_size: Size | None = None,
-                 patch_size: int | None = None, crop_ratio: float = 0.875) -> None:
-        tower = teacher.tower
-        patch_size = patch_size or tower.patch_size
-        if img_size is None:
-            img_size = tuple(side * patch_size for side in tower.grid_size)
-        mean, std = ([255 * v for v in values] for values in (tower.mean, tower.std))
-        super().__init__(img_size, patch_size, mean, std, crop_ratio)
+    def __init__(self, teacher: TargetGenerator, img_size: Size, patch_size: int,
+                 pixel_mean: Sequence[float], pixel_std: Sequence[float],
+                 crop_ratio: float = 0.875) -> None:
+        super().__init__(img_size, patch_size, pixel_mean, pixel_std, crop_ratio)
         self.teacher = teacher
         self.dim = teacher.dim
         self.grid = tuple(side // patch_size for side in self.img_size)
-        teacher.match_student(self.grid, mean, std)
 
     def encode(self, images: Tensor) -> Features:
         if tuple(images.shape[-2:]) != self.img_size:
@@ -179,7 +170,7 @@ def get_model(path_or_name: str | Path | ViTWeights,
             True insists on weights; False takes the architecture only, with random weights.
         img_size: what images are brought to; None for the size of the training.
         crop_ratio: see :class:`ResizeAndCenterCrop`; 1 keeps as much of an image as fits.
-        seed: of random weights.
+        seed: seed of random weights.
         trust_checkpoint: see :func:`milan_mm.checkpoints.io.read_checkpoint`.
 
     Raises:
@@ -217,12 +208,23 @@ def get_teacher(spec: str,
                 quickgelu: bool | None = None) -> TeacherExtractor:
     """A CLIP teacher, in eval mode, to be measured like a student.
 
+    Its pixels are normalised with the tower's own mean and standard deviation.
+
     Args:
         spec: a file or folder of CLIP weights, or ``MODEL:TAG_OR_FILE``; see :func:`split_spec`.
+        img_size: height and width of the images; None for the tower's own.
+        patch_size: patch size of the student whose grid it shall have; None for the tower's own.
+        crop_ratio: see :class:`Extractor`.
         quickgelu: see :class:`CLIPTargetGenerator`.
-        img_size, patch_size, crop_ratio: see :class:`TeacherExtractor`.
     """
-    return TeacherExtractor(clip_from(spec, quickgelu), img_size, patch_size, crop_ratio).eval()
+    teacher = clip_from(spec, quickgelu)
+    tower = teacher.tower
+    patch_size = patch_size or tower.patch_size
+    img_size = img_size or tuple(side * patch_size for side in tower.grid_size)
+    mean, std = ([255 * v for v in values] for values in (tower.mean, tower.std))
+    extractor = TeacherExtractor(teacher, img_size, patch_size, mean, std, crop_ratio)
+    teacher.match_student(extractor.grid, mean, std)
+    return extractor.eval()
 
 
 def _read(path_or_name: str | Path | ViTWeights, trust: bool) -> ViTWeights | None:

@@ -21,7 +21,7 @@ from .tasks import TaskModel, load_task_model
 
 
 class Shown(NamedTuple):
-    """How much is told of an image.
+    """How much of a prediction is shown.
 
     Attributes:
         topk: classes that are named, in classification.
@@ -37,8 +37,8 @@ def predict(config: str | Path, checkpoint: str | Path, images: Sequence[str | P
     """Predicts for images, writes ``predictions.json`` and the annotated images.
 
     Args:
-        config: of a classifier, a detector or a segmentor.
-        checkpoint: of a training with that config.
+        config: config of a classifier, a detector or a segmentor.
+        checkpoint: checkpoint of a training with that config.
         images: files, or folders of them.
         out: folder to write to.
         topk, score_thr: see :class:`Shown`.
@@ -63,18 +63,18 @@ def predict(config: str | Path, checkpoint: str | Path, images: Sequence[str | P
                          'may lie in it')
     cfg = read_config(config)
     merge_options(cfg, cfg_options)
-    trained = load_task_model(cfg, checkpoint, check_device(device), trust_checkpoint)
+    model = load_task_model(cfg, checkpoint, check_device(device), trust_checkpoint)
     report: dict[str, Any] = dict(
-        task=trained.task, config=str(config), checkpoint=str(checkpoint),
-        classes=list(trained.classes), images=[], unreadable=[])
+        task=model.task, config=str(config), checkpoint=str(checkpoint),
+        classes=list(model.classes), images=[], unreadable=[])
     try:
-        predict_all(trained, paths, names, out, Shown(topk, score_thr), report)
+        predict_all(model, paths, names, out, Shown(topk, score_thr), report)
     finally:  # what was done before an interruption is kept
         write_report(report, out / 'predictions.json')
     return report
 
 
-def predict_all(trained: TaskModel, paths: Sequence[Path], names: Sequence[str], out: Path,
+def predict_all(model: TaskModel, paths: Sequence[Path], names: Sequence[str], out: Path,
                 shown: Shown, report: dict[str, Any]) -> None:
     """Predicts for one image after the other, writes it and adds to the report."""
     for path, name in zip(Progress('images', paths), names):
@@ -84,12 +84,12 @@ def predict_all(trained: TaskModel, paths: Sequence[Path], names: Sequence[str],
             print(f'left out: {error}', file=sys.stderr)
             report['unreadable'].append(dict(file=str(path), reason=str(error)))
         else:
-            sample = trained(image, path)
-            told, drawn = _PRESENT[trained.task](trained, sample, image, out, name, shown)
-            _save(drawn, out / f'{name}.png')
+            sample = model(image, path)
+            entry, annotated = _PRESENT[model.task](model, sample, image, out, name, shown)
+            _save(annotated, out / f'{name}.png')
             report['images'].append(dict(
                 file=str(path), annotated=f'{name}.png', width=image.width, height=image.height,
-                **told))
+                **entry))
 
 
 def image_paths(given: Sequence[str | Path], out: Path) -> list[Path]:
@@ -136,54 +136,54 @@ def _save(image: Image.Image, path: Path) -> None:
     image.save(path)
 
 
-def _present_classification(trained: TaskModel, sample: Any, image: Image.Image, out: Path,
+def _present_classification(model: TaskModel, sample: Any, image: Image.Image, out: Path,
                             name: str, shown: Shown) -> tuple[dict, Image.Image]:
     scores, labels = sample.pred_score.flatten().topk(min(shown.topk, sample.pred_score.numel()))
-    top = [{'class': trained.name_of(label), 'label': label, 'score': round(score, 6)}
+    top = [{'class': model.name_of(label), 'label': label, 'score': round(score, 6)}
            for label, score in zip(labels.tolist(), scores.tolist())]
-    drawn = drawing.draw_classification(image, [(row['class'], row['score']) for row in top])
-    return dict(predictions=top), drawn
+    annotated = drawing.draw_classification(image, [(row['class'], row['score']) for row in top])
+    return dict(predictions=top), annotated
 
 
-def _present_detection(trained: TaskModel, sample: Any, image: Image.Image, out: Path, name: str,
+def _present_detection(model: TaskModel, sample: Any, image: Image.Image, out: Path, name: str,
                        shown: Shown) -> tuple[dict, Image.Image]:
     found = sample.pred_instances
     found = found[found.scores >= shown.score_thr].cpu()
     masks = np.asarray(found.masks, dtype=bool) if 'masks' in found else [None] * len(found)
-    colours = _colours(trained, found.labels.tolist())
-    instances, told = [], []
+    colours = _colours(model, found.labels.tolist())
+    instances, entries = [], []
     for box, score, label, mask in zip(
             found.bboxes.tolist(), found.scores.tolist(), found.labels.tolist(), masks):
-        instances.append(drawing.Instance(box, trained.name_of(label), score, colours[label], mask))
-        told.append({'class': trained.name_of(label), 'label': label, 'score': round(score, 6),
-                     'box': [round(side, 2) for side in box]})
+        instances.append(drawing.Instance(box, model.name_of(label), score, colours[label], mask))
+        entries.append({'class': model.name_of(label), 'label': label, 'score': round(score, 6),
+                        'box': [round(side, 2) for side in box]})
         if mask is not None:
-            told[-1]['mask'] = _run_lengths(mask)
-    return dict(instances=told), drawing.draw_detection(image, instances)
+            entries[-1]['mask'] = _run_lengths(mask)
+    return dict(instances=entries), drawing.draw_detection(image, instances)
 
 
-def _present_segmentation(trained: TaskModel, sample: Any, image: Image.Image, out: Path, name: str,
+def _present_segmentation(model: TaskModel, sample: Any, image: Image.Image, out: Path, name: str,
                           shown: Shown) -> tuple[dict, Image.Image]:
     labels = sample.pred_sem_seg.data[0].cpu().numpy().astype(np.uint16)
     found, counts = np.unique(labels, return_counts=True)
     order = np.argsort(-counts, kind='stable')
-    colours = _colours(trained, found.tolist())
-    rows = [(int(found[i]), trained.name_of(int(found[i])), float(counts[i] / labels.size),
+    colours = _colours(model, found.tolist())
+    rows = [(int(found[i]), model.name_of(int(found[i])), float(counts[i] / labels.size),
              colours[int(found[i])]) for i in order]
     _save(Image.fromarray(labels if labels.max() > 255 else labels.astype(np.uint8)),
           out / 'labels' / f'{name}.png')
-    told = [{'class': row[1], 'label': row[0], 'share': round(row[2], 6)} for row in rows]
-    drawn = drawing.draw_segmentation(image, labels, rows)
-    return dict(labels=f'labels/{name}.png', shares=told), drawn
+    entries = [{'class': row[1], 'label': row[0], 'share': round(row[2], 6)} for row in rows]
+    annotated = drawing.draw_segmentation(image, labels, rows)
+    return dict(labels=f'labels/{name}.png', shares=entries), annotated
 
 
 _PRESENT = dict(classification=_present_classification, detection=_present_detection,
                 segmentation=_present_segmentation)
 
 
-def _colours(trained: TaskModel, labels: Sequence[int]) -> Sequence[tuple[int, int, int]]:
-    number = max([len(trained.classes), *(label + 1 for label in labels)])
-    return trained.palette or drawing.class_colours(number)
+def _colours(model: TaskModel, labels: Sequence[int]) -> Sequence[tuple[int, int, int]]:
+    number = max([len(model.classes), *(label + 1 for label in labels)])
+    return model.palette or drawing.class_colours(number)
 
 
 def _run_lengths(mask: np.ndarray) -> dict[str, Any]:

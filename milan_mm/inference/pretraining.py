@@ -24,8 +24,9 @@ def load_pretraining(checkpoint: Path_,
     """The model of a pretraining, frozen and in eval mode, with exactly the checkpoint's weights.
 
     Args:
-        checkpoint: that the training wrote; nothing in it is executed.
-        config: of the training; None takes the one in the checkpoint, see :func:`saved_config`.
+        checkpoint: what the training wrote; nothing in it is executed.
+        config: config of the training; None takes the one in the checkpoint, see
+            :func:`saved_config`.
         teacher: where the teacher is now, which no checkpoint holds: a file or folder, or
             ``MODEL:TAG``; see :func:`set_teacher`. None leaves what the config says.
         options: changes of the config, as ``--cfg-options`` gives them.

@@ -39,7 +39,7 @@ class TaskModel(NamedTuple):
         palette: one RGB colour a class, or empty.
         pipeline: transforms after the image was read.
         as_array: whether the pipeline takes an array (H, W, 3) in BGR, or a Pillow image.
-        dtype: of that array.
+        dtype: type of that array.
     """
     model: nn.Module
     task: str

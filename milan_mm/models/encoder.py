@@ -31,7 +31,7 @@ class MaskedVisionTransformer(StartsPretrained, VisionTransformer):
         out_type: what :meth:`forward` gives without ``visible``; see ``VisionTransformer``.
         positions: 'fixed' sine-cosine ones, as in pretraining; or 'learned', which start as
             those or as the checkpoint's and are trained, as in finetuning.
-        **kwargs: as of ``VisionTransformer``.
+        **kwargs: arguments of ``VisionTransformer``.
 
     Raises:
         MilanError: if the patches do not tile the image or the architecture is unknown.

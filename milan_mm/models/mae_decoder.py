@@ -20,17 +20,7 @@ class MAEDecoder(MAEPretrainDecoder):
 
     The control of the paper's decoder ablation (Table 5), and with pixel targets MAE itself.
     Self-attention does not care for order, so tokens stay in the order CLS, visible, masked and
-    take their positions along. :class:`milan_mm.MILAN` fills in the first three arguments.
-
-    Args:
-        embed_dim: D, width of the encoder.
-        grid_size: rows and columns of patches; N is their product.
-        predict_feature_dim: T, width of the target.
-        decoder_embed_dim: E.
-        decoder_depth: number of blocks.
-        decoder_num_heads: heads of each block's attention.
-        mlp_ratio: hidden width of a block's MLP, in units of E.
-        init_cfg: as of ``BaseModule``.
+    take their positions along. The arguments are those of :class:`PromptingDecoder`.
     """
 
     def __init__(self,

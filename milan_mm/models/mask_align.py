@@ -45,7 +45,7 @@ class MaskAlign(MILAN):
         neck: such as :class:`DynamicAlignment`. Widths and the teacher's levels are filled in
             where they are not given.
         head: such as :class:`AlignmentHead`.
-        **kwargs: as of :class:`MILAN`.
+        **kwargs: arguments of :class:`MILAN`.
 
     Raises:
         MilanError: if the parts do not fit together, before any training.
@@ -76,17 +76,7 @@ class MaskAlign(MILAN):
              inputs: Tensor,
              data_samples: list[DataSample] | None = None,
              sample_keys: Tensor | None = None) -> dict[str, Tensor]:
-        """One training step's losses.
-
-        Args:
-            inputs: (B, 3, H, W) normalised pixels.
-            data_samples: not used.
-            sample_keys: (B,) int64; the masks are a function of them. None draws keys from
-                torch's global generator.
-
-        Returns:
-            ``loss``, and what the log shows beside it.
-        """
+        """One training step's losses; arguments and result are those of :meth:`MILAN.loss`."""
         target = self.teach(inputs)
         masks = self.mask_generator(target.importance, sample_keys)
         latent, levels = self.recorded(self.backbone, inputs, masks.visible)
@@ -109,7 +99,7 @@ class DynamicAlignment(BaseModule):
         teacher_levels: L.
         student_levels: S, how many of the encoder's last blocks; None for as many as the
             teacher's.
-        init_cfg: as of ``BaseModule``.
+        init_cfg: see ``BaseModule``.
     """
 
     def __init__(self,
@@ -178,8 +168,8 @@ class AlignmentHead(BaseModule):
     levels of a tower differ in scale, and a few channels of CLIP's would rule the loss.
 
     Args:
-        loss: of one token, as a config or a module: :class:`SmoothL1AlignmentLoss`, or one of
-            :class:`ReconstructionHead`'s.
+        loss: the loss of one token, as a config or a module: :class:`SmoothL1AlignmentLoss`, or
+            one of :class:`ReconstructionHead`'s.
         cls_token: whether the CLS token is aligned with the teacher's, where that has one.
     """
 

@@ -49,7 +49,7 @@ def order_by_blocks(draws: Tensor, grid_size: tuple[int, int], least: float,
         draws: (B, K, 4) uniform in (0, 1): area, aspect, row and column of K rectangles.
         grid_size: rows and columns of patches.
         least: area of the smallest rectangle as a share of the grid.
-        most: of the largest.
+        most: area of the largest.
 
     Returns:
         (B, N) the rectangle's number, K for a patch that none covers.
@@ -198,7 +198,7 @@ class BlockwiseMaskGenerator(_MaskGenerator):
     Args:
         mask_ratio: share of patches that are masked.
         least: area of the smallest rectangle as a share of the grid; BEiT's is 16 of 196.
-        most: of the largest.
+        most: area of the largest.
 
     Raises:
         MilanError: if the shares are not 0 < least <= most <= 1.

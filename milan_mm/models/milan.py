@@ -33,11 +33,11 @@ class MILAN(BaseSelfSupervisor):
         head: compares, such as :class:`ReconstructionHead`.
         importance_generator: a second target generator whose importance is used instead of the
             first one's; for targets that measure none (pixels) under semantic masking.
-        data_preprocessor: as of ``BaseSelfSupervisor``; by default
+        data_preprocessor: see ``BaseSelfSupervisor``; by default
             :class:`PretrainDataPreprocessor`.
         init_from: checkpoint of an earlier MILAN or MAE run to start the student from.
         trust_init_from: whether that file, if it is a pickle, may run the code it names.
-        init_cfg: as of ``BaseModule``.
+        init_cfg: see ``BaseModule``.
 
     Raises:
         MilanError: if the parts do not fit together, before any training.

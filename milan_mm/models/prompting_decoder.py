@@ -28,7 +28,7 @@ class PromptingDecoder(BaseModule):
         decoder_depth: number of blocks.
         decoder_num_heads: heads of each block's attention.
         mlp_ratio: hidden width of a block's MLP, in units of E.
-        init_cfg: as of ``BaseModule``.
+        init_cfg: see ``BaseModule``.
     """
 
     def __init__(self,

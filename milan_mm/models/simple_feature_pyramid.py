@@ -34,11 +34,11 @@ class SimpleFeaturePyramid(BaseModule):
 
     Args:
         in_channels: D of the backbone.
-        out_channels: of every map.
+        out_channels: channels of every map.
         scales: resolution of the maps by that of the backbone's: 4, 2, 1 or 0.5.
         num_extra: maps besides, each half as fine as the one before it (of stride 64, for the RPN).
-        norm_cfg: of the norms; by default :class:`LN2d`.
-        init_cfg: as of ``BaseModule``.
+        norm_cfg: config of the norms; by default :class:`LN2d`.
+        init_cfg: see ``BaseModule``.
     """
 
     def __init__(self,

@@ -39,11 +39,11 @@ class WindowedVisionTransformer(StartsPretrained, VisionTransformer):
         window_size: side of a window in patches.
         global_indices: blocks that attend to the whole map, from 0; None for the last block of
             each quarter (2, 5, 8, 11 of 12).
-        drop_path_rate: of the last block; the others' rise to it from 0.
+        drop_path_rate: rate of the last block; the others' rise to it from 0.
         final_norm: whether a LayerNorm follows the last block.
         with_cp: keep the input of each block only and compute the block again in the backward
             pass: far less memory, about a third more time.
-        **kwargs: as of ``VisionTransformer``.
+        **kwargs: arguments of ``VisionTransformer``.
 
     Raises:
         MilanError: if the patches do not tile ``img_size``, the architecture is unknown, or a

@@ -104,7 +104,7 @@ class WindowAttention(nn.Module):
 
         Args:
             table: (2 * S - 1, C).
-            size: of the window or map, in tokens.
+            size: height and width of the window or map, in tokens.
 
         Returns:
             (size, size, C), query first.
@@ -130,7 +130,7 @@ def relative_attention(q: Tensor, k: Tensor, v: Tensor, rel_h: Tensor, rel_w: Te
         q, k, v: (B, heads, H, W, C), with N = H * W tokens.
         rel_h: (H, H, C), row of the query first.
         rel_w: (W, W, C), column of the query first.
-        dropout: of attention weights.
+        dropout: share of attention weights that are dropped.
 
     Returns:
         (B, heads, N, C)

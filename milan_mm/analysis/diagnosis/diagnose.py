@@ -29,7 +29,7 @@ class Layers(NamedTuple):
     """What a tower said of a batch, layer by layer.
 
     Attributes:
-        names: of the layers.
+        names: names of the layers.
         cls: (B, C) of each, the image's token.
         patches: (B, K, C) of each, some patches.
     """
@@ -44,7 +44,7 @@ class Collector:
     Args:
         subject: what is examined.
         batch_size: CKA takes whole batches only, so that each has the same weight.
-        seed: of masks and of the patches that are looked at.
+        seed: seed of masks and of the patches that are looked at.
     """
 
     def __init__(self, subject: Subject, batch_size: int, seed: int) -> None:
@@ -165,11 +165,11 @@ def diagnose(subject: Subject,
     both towers x width, 370 MB for 512 images, two ViT-B.
 
     Args:
-        subject: of :func:`load_subject`.
+        subject: what :func:`load_subject` gave.
         data: a folder; sub-folders are gone into.
         images: how many; drawn by ``seed`` if there are more.
         batch_size: images at a time, and the examples of one estimate of CKA.
-        seed: of the draw, of the masks, of the patches looked at.
+        seed: seed of the draw, of the masks, of the patches looked at.
         log: receives lines of progress.
 
     Returns:

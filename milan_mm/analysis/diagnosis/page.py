@@ -20,7 +20,7 @@ class Section(NamedTuple):
         title: what was measured.
         read: how to read the plot.
         found: what it says here; or why there is no plot.
-        panels: of the plot; none where nothing was measured.
+        panels: panels of the plot; none where nothing was measured.
     """
     title: str
     read: str

@@ -46,9 +46,9 @@ def load_subject(checkpoint: str | Path,
     """Reads a checkpoint; nothing in it is executed.
 
     Args:
-        checkpoint: of a pretraining, with everything; or any encoder that
+        checkpoint: that of a pretraining, with everything; or any encoder that
             :func:`milan_mm.get_model` reads, for what needs no decoder.
-        config: of the training; None takes the one saved in the checkpoint.
+        config: config of the training; None takes the one saved in the checkpoint.
         teacher: file or folder, or ``MODEL:TAG`` in ``open_clip``'s names: where the training's
             teacher is now; of a training on pixels, or of an encoder alone, a CLIP that its
             layers are compared with.

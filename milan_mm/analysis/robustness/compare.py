@@ -31,14 +31,14 @@ def compare_classifiers(config: str | Path, checkpoints: Sequence[str], suite: s
     """Measures classifiers on a suite, prints the table and gives the results.
 
     Args:
-        config: of the classifiers.
-        checkpoints: of trainings with that config, ``[NAME=]PATH``.
+        config: config of the classifiers.
+        checkpoints: checkpoints of trainings with that config, ``[NAME=]PATH``.
         suite: one of :data:`SUITES`.
         data: the folder of the suite; for 'corruptions' ``<class>/<image>``.
         clean: images without corruption of the same classes, to be measured too.
-        corruptions, severities: of the suite 'corruptions'.
+        corruptions, severities: those of the suite 'corruptions'.
         out: folder for results and plots.
-        seed: of what corruptions draw.
+        seed: seed of the corruptions.
         batch_size, workers, device: how to compute.
         cfg_options: changes of the config, dotted keys to values.
         trust_checkpoint: see :func:`read_checkpoint`.

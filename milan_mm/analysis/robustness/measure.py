@@ -45,7 +45,7 @@ def count_right(models: Sequence[TaskModel], part: Pass, choices: Sequence[int],
         choices: outputs that may win; images' labels are among them.
         batch_size: pixels of so many conditions or images at a time.
         workers: processes that read and corrupt; 0 does it in this one.
-        seed: of what corruptions draw.
+        seed: seed of the corruptions.
         progress: whether to show it on the terminal.
 
     Raises:

@@ -44,7 +44,7 @@ def plot_severity(result: dict[str, Any], out: str | Path) -> None:
 
 
 def plot_bars(result: dict[str, Any], out: str | Path) -> None:
-    """Of a suite without severities: the accuracy of each classifier, on clean images too."""
+    """The accuracy of each classifier on a suite without severities, and on clean images."""
     models = result['models']
     kinds = [kind for kind in ('clean', 'top1') if kind in next(iter(models.values()))]
     width = 0.8 / len(kinds)
@@ -69,9 +69,9 @@ def contact_sheet(image: Image.Image, out: str | Path, name: str = 'image',
     Args:
         image: at the size that the network sees.
         out: the image to write.
-        name: of the image below the suite's folder, which keys what is drawn.
+        name: path of the image below the suite's folder, which keys the corruptions.
         corruptions: which.
-        seed: of what is drawn.
+        seed: seed of the corruptions.
     """
     pixels = np.asarray(image.convert('RGB'))
     figure = Figure(figsize=(7.4, 1.1 * len(corruptions) + 0.4), layout='constrained')

@@ -36,7 +36,7 @@ def nearest_images(extractor: Extractor,
         queries: paths.
         k: how many.
         most: so many images of the gallery are looked at; drawn by ``seed`` if there are more.
-        seed: of that draw. Equal seeds give every encoder the same gallery.
+        seed: seed of that draw. Equal seeds give every encoder the same gallery.
         name: for the progress on the terminal; None shows none.
     """
     folder = image_folder(extractor, gallery, with_label=False)

@@ -5,7 +5,7 @@ from typing import NamedTuple
 
 from ...reports import page as pages
 from ...reports.charts import Panel, Series, curves
-from .tiles import Painter, Row, number, percent, seen_masked
+from .tiles import Painter, TileRow, number, percent, seen_masked
 from .views import Views
 
 
@@ -13,7 +13,7 @@ class PageRow(NamedTuple):
     """An image: its name, numbers, rows of panels, and the file of its sheet."""
     name: str
     facts: dict[str, float]
-    rows: list[Row]
+    rows: list[TileRow]
     sheet: str
 
 
@@ -22,9 +22,9 @@ def write_page(path: Path, rows: list[PageRow], views: Views, painter: Painter, 
     """Writes the page; what comes from files' names is escaped by the template engine.
 
     Args:
-        path: of the page.
+        path: path of the page.
         rows: one for each image.
-        views: of all images.
+        views: views of all images.
         painter: that made the rows.
         source: what the model is called.
         measure: what the predictions are measured by: 'cos' or 'mse', or '' where there are none.

@@ -17,7 +17,7 @@ def paint(generator: PixelTargetGenerator, inputs: Tensor, predicted: Tensor,
     the true one, which the model was never asked for; as MAE's images are commonly shown.
 
     Args:
-        generator: of the targets.
+        generator: the one that gave the targets.
         inputs: (B, 3, H, W) normalised pixels.
         predicted: (B, N, T).
         visible: (B, V) patches that stay as they are.

@@ -7,19 +7,19 @@ from PIL import Image, ImageDraw
 
 from ...drawing import panels
 from ...drawing.lettering import fitted, font_of
-from .tiles import Row
+from .tiles import TileRow
 
 _PAPER, _INK, _SOFT = (255, 255, 255), (29, 33, 38), (90, 98, 108)
 _MARGIN, _GAP, _TITLE, _CAPTION = 20, 8, 30, 22
 
 
-def draw_sheet(name: str, facts: str, rows: Sequence[Row], highest: float) -> Image.Image:
+def draw_sheet(name: str, facts: str, rows: Sequence[TileRow], highest: float) -> Image.Image:
     """Everything about one image.
 
     Args:
-        name: of the image.
+        name: name of the image.
         facts: a line below it.
-        rows: of panels, all panels of the same size.
+        rows: rows of panels, all of the same size.
         highest: error that has the brightest colour; 0 if no error is shown.
     """
     width, height = rows[0].tiles[0].image.size

@@ -16,7 +16,7 @@ from .views import Attempt, Views
 _SIDE = 200  # pixels that a panel's longer side has about, where an image is smaller
 
 
-class Row(NamedTuple):
+class TileRow(NamedTuple):
     """Panels side by side, and what they have in common."""
     title: str
     tiles: list[Tile]
@@ -72,9 +72,9 @@ class Painter:
     """Makes the rows of each image.
 
     Args:
-        views: of all images.
+        views: views of all images.
         measure: what ``Attempt.measure`` is called: 'cos' or 'mse', or '' without one.
-        names: of the images.
+        names: names of the images.
     """
 
     def __init__(self, views: Views, measure: str, names: Sequence[str]) -> None:
@@ -84,32 +84,33 @@ class Painter:
         self.scale = scale_of(views)
         self.size: tuple[int, int] = tuple(side * self.scale for side in views.pixels.shape[-2:])
 
-    def rows(self, i: int) -> list[Row]:
+    def rows(self, i: int) -> list[TileRow]:
         """The rows of image i, without its neighbours."""
         trained = f'{percent(self.views.trained.ratio)} masked'
         attempts = [(f'{percent(one.ratio)} masked', one) for one in self.views.attempts]
         rows = [
-            Row(f'What it is given, and masks as they are drawn in training ({trained})',
-                [self._image(i), *self._importance(i), *self._masks(i)]),
-            Row('Attention and features of the whole image', self._features(i)),
-            Row('More and more masked: what the encoder sees',
-                [self._mask(i, one.visible[i], caption) for caption, one in attempts]),
+            TileRow(f'What it is given, and masks as they are drawn in training ({trained})',
+                    [self._image(i), *self._importance(i), *self._masks(i)]),
+            TileRow('Attention and features of the whole image', self._features(i)),
+            TileRow('More and more masked: what the encoder sees',
+                    [self._mask(i, one.visible[i], caption) for caption, one in attempts]),
         ]
         if self.views.trained.error is None:
             return rows
-        rows[1] = Row(f'{rows[1].title}, and the prediction', [
+        rows[1] = TileRow(f'{rows[1].title}, and the prediction', [
             *rows[1].tiles, self._predicted(i, self.views.trained, f'predicted, {trained}'),
             self._error(i, self.views.trained, f'error, {trained}')])
         return [
             *rows,
-            Row(f'… the error by patch, and the mean {self.measure} on seen and masked patches',
+            TileRow(
+                f'… the error by patch, and the mean {self.measure} on seen and masked patches',
                 [self._error(i, one, '{} seen, {} masked'.format(*map(number, seen_masked(one, i))))
                  for one in self.views.attempts]),
-            Row('… and what is predicted',
-                [self._predicted(i, one, caption) for caption, one in attempts]),
+            TileRow('… and what is predicted',
+                    [self._predicted(i, one, caption) for caption, one in attempts]),
         ]
 
-    def neighbours(self, title: str, found: Sequence[Neighbour], root: Path) -> Row:
+    def neighbours(self, title: str, found: Sequence[Neighbour], root: Path) -> TileRow:
         """A row of the images found for one."""
         tiles = []
         for one in found:
@@ -117,7 +118,7 @@ class Painter:
             name = one.path.relative_to(root).as_posix()
             tiles.append(Tile(panels.as_image(pixels, self.scale), f'{one.cosine:.2f} {name}',
                               f'{name}, cosine {one.cosine:.2f}', True))
-        return Row(title, tiles)
+        return TileRow(title, tiles)
 
     def _image(self, i: int) -> Tile:
         return Tile(panels.as_image(self.views.pixels[i], self.scale), 'image', self.names[i],

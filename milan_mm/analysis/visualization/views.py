@@ -77,9 +77,9 @@ def view(model: MILAN, pixels: Tensor, seed: int = 0, draws: int = 4,
     what is seen with less masked.
 
     Args:
-        model: of :func:`load_pretraining`.
+        model: what :func:`load_pretraining` gave.
         pixels: (B, 3, H, W) uint8, of the size the model was trained on.
-        seed: of the masks.
+        seed: seed of the masks.
         draws: K.
         ratios: shares of patches to mask besides the training's own; one that leaves no patch
             visible, or that the mask generator does not follow, is left out.

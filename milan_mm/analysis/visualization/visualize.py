@@ -7,14 +7,13 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
-from torch import Tensor
 
 from ...checkpoints.io import write_atomically
 from ...compat.pixel_statistics import pixel_statistics
 from ...datasets.decoding import UnreadableImageError, open_image
 from ...datasets.image_folder import find_images
 from ...errors import MilanError
-from ...inference.encoders import Extractor, FeatureExtractor, Features
+from ...inference.encoders import Extractor, FeatureExtractor, TeacherExtractor
 from ...inference.images import load_pixels
 from ...keyed_random import sample_key
 from ...models import MILAN
@@ -22,7 +21,7 @@ from ...progress import Progress
 from .neighbours import Neighbour, nearest_images
 from .page import PageRow, mean_facts, write_page
 from .sheet import draw_sheet
-from .tiles import Painter, Row, facts_of, number
+from .tiles import Painter, TileRow, facts_of, number
 from .views import RATIOS, view
 
 _NEIGHBOURS = 6
@@ -58,12 +57,12 @@ def visualize(model: MILAN,
     """Writes ``OUT/index.html`` and ``OUT/<number>_<name>.png`` for each image.
 
     Args:
-        model: of :func:`load_pretraining`.
+        model: what :func:`load_pretraining` gave.
         images: files, and folders of them.
         out: the folder.
         source: what the page calls the model.
         folder: images among which the nearest are looked for; None for none.
-        seed: of masks, and of what is drawn from folders.
+        seed: seed of masks, and of the images drawn from folders.
         draws: masks drawn at the training's ratio.
         ratios: shares of patches to mask besides.
         most: images taken of each folder in ``images``.
@@ -160,44 +159,28 @@ def _short_names(paths: Sequence[Path]) -> list[str]:
     return names
 
 
-class _TargetExtractor(Extractor):
-    """A teacher as the model holds it, seen as an encoder."""
-
-    def __init__(self, model: MILAN, teacher: torch.nn.Module) -> None:
-        super().__init__(tuple(model.backbone.img_size), model.backbone.patch_size,
-                         *pixel_statistics(model.data_preprocessor), 1)
-        self.__dict__['teacher'] = teacher
-        self.dim, self.grid = teacher.dim, model.backbone.grid_size
-
-    def encode(self, images: Tensor) -> Features:
-        features = self.teacher(images).features
-        patches = features[:, 1:]
-        return Features(features[:, 0], patches.mean(dim=1), patches, self.grid)
-
-
 def extractors_of(model: MILAN) -> dict[str, Extractor]:
     """The encoder, and the teacher if it has a CLS token; both take the whole of an image."""
-    found: dict[str, Extractor] = dict(encoder=FeatureExtractor(
-        model.backbone, tuple(model.backbone.img_size),
-        *pixel_statistics(model.data_preprocessor), 1))
+    size, statistics = tuple(model.backbone.img_size), pixel_statistics(model.data_preprocessor)
+    found: dict[str, Extractor] = dict(
+        encoder=FeatureExtractor(model.backbone, size, *statistics, 1))
     patches = model.backbone.grid_size[0] * model.backbone.grid_size[1]
+    device = next(model.parameters()).device
     for teacher in model.teachers:
         if not teacher.measures_importance:
             continue
-        extractor = _TargetExtractor(model, teacher)
-        probe = teacher(torch.zeros(1, 3, *extractor.img_size, device=next(
-            model.parameters()).device)).features
+        probe = teacher(torch.zeros(1, 3, *size, device=device)).features
         if probe.shape[1] == patches + 1:
-            found.setdefault('teacher', extractor)
-    device = next(model.parameters()).device
+            found.setdefault('teacher', TeacherExtractor(
+                teacher, size, model.backbone.patch_size, *statistics, 1))
     return {name: extractor.to(device) for name, extractor in found.items()}
 
 
 def _neighbour_rows(model: MILAN, painter: Painter, paths: Sequence[Path],
-                    folder: str | Path, gallery: int, seed: int) -> list[list[Row]]:
+                    folder: str | Path, gallery: int, seed: int) -> list[list[TileRow]]:
     """For each image a row for the encoder and one for the teacher."""
     root = Path(folder).expanduser()
-    rows: list[list[Row]] = [[] for _ in paths]
+    rows: list[list[TileRow]] = [[] for _ in paths]
     for name, extractor in extractors_of(model).items():
         found = nearest_images(extractor, root, paths, _NEIGHBOURS + 1, gallery, seed,
                                f'nearest by the {name}')

@@ -49,7 +49,7 @@ def image_features(model: MILAN, inputs: Tensor, keys: Tensor) -> dict[str, Tens
     """The CLS feature of each image, in the teacher's space, in three ways.
 
     Args:
-        model: of a pretraining with a CLIP.
+        model: a pretraining with a CLIP teacher.
         inputs: (B, 3, H, W) normalised pixels.
         keys: (B,) int64, for the masks of 'student_masked'.
 
@@ -73,10 +73,10 @@ def zero_shot(model: MILAN,
 
     Args:
         model: in eval mode, on the device to compute on.
-        folder: of :func:`labelled_folder`.
-        texts: of the folder's classes, in their order.
+        folder: what :func:`labelled_folder` gave.
+        texts: texts of the folder's classes, in their order.
         batch_size: images at a time.
-        seed: of the masks.
+        seed: seed of the masks.
         log: receives lines of progress.
 
     Returns:

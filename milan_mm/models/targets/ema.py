@@ -35,7 +35,7 @@ class EMATargetGenerator(TargetGenerator):
     student, saves it with each checkpoint (as large as the encoder) and resumes it.
 
     Args:
-        arch: the encoder's, as of :class:`MaskedVisionTransformer`.
+        arch: the encoder's, see :class:`MaskedVisionTransformer`.
         momentum: share of the average that an update keeps, at the start of the training.
         end_momentum: the same at its end; linear in between. None keeps ``momentum``.
         levels: number of last blocks, K in data2vec.

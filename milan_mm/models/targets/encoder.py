@@ -58,7 +58,7 @@ class EncoderTower(Tower):
 
     Args:
         backbone: with its weights.
-        mean, std: of the pixels it was trained on, in 0..1.
+        mean, std: pixel statistics it was trained with, in 0..1.
     """
 
     def __init__(self, backbone: MaskedVisionTransformer, mean: tuple[float, ...],
@@ -88,7 +88,7 @@ def run_blocks(vit: MaskedVisionTransformer, images: Tensor,
     Args:
         vit: the encoder; its positions are for the images' grid.
         images: (B, 3, H, W).
-        levels: of how many of the last blocks the outputs are wanted.
+        levels: number of last blocks whose outputs are wanted.
 
     Returns:
         The outputs (B, 1 + N, D), that of the last block last; and the attention of CLS to all

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A frozen CLIP image tower that tells several of its levels."""
+"""A frozen CLIP image tower that gives several of its levels."""
 from typing import Any
 
 import torch
@@ -17,7 +17,7 @@ _BLOCKS = ('visual.transformer.resblocks', 'visual.trunk.blocks', 'trunk.blocks'
 
 @MODELS.register_module()
 class CLIPLevelsTargetGenerator(CLIPTargetGenerator):
-    """The tokens as the last blocks of a CLIP tower leave them; importance as of its base.
+    """The tokens as the last blocks of a CLIP tower leave them; the importance is its base's.
 
     The levels stand side by side in a target, from the lowest to the last block, each as wide as
     the tower: T is ``levels`` times its width. They are taken before the tower's final norm and
@@ -26,10 +26,10 @@ class CLIPLevelsTargetGenerator(CLIPTargetGenerator):
 
     Args:
         levels: how many of the last blocks.
-        **kwargs: as of :class:`CLIPTargetGenerator`.
+        **kwargs: arguments of :class:`CLIPTargetGenerator`.
 
     Raises:
-        MilanError: as of the base; or if the tower has fewer blocks.
+        MilanError: as the base does; or if the tower has fewer blocks.
 
     Attributes:
         target_levels: how many levels stand side by side in a target.

@@ -42,7 +42,7 @@ class TimmTower(Tower):
         trunk: with its weights.
         name: what to call it in an error.
         head: what comes behind the trunk, such as a projection into CLIP's space.
-        mean, std: of the pixels it was trained on, in 0..1; None for what timm says of it.
+        mean, std: pixel statistics it was trained with, in 0..1; None for what timm says of it.
 
     Raises:
         MilanError: if it is no such ViT.
@@ -158,7 +158,7 @@ def query_and_keys(attn: nn.Module, x: Tensor, rotations: Tensor | None,
     Args:
         attn: one of timm's ``Attention``, ``AttentionRope``, ``EvaAttention``.
         x: (B, L, width) its input.
-        rotations: of the patches, or None.
+        rotations: rotary positions of the patches, or None.
         only_first: whether the query of the first token is enough.
 
     Returns:

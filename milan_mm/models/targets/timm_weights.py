@@ -24,7 +24,7 @@ class TimmVit(NamedTuple):
     Attributes:
         vit: without its classifier.
         name: what to call it in an error.
-        mean, std: of its pixels, in 0..1; None for what timm says of the model.
+        mean, std: its pixel statistics, in 0..1; None for what timm says of the model.
     """
     vit: nn.Module
     name: str
@@ -55,7 +55,7 @@ def load_timm_vit(model: str | None, pretrained: str | None,
         return _from_folder(path, args, trust)
     if path.is_file():
         vit = build(model, args)
-        load_any_naming(vit, state_of(read_checkpoint(path, trust)), str(path))
+        load_converted(vit, state_of(read_checkpoint(path, trust)), str(path))
         return TimmVit(vit, str(path))
     if model is None or any(mark in pretrained for mark in '/\\'):
         raise MilanError(
@@ -101,7 +101,7 @@ def arguments(name: str, args: dict[str, Any]) -> dict[str, Any]:
     return {**pooled, 'num_classes': 0, **args}
 
 
-def load_any_naming(vit: nn.Module, state: dict[str, Tensor], source: str) -> None:
+def load_converted(vit: nn.Module, state: dict[str, Tensor], source: str) -> None:
     """Loads weights in any naming that timm itself converts for this model.
 
     A classifier in the file is left out; anything else that is missing or left over is an error.
@@ -162,7 +162,7 @@ def _from_folder(folder: Path, args: dict[str, Any], trust: bool) -> TimmVit:
         raise MilanError(f'{folder}/config.json is no JSON ({error})') from error
     if is_hf_dinov2(config):
         found = read_hf_dinov2(folder, trust)
-        load_any_naming(found.vit, found.state, str(weights[0]))
+        load_converted(found.vit, found.state, str(weights[0]))
         return TimmVit(found.vit, str(folder), found.mean, found.std)
     if not isinstance(config.get('architecture'), str):
         raise MilanError(
@@ -172,6 +172,6 @@ def _from_folder(folder: Path, args: dict[str, Any], trust: bool) -> TimmVit:
             'milan_mm.CLIPTargetGenerator')
     vit = build(config['architecture'], {**(config.get('model_args') or {}), **args,
                                          'num_classes': 0})
-    load_any_naming(vit, state_of(read_checkpoint(weights[0], trust)), str(weights[0]))
+    load_converted(vit, state_of(read_checkpoint(weights[0], trust)), str(weights[0]))
     pixels = config.get('pretrained_cfg') or {}
     return TimmVit(vit, str(folder), pixels.get('mean'), pixels.get('std'))

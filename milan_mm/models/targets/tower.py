@@ -22,7 +22,7 @@ class Tower(nn.Module):
         dim: T.
         patch_size: side of a patch in pixels.
         grid_size: rows and columns of patches the positions are for.
-        mean, std: of the pixels the tower was trained on, in 0..1.
+        mean, std: pixel statistics the tower was trained with, in 0..1.
     """
     dim: int
     patch_size: int
