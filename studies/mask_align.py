@@ -3,15 +3,15 @@
 _base_ = './paper.py'
 title = 'MaskAlign and MILAN at the quickstart\'s scale'
 
-prepare = [dict(images={{_base_.images}}), dict(clip={{_base_.clip}})]
-taught = {{_base_.taught}}
+prepare = [dict(images=_base_.images), dict(clip=_base_.clip)]
+taught = _base_.taught
 cells = dict(
     _delete_=True,
-    milan=dict(title='MILAN', config='configs/quickstart/milan.py', options=taught),
+    milan=_base_.cells.milan,
     equal_steps=dict(
-        title='MaskAlign, as many steps', config='configs/quickstart/mask_align.py',
+        title='MaskAlign, as many steps', config='milan_mm::quickstart/mask_align.py',
         options=taught),
     equal_time=dict(
-        title='MaskAlign, as much time', config='configs/quickstart/mask_align.py',
+        title='MaskAlign, as much time', config='milan_mm::quickstart/mask_align.py',
         options=taught, arguments=['--epochs', '5']),
 )

@@ -2,6 +2,7 @@
 # small networks, small images (the drawings, or --data-root DIR), minutes a run, no GPU. One CLIP
 # and one split of the images for all runs; a seed is other first weights, masks and order of the
 # student.
+_base_ = './_base_/changes.py'
 title = 'The paper\'s ablations at the quickstart\'s scale'
 base = 'milan'
 seeds = 3
@@ -33,7 +34,7 @@ prepare = [
             makes='{work}/siglip/open_clip_model.safetensors'),
         mae=dict(
             tool='train.py',
-            arguments=['configs/quickstart/mae.py', '--data-root', '{work}/data/train',
+            arguments=['milan_mm::quickstart/mae.py', '--data-root', '{work}/data/train',
                        '--work-dir', '{work}/mae', *epochs, *quiet, 'randomness.seed=100'],
             makes='{work}/mae/epoch_4.pth')),
 ]
@@ -62,36 +63,54 @@ common = {
 }
 taught = {'model.target_generator.pretrained': '{work}/clip', **common}
 looked = {'model.importance_generator.pretrained': '{work}/clip', **common}
-here = 'configs/ablations/quickstart/'
+milan = 'milan_mm::quickstart/milan.py'
+changes = _base_.changes
+# Pixels with their loss, the squared error; the importance for masking and decoder is still CLIP's.
+pixels = {
+    'model.importance_generator': dict(type='milan_mm.CLIPTargetGenerator', pretrained=None),
+    'model.head.loss.type': 'milan_mm.MSEReconstructionLoss',
+}
 cells = dict(
-    milan=dict(title='MILAN', config='configs/quickstart/milan.py', options=taught),
-    mae=dict(title='MAE', group='step by step', config='configs/quickstart/mae.py', options=common),
+    milan=dict(title='MILAN', config=milan, options=taught),
+    mae=dict(title='MAE', group='step by step', config='milan_mm::quickstart/mae.py',
+             options=common),
     target_alone=dict(
-        title='CLIP target, MAE decoder, random masks', group='step by step',
-        config=here + 'target_alone.py', options=taught),
+        title='CLIP target, MAE decoder, random masks', group='step by step', config=milan,
+        changes=changes['target_alone'], options=taught),
     target_pixels_normalised=dict(
-        title='normalised pixels', group='target', config=here + 'target_pixels_normalised.py',
-        options=looked),
+        title='normalised pixels', group='target', config=milan, options=looked,
+        changes={**pixels, 'model.target_generator': dict(
+            _delete_=True, type='milan_mm.PixelTargetGenerator', patch_size=8, norm_pix=True)}),
     target_pixels_raw=dict(
-        title='raw pixels', group='target', config=here + 'target_pixels_raw.py', options=looked),
+        title='raw pixels', group='target', config=milan, options=looked,
+        changes={**pixels, 'model.target_generator': dict(
+            _delete_=True, type='milan_mm.PixelTargetGenerator', patch_size=8, norm_pix=False)}),
+    # The features and the CLS attention of an MAE of the same images.
     target_mae=dict(
-        title='MAE features', group='target', config=here + 'target_mae.py',
+        title='MAE features', group='target', config=milan,
+        changes={'model.target_generator': dict(
+            _delete_=True, type='milan_mm.EncoderTargetGenerator', checkpoint=None)},
         options={'model.target_generator.checkpoint': '{work}/mae/epoch_4.pth', **common}),
+    # The same tower trained with SigLIP's sigmoid loss.
     target_siglip=dict(
-        title='SigLIP features', group='target', config=here + 'target_siglip.py',
+        title='SigLIP features', group='target', config=milan,
         options={**common, 'model.target_generator.pretrained': '{work}/siglip'}),
     decoder_mae=dict(
-        title="MAE's decoder", group='decoder', config=here + 'decoder_mae.py', options=taught),
-    decoder_depth_1=dict(
-        title='1 block instead of 2', group='decoder', config=here + 'decoder_depth_1.py',
+        title="MAE's decoder", group='decoder', config=milan, changes=changes['decoder_mae'],
         options=taught),
+    decoder_depth_1=dict(
+        title='1 block instead of 2', group='decoder', config=milan,
+        changes={'model.neck.decoder_depth': 1}, options=taught),
     masking_random=dict(
-        title='random', group='masking', config=here + 'masking_random.py', options=taught),
+        title='random', group='masking', config=milan, changes=changes['masking_random'],
+        options=taught),
     masking_blockwise=dict(
-        title='block-wise', group='masking', config=here + 'masking_blockwise.py', options=taught),
+        title='block-wise', group='masking', config=milan, changes=changes['masking_blockwise'],
+        options=taught),
     masking_least_important=dict(
-        title='least important visible', group='masking',
-        config=here + 'masking_least_important.py', options=taught),
+        title='least important visible', group='masking', config=milan,
+        changes=changes['masking_least_important'], options=taught),
     loss_masked=dict(
-        title='masked patches only', group='loss', config=here + 'loss_masked.py', options=taught),
+        title='masked patches only', group='loss', config=milan, changes=changes['loss_masked'],
+        options=taught),
 )

@@ -16,7 +16,6 @@ from helpers_eval import run_tool_here
 from helpers_pages import check_page
 from mmengine.config import Config
 
-from milan_mm.config.read import read_config
 from milan_mm.errors import MilanError
 from milan_mm.lab.ablation.differences import config_changes
 from milan_mm.lab.ablation.run import StudyRunner, read_figures, visible_devices
@@ -25,7 +24,12 @@ from milan_mm.lab.ablation.table import as_csv, as_text, compare, make_rows
 from milan_mm.models import CLIPTargetGenerator
 from milan_mm.registry import MODELS
 
-CELLS = sorted((ROOT / 'configs/ablations').rglob('*.py'))
+# Scale and name -> a cell that ships, and the one it is compared with.
+CELLS = {f'{"imagenet" if path.stem == "imagenet" else "quickstart"}-{name}':
+         (cell, study.cells[study.base])
+         for path in sorted((ROOT / 'studies').glob('*.py')) for study in [read_study(path)]
+         for name, cell in study.cells.items()
+         if name.split('_')[0] in ('target', 'decoder', 'masking', 'loss')}
 # What a cell may change, by the first word of its name.
 PARTS = dict(
     target=('model.target_generator', 'model.importance_generator', 'model.head.loss',
@@ -60,10 +64,10 @@ def study_file(tmp_path):
     (tmp_path / 'measure.py').write_text(MEASURE)
     (tmp_path / 'base.py').write_text('value = 0\nfail = ""\nwait = 0\n')
 
-    def write(cells, seeds=2, **more):
+    def write(cells, seeds=2, train=None, **more):
         content = dict(
             title='<b>a $study</b>', base='base', seeds=seeds,
-            train=dict(tool=str(tmp_path / 'train.py'), arguments=['{run}']),
+            train=train or dict(tool=str(tmp_path / 'train.py'), arguments=['{run}']),
             measure=[dict(tool=str(tmp_path / 'measure.py'),
                           arguments=['{checkpoint}', '{run}/eval.json', '{seed}'],
                           reads='{run}/eval.json', metrics={'k-NN': 'knn.top1'})],
@@ -124,6 +128,27 @@ def test_a_study_from_start_to_table(study_file, tmp_path, capfd):
     assert {p.stem: p.read_text() for p in (work / 'runs').glob('*.count')} == {
         'base-seed0': '1', 'base-seed1': '1', 'better-seed0': '1', 'better-seed1': '1',
         'broken-seed0': '2', 'broken-seed1': '2'}
+
+
+def test_changes_are_in_the_config_that_is_trained(study_file, tmp_path):
+    """In ``{config}``, beside what they leave; and another change is another run."""
+    (tmp_path / 'base.py').write_text('value = 5\nmore = dict(kept=1, gone=2)\n')
+    (tmp_path / 'trained.py').write_text(
+        TRAIN.replace("options['value']", "str(said['value'] + said['more']['kept'])").replace(
+            "options.get('fail')", "'gone' in said['more']").replace(
+            'run, options', 'said = {}\nexec(open(sys.argv[2]).read(), said)\nrun, options'))
+
+    def run(value):
+        study = read_study(study_file(dict(base={}), seeds=1, train=dict(
+            tool=str(tmp_path / 'trained.py'), arguments=['{run}', '{config}'])))
+        cell = study.cells['base']._replace(
+            changes={'value': value, 'more': dict(_delete_=True, kept=1)})
+        runner = StudyRunner(study._replace(cells=dict(base=cell)), tmp_path / 'work', jobs=1,
+                             log=lambda line: None)
+        return [record['figures'] for record in runner.execute(lambda: None)]
+
+    assert [run(20), run(20), run(30)] == [[{'k-NN': value}] for value in (21., 21., 31.)]
+    assert (tmp_path / 'work/runs/base-seed0.count').read_text() == '2'
 
 
 def test_another_config_makes_a_run_stale(study_file, tmp_path):
@@ -238,19 +263,28 @@ def test_studies_that_ship(path, tmp_path):
     assert len(runner.runs) == study.seeds * len(study.cells)
 
 
-@pytest.mark.parametrize('path', CELLS, ids=lambda p: f'{p.parent.name}-{p.stem}')
-def test_a_cell_changes_the_part_it_names(path):
-    base = dict(imagenet='milan/vitb_pretrain', quickstart='quickstart/milan')[path.parent.name]
-    changes = config_changes(read_config(ROOT / f'configs/{base}.py'), read_config(path))
-    parts = ('model.', ) if path.stem == 'target_alone' else PARTS[path.stem.split('_')[0]]
+def read_cell(cell):
+    """Its config with its changes and options."""
+    return cell.read(dict(work='work', seed=0))
+
+
+def test_every_cell_is_tried():
+    assert len([name for name in CELLS if name.startswith('imagenet')]) == 26
+    assert len([name for name in CELLS if name.startswith('quickstart')]) == 21
+
+
+@pytest.mark.parametrize('cell, base', CELLS.values(), ids=CELLS)
+def test_a_cell_changes_the_part_it_names(cell, base):
+    changes = config_changes(read_cell(base), read_cell(cell))
+    parts = ('model.', ) if cell.name == 'target_alone' else PARTS[cell.name.split('_')[0]]
     assert changes and all(change.entry.startswith(parts) for change in changes), changes
 
 
-@pytest.mark.parametrize('path', [p for p in CELLS if p.parent.name == 'quickstart'],
-                         ids=lambda p: p.stem)
-def test_a_quickstart_cell_trains(path, teacher_folder, tmp_path):
+@pytest.mark.parametrize('cell', [cell for name, (cell, _) in CELLS.items()
+                                  if name.startswith('quickstart')], ids=lambda cell: cell.name)
+def test_a_quickstart_cell_trains(cell, teacher_folder, tmp_path):
     """One step of each, with a small teacher: a finite loss and a gradient for every part."""
-    whole = read_config(path)
+    whole = read_cell(cell)
     cfg = dict(whole.model.to_dict(), data_preprocessor=whole.data_preprocessor)
     cfg['backbone'].update(img_size=32)
     for part in ('target_generator', 'importance_generator'):
@@ -291,10 +325,10 @@ def test_rows_of_a_study_in_words(study_file):
 def test_imagenet_cells_build():
     """On the meta device, but for the teachers, which their libraries build on the CPU alone."""
     teacher = CLIPTargetGenerator('ViT-B-16-quickgelu', pretrained=None)
-    for path in CELLS:
-        if path.parent.name != 'imagenet':
+    for name, (cell, _) in CELLS.items():
+        if name.startswith('quickstart'):
             continue
-        cfg = read_config(path)
+        cfg = read_cell(cell)
         model = dict(cfg.model.to_dict(), data_preprocessor=MODELS.build(cfg.data_preprocessor))
         for part in ('target_generator', 'importance_generator'):
             generator = model.get(part, {})
@@ -303,7 +337,7 @@ def test_imagenet_cells_build():
             elif 'pretrained' in generator:  # another architecture; its weights are not here
                 model[part] = MODELS.build({**generator, 'pretrained': None})
         # A teacher that re-normalises pixels needs their numbers, which meta has not.
-        with contextlib.nullcontext() if path.stem in OWN_PIXELS else torch.device('meta'):
+        with contextlib.nullcontext() if cell.name in OWN_PIXELS else torch.device('meta'):
             built = MODELS.build(model)
         assert built.backbone.grid_size == (14, 14)
         assert tuple(built.target_generator.grid_size) == (14, 14)

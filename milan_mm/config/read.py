@@ -30,12 +30,18 @@ def read_config(path: str | Path, folder: str = 'configs') -> Config:
                          f'{error}') from error
 
 
-def merge_options(cfg: Config, options: dict | None) -> None:
-    """``--cfg-options``; one that does not fit the config is a MilanError."""
+def merge_options(cfg: Config, options: dict | None, name: str = '--cfg-options') -> None:
+    """Entries by their dotted keys; one that does not fit the config is a MilanError.
+
+    Args:
+        cfg: changed in place.
+        options: of ``--cfg-options``, or of where ``name`` says.
+        name: for the message.
+    """
     if not options:
         return
     try:
         cfg.merge_from_dict(options)
     except Exception as error:
-        raise MilanError(f'--cfg-options {" ".join(options)} does not fit the config: '
+        raise MilanError(f'{name} {" ".join(options)} does not fit the config: '
                          f'{type(error).__name__}: {error}') from error

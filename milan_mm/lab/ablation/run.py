@@ -19,7 +19,6 @@ from typing import Any, NamedTuple
 import torch
 
 from ...checkpoints.io import last_checkpoint, write_atomically
-from ...config.read import read_config
 from ...errors import MilanError
 from ...reports.curves import read_run
 from ..run_tool import ToolRunner
@@ -80,7 +79,7 @@ class StudyRunner:
         # With options as they will be: what does not fit is an error now and not in an hour.
         self.configs = {run.cell.name: run.cell.read(self._places(run)) for run in self.runs
                         if run.seed == 0}
-        self.contents = {run.cell.name: flatten(read_config(run.cell.config).to_dict())
+        self.contents = {run.cell.name: flatten(run.cell.changed().to_dict())
                          for run in self.runs if run.seed == 0}
 
     def finished(self) -> list[dict]:
@@ -224,6 +223,9 @@ class StudyRunner:
         run.folder.mkdir(parents=True, exist_ok=True)
         key_file.write_text(self.key(run))
         places = self._places(run)
+        if run.cell.changes:
+            places['config'] = run.folder / f'{run.cell.name}.py'
+            run.cell.changed().dump(places['config'])
         options = run.cell.given_options(places)
         arguments = [fill(text, places)
                      for text in (*self.study.train.arguments, *run.cell.arguments)]

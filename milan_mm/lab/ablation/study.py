@@ -1,11 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
 """What a study file says.
 
-A study is a Python config: cells (configs that differ in one part), how each is trained and
-measured, and what is made beforehand for all of them. Texts may hold ``{work}`` and ``{images}``,
-those of a run also ``{run}``, ``{seed}`` and ``{config}``, and after the training ``{checkpoint}``.
+A study is a Python config: cells (a config each, and what is changed in it), how each is trained
+and measured, and what is made beforehand for all of them. Texts may hold ``{work}`` and
+``{images}``, those of a run also ``{run}``, ``{seed}`` and ``{config}``, and after the training
+``{checkpoint}``.
 """
 import argparse
+import copy
 import string
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -60,24 +62,36 @@ class Cell(NamedTuple):
         name: of its folder.
         title: for people.
         group: the part of the method it changes.
-        config: path.
-        options: config entries set on the command line, such as where a teacher lies.
+        config: path that it stands on.
+        changes: entries of the config that it has otherwise.
+        options: entries set on the command line, such as where a teacher lies.
         arguments: of the training, besides the study's; what both set is the cell's.
     """
     name: str
     title: str
     group: str
     config: str
+    changes: dict[str, Any]
     options: dict[str, str]
     arguments: tuple[str, ...] = ()
 
-    def read(self, places: dict[str, Any]) -> Config:
-        """Its config with its options.
+    def changed(self) -> Config:
+        """Its config with its changes.
 
         Raises:
-            MilanError: if there is none, or an option does not fit it.
+            MilanError: if there is none, or a change does not fit it.
         """
         cfg = read_config(self.config)
+        merge_options(cfg, copy.deepcopy(self.changes), f'cell {self.name}, changes')
+        return cfg
+
+    def read(self, places: dict[str, Any]) -> Config:
+        """Its config with its changes and options.
+
+        Raises:
+            MilanError: if there is none, or one of them does not fit it.
+        """
+        cfg = self.changed()
         # As on the command line, where '0' is a number.
         parser = argparse.ArgumentParser()
         parser.add_argument('--cfg-options', nargs='+', action=DictAction)
@@ -157,7 +171,8 @@ def read_study(path: str | Path) -> Study:
     except (TypeError, KeyError, AttributeError) as error:
         raise MilanError(f'{path}: an entry is not as expected ({error}). A step has tool, '
                          'arguments and makes; a measurement tool, arguments, reads and metrics; '
-                         'a cell config, and if wanted title, group, options and arguments'
+                         'a cell config, and if wanted title, group, changes, options and '
+                         'arguments'
                          ) from error
     _check(study, path)
     return study
@@ -199,9 +214,9 @@ def _step(name: str, tool: str, arguments: Any, makes: str = '') -> Step:
 
 
 def _cell(name: str, config: str, title: str = '', group: str = '',
-          options: dict | None = None, arguments: Any = ()) -> Cell:
-    return Cell(name, title or name.replace('_', ' '), group, config, dict(options or {}),
-                _texts(arguments))
+          changes: dict | None = None, options: dict | None = None, arguments: Any = ()) -> Cell:
+    return Cell(name, title or name.replace('_', ' '), group, config, dict(changes or {}),
+                dict(options or {}), _texts(arguments))
 
 
 def _texts(values: Any) -> tuple[str, ...]:

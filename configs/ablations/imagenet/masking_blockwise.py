@@ -1,3 +1,0 @@
-# Block-wise masking, in the manner of BEiT.
-_base_ = '../../milan/vitb_pretrain.py'
-model = dict(mask_generator=dict(type='milan_mm.BlockwiseMaskGenerator'))

@@ -1,3 +1,0 @@
-# The control of semantic masking: unimportant patches are likelier to be seen.
-_base_ = '../../milan/vitb_pretrain.py'
-model = dict(mask_generator=dict(type='milan_mm.LeastImportantMaskGenerator'))

@@ -1,3 +1,0 @@
-# Random masking: every patch is equally likely to be seen, as in MAE.
-_base_ = '../../milan/vitb_pretrain.py'
-model = dict(mask_generator=dict(type='milan_mm.RandomMaskGenerator'))

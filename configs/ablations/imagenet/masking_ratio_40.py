@@ -1,3 +1,0 @@
-# 40 % of the patches masked instead of 75 %.
-_base_ = '../../milan/vitb_pretrain.py'
-model = dict(mask_generator=dict(mask_ratio=.4))

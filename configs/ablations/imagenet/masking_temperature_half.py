@@ -1,3 +1,0 @@
-# Semantic masking at temperature 0.5: drawn in proportion to importance ** 2.
-_base_ = '../../milan/vitb_pretrain.py'
-model = dict(mask_generator=dict(temperature=0.5))

@@ -1,3 +1,0 @@
-# A prompting decoder 192 wide instead of 96.
-_base_ = '../../quickstart/milan.py'
-model = dict(neck=dict(decoder_embed_dim=192))
