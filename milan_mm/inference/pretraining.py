@@ -1,12 +1,16 @@
 # SPDX-License-Identifier: Apache-2.0
 """From a pretraining's checkpoint to its model, the teacher and the decoder included."""
 import copy
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import torch
 from mmengine.config import ConfigDict
+from torch import Tensor
 
 from ..errors import MilanError
+from ..keyed_random import sample_key
 from ..models import MILAN, EMATargetGenerator
 from ..models.targets.ema import averaged
 from ..registry import MODELS
@@ -60,6 +64,17 @@ def build_pretraining(checkpoint: Checkpoint, teacher: Path_ | None = None) -> M
     model.requires_grad_(False)
     model.eval()
     return model
+
+
+def inputs_of(model: MILAN, pixels: Tensor) -> Tensor:
+    """Pixels (B, 3, H, W) in uint8 as a training step gets them, on the model's device."""
+    device = next(model.parameters()).device
+    return model.data_preprocessor(dict(inputs=pixels))['inputs'].to(device)
+
+
+def mask_keys(seed: int, numbers: Sequence[int], draw: int = 0) -> Tensor:
+    """(B,) int64 keys for the masks of images of these numbers, the same for every viewer."""
+    return torch.tensor([sample_key(seed, draw, number, 'look') for number in numbers])
 
 
 def _restore_averages(model: MILAN, kept: list | None, checkpoint: str) -> None:

@@ -13,6 +13,7 @@ from torch import Tensor
 from ...datasets.stream import ImageStream, central_crops
 from ...errors import MilanError
 from ...evaluation.collapse import collapse_measures
+from ...inference.pretraining import mask_keys
 from ...keyed_random import sample_key, seeded_globals, uniform
 from ...models import MaskedVisionTransformer
 from ...models.encoder import init_transformer
@@ -66,8 +67,7 @@ class Collector:
     def add(self, pixels: Tensor, samples: list[int]) -> None:
         """Takes in images (B, 3, H, W) uint8, ``samples`` being their numbers."""
         inputs = self.subject.normalise(pixels)
-        keys, mask_keys = (torch.tensor([sample_key(self.seed, 0, i, purpose) for i in samples])
-                           for purpose in ('patches', 'look'))
+        keys = torch.tensor([sample_key(self.seed, 0, i, 'patches') for i in samples])
         patches = self.subject.backbone.grid_size[0] * self.subject.backbone.grid_size[1]
         ids = uniform(keys, patches).argsort(dim=1)[:, :PATCHES].to(inputs.device)
         student = self.run_student(inputs, ids, patches)
@@ -81,7 +81,7 @@ class Collector:
                 self.cka['cls'].add(student.cls + fresh.cls, teacher.cls)
                 self.cka['patches'].add(*([one.flatten(0, 1) for one in layers] for layers in (
                     student.patches + fresh.patches, teacher.patches)))
-        self.add_errors(inputs, importance, mask_keys.to(inputs.device))
+        self.add_errors(inputs, importance, mask_keys(self.seed, samples).to(inputs.device))
 
     def run_student(self, inputs: Tensor, ids: Tensor, patches: int) -> Layers:
         """The whole image through the encoder."""

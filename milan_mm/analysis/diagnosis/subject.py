@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """What is examined: a pretraining with its teacher, or an encoder alone."""
+import functools
 from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
@@ -11,7 +12,7 @@ from ...architectures import ARCHITECTURES
 from ...errors import MilanError
 from ...inference.checkpoint import Checkpoint
 from ...inference.encoders import FeatureExtractor, get_model
-from ...inference.pretraining import build_pretraining
+from ...inference.pretraining import build_pretraining, inputs_of
 from ...inference.teachers import clip_from
 from ...models import MILAN, MaskedVisionTransformer, TargetGenerator
 
@@ -75,11 +76,8 @@ def load_subject(checkpoint: str | Path,
     if not reference.measures_importance:
         second = model.importance_generator
         reference, name = (reference, 'target') if second is None else (second, 'CLIP')
-
-    def normalise(pixels: Tensor) -> Tensor:
-        return model.data_preprocessor(dict(inputs=pixels))['inputs'].to(device)
-
-    return Subject(str(checkpoint), model.backbone, normalise, model, reference, name, [])
+    return Subject(str(checkpoint), model.backbone, functools.partial(inputs_of, model), model,
+                   reference, name, [])
 
 
 def _encoder_alone(source: str, extractor: FeatureExtractor, teacher: str | None) -> Subject:

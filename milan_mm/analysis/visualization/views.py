@@ -8,7 +8,7 @@ from torch import Tensor
 
 from ...compat.pixel_statistics import pixel_statistics
 from ...errors import MilanError
-from ...keyed_random import sample_key
+from ...inference.pretraining import inputs_of, mask_keys
 from ...models import MILAN, PixelTargetGenerator
 from ...models.masking import num_visible
 from .painting import as_uint8, paint
@@ -102,20 +102,15 @@ def usable_ratios(ratios: Sequence[float], trained: float, patches: int) -> list
 
 def _view_some(model: MILAN, pixels: Tensor, first: int, seed: int, draws: int,
                ratios: Sequence[float]) -> Views:
-    device = next(model.parameters()).device
-    inputs = model.data_preprocessor(dict(inputs=pixels.to(device)))['inputs']
+    inputs = inputs_of(model, pixels)
     features, importance = model.teach(inputs)
     features = features[:, -importance.shape[1]:]  # without CLS, where there is one
-
-    def keys(draw: int) -> Tensor:
-        return torch.tensor([sample_key(seed, draw, first + i, 'look')
-                             for i in range(len(pixels))], device=device)
-
-    masks = torch.stack([model.mask_generator(importance, keys(draw)).visible
-                         for draw in range(draws)], dim=1)
+    keys = [mask_keys(seed, range(first, first + len(pixels)), draw).to(inputs.device)
+            for draw in range(draws)]
+    masks = torch.stack([model.mask_generator(importance, key).visible for key in keys], dim=1)
     patches = importance.shape[1]
     usual = getattr(model.mask_generator, 'mask_ratio', 1 - masks.shape[2] / patches)
-    attempts = [attempt(model, inputs, importance, features, keys(0), ratio)
+    attempts = [attempt(model, inputs, importance, features, keys[0], ratio)
                 for ratio in usable_ratios(ratios, usual, patches)]
     # A generator of somebody's own may go by something else than a ratio.
     attempts = [one for one in attempts if one.ratio == usual

@@ -87,14 +87,18 @@ def visualize(model: MILAN,
         facts = facts_of(views, i, measure)
         sheet = f'{i + 1:02d}_{re.sub(r"[^A-Za-z0-9_.-]+", "_", path.stem)[:60]}.png'
         rows.append(PageRow(names[i], facts, painter.rows(i) + (near[i] if near else []), sheet))
-    out = Path(out)
+    sheets = _write_sheets(Path(out), rows, painter.highest)
+    page = write_page(Path(out) / 'index.html', rows, views, painter, source, measure,
+                      bool(measure) and model.head.tokens == 'masked')
+    return Visualized(page, sheets, mean_facts(rows), left_out)
+
+
+def _write_sheets(out: Path, rows: Sequence[PageRow], highest: float) -> list[Path]:
     for row in rows:
         words = '; '.join(f'{name} {number(value)}' for name, value in row.facts.items())
-        image = draw_sheet(row.name, words, row.rows, painter.highest)
+        image = draw_sheet(row.name, words, row.rows, highest)
         write_atomically(out / row.sheet, image.save)
-    page = write_page(out / 'index.html', rows, views, painter, source, measure,
-                      bool(measure) and model.head.tokens == 'masked')
-    return Visualized(page, [out / row.sheet for row in rows], mean_facts(rows), left_out)
+    return [out / row.sheet for row in rows]
 
 
 def check_numbers(draws: int, ratios: Sequence[float], most: int, gallery: int) -> None:

@@ -11,7 +11,7 @@ from torch.nn import functional as F
 from ...datasets import ImageFolder
 from ...datasets.stream import ImageStream, central_crops
 from ...errors import MilanError
-from ...keyed_random import sample_key
+from ...inference.pretraining import inputs_of, mask_keys
 from ...models import MILAN, CLIPTargetGenerator
 from .prompts import Texts
 
@@ -42,6 +42,15 @@ def check_model(model: Any) -> None:
         raise MilanError(f'this model learned from a {type(target).__name__}, whose features are '
                          'not in the space of a CLIP\'s texts; zero-shot classification needs one '
                          'pretrained with a CLIPTargetGenerator')
+
+
+def check_texts(model: MILAN, texts: Texts) -> None:
+    """Raises MilanError unless the texts are in the space of the teacher's features."""
+    width, dim = texts.directions.shape[1], model.target_generator.dim
+    if width != dim:
+        raise MilanError(f'the texts of {texts.source} are {width} wide and the teacher\'s '
+                         f'features {dim}: they are of another CLIP. Name the teacher\'s own text '
+                         'tower')
 
 
 @torch.no_grad()
@@ -89,18 +98,14 @@ def zero_shot(model: MILAN,
         MilanError: if model or texts are of another space.
     """
     check_model(model)
-    if texts.directions.shape[1] != model.target_generator.dim:
-        raise MilanError(f'the texts of {texts.source} are {texts.directions.shape[1]} wide and '
-                         f'the teacher\'s features {model.target_generator.dim}: they are of '
-                         'another CLIP. Name the teacher\'s own text tower')
-    device = next(model.parameters()).device
-    directions = texts.directions.to(device)
+    check_texts(model, texts)
+    directions = texts.directions.to(next(model.parameters()).device)
     scores: dict[str, list[Tensor]] = {way: [] for way in WAYS}
     labels: list[int] = []
     stream = ImageStream(folder, batch_size, title='images', log=log)
     for numbers, pixels in stream:
-        inputs = model.data_preprocessor(dict(inputs=pixels))['inputs'].to(device)
-        keys = torch.tensor([sample_key(seed, 0, i, 'look') for i in numbers], device=device)
+        inputs = inputs_of(model, pixels)
+        keys = mask_keys(seed, numbers).to(inputs.device)
         for way, features in image_features(model, inputs, keys).items():
             scores[way].append((F.normalize(features.float(), dim=-1) @ directions.T).cpu())
         labels += [folder.get_data_info(i)['gt_label'] for i in numbers]
