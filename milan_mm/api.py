@@ -51,7 +51,7 @@ def pretrain(data: str | Path, out: str | Path | None = None, arch: str = 'vit-b
              init_from: str | Path | None = None, batch_size: int | None = None,
              img_size: int = 224, workers: int = 8, seed: int = 0, resume: str | None = None,
              compile: bool = False, launcher: str = 'none', cfg_options: dict | None = None,
-             trust_checkpoint: bool = False) -> Path:
+             trust_checkpoint: bool = False) -> Path | None:
     """Pretrains an encoder on the images of a folder: ``configs/milan/own_images.py``.
 
     Args:
@@ -73,7 +73,7 @@ def pretrain(data: str | Path, out: str | Path | None = None, arch: str = 'vit-b
         cfg_options: other changes of the config, dotted keys to values.
 
     Returns:
-        The last checkpoint.
+        The last checkpoint; None where ``cfg_options`` have it save none.
 
     Raises:
         MilanError: for what is the user's to mend.

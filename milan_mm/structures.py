@@ -4,10 +4,17 @@
 Symbols used in every docstring: B images, N patches, V visible patches, M = N - V masked
 patches, D encoder width, E decoder width, T target width.
 """
+from collections.abc import Iterable
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
+
+
+def pair(sizes: int | Iterable[int]) -> tuple[int, int]:
+    """Height and width, or rows and columns; one number stands for both."""
+    first, second = (sizes, sizes) if isinstance(sizes, int) else sizes
+    return first, second
 
 
 class TeacherOutput(NamedTuple):

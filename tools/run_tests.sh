@@ -7,8 +7,8 @@ usage() {
   cat <<'USAGE'
 usage: bash tools/run_tests.sh [--stack onedl|openmmlab] [--venv DIR] [pytest arguments]
 
-Sets up the environment (tools/setup_env.sh), runs ruff and codespell (on the default stack) and
-pytest. The exit code is that of the first that finds something.
+Sets up the environment (tools/setup_env.sh), runs ruff, codespell and mypy (on the default
+stack) and pytest. The exit code is that of the first that finds something.
 
   --stack openmmlab  upstream's last releases; leaves out what is marked onedl_only
   --venv DIR         another environment than .venv or .venv-openmmlab
@@ -51,6 +51,7 @@ cd "$ROOT"
 SELECTION=()
 if [[ $STACK == onedl ]]; then
   "$PYTHON" -m ruff check . || die "much of it is mended by: $PYTHON -m ruff check --fix ."
+  "$PYTHON" -m mypy || die 'settings and what may be left out: pyproject.toml, [tool.mypy]'
   "$PYTHON" -m codespell_lib || die 'a word that is right goes into pyproject.toml, [tool.codespell]'
 else
   SELECTION=(-m 'not onedl_only')

@@ -2,6 +2,7 @@
 """Looking into a transformer while it runs; nothing of it is changed."""
 import contextlib
 from collections.abc import Callable, Iterator, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -36,7 +37,7 @@ def on_output(modules: Sequence[nn.Module],
     """Within it, ``call(number of the module, its output)`` is called whenever one has run."""
 
     def hook(number: int) -> Callable:
-        def note(_: nn.Module, __: tuple, output: object) -> None:
+        def note(_: nn.Module, __: tuple, output: Any) -> None:
             call(number, output[0] if isinstance(output, tuple) else output)
         return note
 

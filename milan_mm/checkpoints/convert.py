@@ -87,25 +87,25 @@ def _below_backbone(vit: ViTWeights) -> dict[str, Tensor]:
     return {f'backbone.{key}': value for key, value in vit.encoder.items()}
 
 
-def _as_milan_mm(vit: ViTWeights):
+def _as_milan_mm(vit: ViTWeights) -> tuple[dict[str, Tensor], list[str]]:
     neck = {f'neck.{key}': value for key, value in vit.decoder.items()}
     return {**_below_backbone(vit), **neck}, []
 
 
-def _as_mmpretrain(vit: ViTWeights):
+def _as_mmpretrain(vit: ViTWeights) -> tuple[dict[str, Tensor], list[str]]:
     return _below_backbone(vit), [f'neck.{key}' for key in vit.decoder]
 
 
-def _as_authors(vit: ViTWeights):
+def _as_authors(vit: ViTWeights) -> tuple[dict[str, Tensor], list[str]]:
     state, _ = _as_milan_mm(vit)
     return to_published(state), []
 
 
-def _as_timm(vit: ViTWeights):
+def _as_timm(vit: ViTWeights) -> tuple[dict[str, Tensor], list[str]]:
     return from_ours(vit.encoder, naming.TIMM)[0], [f'neck.{key}' for key in vit.decoder]
 
 
-def _as_hf(vit: ViTWeights):
+def _as_hf(vit: ViTWeights) -> tuple[dict[str, Tensor], list[str]]:
     state, nameless = from_ours(vit.encoder, naming.HF)
     if nameless or 'layernorm.weight' not in state:
         what = f'has no place for {nameless[0]}' if nameless else 'needs a final norm (ln1)'

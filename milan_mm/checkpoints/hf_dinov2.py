@@ -84,7 +84,8 @@ def read_hf_dinov2(folder: Path, trust: bool = False) -> HFDinov2:
         mlp_ratio=(len(hidden) + .5) / width,  # timm rounds the product down
         qkv_bias=config.get('qkv_bias', True), init_values=1.0, num_classes=0,
         reg_tokens=registers, no_embed_class=registers > 0,
-        mlp_layer=SwiGLUPacked if gated else Mlp, act_layer=nn.SiLU if gated else nn.GELU)
+        mlp_layer=SwiGLUPacked if gated else Mlp,  # type: ignore[arg-type]
+        act_layer=nn.SiLU if gated else nn.GELU)
     mean, std = ([v / 255 for v in described[name]] for name in ('pixel_mean', 'pixel_std'))
     return HFDinov2(vit, state, mean, std)
 

@@ -26,7 +26,7 @@ from .torchscript import is_torchscript, read_torchscript_state
 try:
     from numpy._core import multiarray
 except ImportError:  # numpy < 2
-    from numpy.core import multiarray
+    from numpy.core import multiarray  # type: ignore[no-redef]
 
 
 def _statistic(owner: Any, name: str) -> Any:

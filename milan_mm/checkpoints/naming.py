@@ -6,6 +6,7 @@ Inside this package an encoder's tensors carry mmpretrain's names without a pref
 beside the encoder may be there, and which no ViT of this package has a place for.
 """
 import re
+from collections.abc import Sequence
 from typing import NamedTuple
 
 from torch import Tensor
@@ -144,8 +145,8 @@ def why_foreign(key: str, naming: Naming) -> str | None:
     return next((words for pattern, words in naming.foreign if re.fullmatch(pattern, key)), None)
 
 
-def _rename(key: str, blocks: str, new_blocks: str, inner: tuple[tuple[str, str], ...],
-            outer: tuple[tuple[str, str], ...]) -> str | None:
+def _rename(key: str, blocks: str, new_blocks: str, inner: Sequence[tuple[str, str]],
+            outer: Sequence[tuple[str, str]]) -> str | None:
     match = re.fullmatch(rf'{re.escape(blocks)}\.(\d+)\.(.+)', key)
     pairs, prefix, rest = ((inner, f'{new_blocks}.{match.group(1)}.', match.group(2)) if match else
                            (outer, '', key))

@@ -8,7 +8,7 @@ need care as well: where they know no class of a name, they import whatever modu
 """
 import ast
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, MutableMapping
 from pathlib import Path
 from typing import Any
 
@@ -80,10 +80,10 @@ def parse_literals(text: str) -> dict[str, Any]:
         body = ast.parse(text).body
         values = {}
         for node in body:
-            target = node.targets[0] if isinstance(node, ast.Assign) else None
-            if not isinstance(target, ast.Name) or len(node.targets) != 1:
+            if not isinstance(node, ast.Assign) or len(node.targets) != 1 \
+                    or not isinstance(node.targets[0], ast.Name):
                 raise _refused(node)
-            values[target.id] = _value(node.value)
+            values[node.targets[0].id] = _value(node.value)
         return values
     except MilanError:
         raise
@@ -102,24 +102,26 @@ def _value(node: ast.AST) -> Any:
             return -value if isinstance(node.op, ast.USub) else value
     if isinstance(node, (ast.List, ast.Tuple)):
         return (list if isinstance(node, ast.List) else tuple)(map(_value, node.elts))
-    if isinstance(node, ast.Dict) and None not in node.keys:  # None stands for **
-        return {_key(key): _value(value) for key, value in zip(node.keys, node.values)}
-    if isinstance(node, ast.Call) and getattr(node.func, 'id', None) in _CALLS:
-        return _called(node)
+    if isinstance(node, ast.Dict):
+        keys = [_key(key) for key in node.keys if key is not None]  # None stands for **
+        if len(keys) == len(node.values):
+            return dict(zip(keys, map(_value, node.values)))
+    if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id in _CALLS:
+        return _called(node, _CALLS[node.func.id])
     raise _refused(node)
 
 
-def _called(node: ast.Call) -> Any:
+def _called(node: ast.Call, kind: type) -> Any:
     """``dict(a=1)``, ``dict({'a': 1})``, ``list([1])``, ``tuple([1])``."""
-    kind = _CALLS[node.func.id]
     if len(node.args) > 1 or (kind is not dict and node.keywords):
         raise _refused(node)
     given = [_value(argument) for argument in node.args]
     if given and not isinstance(given[0], dict if kind is dict else (list, tuple)):
         raise _refused(node)
-    if any(keyword.arg is None for keyword in node.keywords):
+    named = {keyword.arg: _value(keyword.value) for keyword in node.keywords if keyword.arg}
+    if len(named) < len(node.keywords):  # ** among them
         raise _refused(node)
-    return kind(*given, **{keyword.arg: _value(keyword.value) for keyword in node.keywords})
+    return kind(*given, **named)
 
 
 def _key(node: ast.AST) -> Any:
@@ -163,7 +165,7 @@ def _is_registered(name: Any) -> bool:
 
 def _distrust(value: Any) -> None:
     """Switches off, in place, what would let a named file run code."""
-    if isinstance(value, Mapping):
+    if isinstance(value, MutableMapping):
         for key in value:
             if str(key).startswith('trust'):
                 value[key] = False

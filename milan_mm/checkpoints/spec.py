@@ -15,6 +15,7 @@ from torch import Tensor
 from ..architectures import ARCHITECTURES
 from ..errors import MilanError
 from ..positions import sincos_positions
+from ..structures import pair
 from .torchscript import is_torchscript
 
 IMAGENET_MEAN = (123.675, 116.28, 103.53)
@@ -42,7 +43,7 @@ class EncoderSpec(NamedTuple):
     @property
     def grid(self) -> tuple[int, int]:
         """Rows and columns of patches."""
-        return tuple(side // self.patch_size for side in self.img_size)
+        return pair(side // self.patch_size for side in self.img_size)
 
 
 def encoder_options(encoder: dict[str, Tensor], spec: EncoderSpec) -> dict[str, Any]:
@@ -153,7 +154,7 @@ def _described_spec(state: dict[str, Tensor], meta: dict, source: str) -> Encode
     try:
         spec = EncoderSpec(
             {name: int(encoder['arch'][name]) for name in _ARCH},
-            tuple(int(side) for side in encoder['img_size']), int(encoder['patch_size']),
+            pair(int(side) for side in encoder['img_size']), int(encoder['patch_size']),
             tuple(float(v) for v in meta['pixel_mean']), tuple(float(v) for v in meta['pixel_std']),
             bool(encoder.get('quick_gelu', False)))
         sound = (len(spec.img_size) == 2 and len(spec.pixel_mean) == len(spec.pixel_std) == 3

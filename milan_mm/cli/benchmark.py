@@ -9,6 +9,7 @@ memory: a forward and backward pass of a backbone with windows, with checkpointi
 attention, each in a process of its own, on the CPU.
 """
 import argparse
+from typing import Any
 
 from . import options
 
@@ -22,7 +23,7 @@ EXAMPLES = f'{STEP_EXAMPLE}\n{MEMORY_EXAMPLE}'
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     kinds = parser.add_subparsers(dest='kind', required=True, metavar='step|memory')
-    how = dict(description=__doc__, formatter_class=parser.formatter_class)
+    how: dict[str, Any] = dict(description=__doc__, formatter_class=parser.formatter_class)
     step = kinds.add_parser('step', help='Time of a training step, against mmpretrain.',
                             epilog=f'examples:\n{STEP_EXAMPLE}', **how)
     step.add_argument('--arch', choices=COMPARED, default='vit-b', help='Size of the student '

@@ -5,6 +5,7 @@ import difflib
 import importlib
 import sys
 from collections.abc import Sequence
+from typing import Any
 
 from ..packages import __version__
 from .failures import guarded
@@ -82,7 +83,7 @@ def command_parser(name: str) -> argparse.ArgumentParser:
     return parser
 
 
-def _module(name: str):
+def _module(name: str) -> Any:
     return importlib.import_module(f'.{name.replace("-", "_")}', __package__)
 
 

@@ -19,7 +19,7 @@ def run(args: argparse.Namespace) -> int:
     errors = parity_errors(args.file)
     for name, error in errors.items():
         print(f'{error:9.2e}  {"ok  " if error <= TOLERANCE else "FAIL"}  {name}')
-    worst = max(errors, key=errors.get)
+    worst = max(errors, key=errors.__getitem__)
     print(f'largest difference, relative to the tensor\'s largest absolute value: '
           f'{errors[worst]:.2e} ({worst}); allowed {TOLERANCE:.0e}')
     return int(errors[worst] > TOLERANCE)

@@ -33,7 +33,8 @@ def install() -> None:
     module = _StandIns(_NAME, 'Stand-ins of milan_mm for the compiled ops of mmcv.')
     # Whoever looks for the module by ``find_spec`` gets an error if a loaded one has no spec.
     module.__spec__ = ModuleSpec(_NAME, None, origin=__name__)
-    sys.modules[_NAME] = sys.modules['mmcv']._ext = module
+    mmcv: Any = sys.modules['mmcv']
+    sys.modules[_NAME] = mmcv._ext = module
     _mend_loaded()
 
 
@@ -105,7 +106,8 @@ def softnms(boxes: Tensor, scores: Tensor, dets: Tensor, iou_threshold: float, s
     Returns:
         Indices of those kept, in the order they were chosen.
     """
-    scores, left, kept = scores.clone(), torch.arange(len(boxes)), []
+    scores, left = scores.clone(), torch.arange(len(boxes))
+    kept: list[Tensor] = []
     sized = boxes + boxes.new_tensor([0, 0, offset, offset])
     while len(left):
         first = scores[left].argmax()
@@ -188,7 +190,7 @@ def _mend_loaded() -> None:
     mmcv.cnn takes an attention over from mmcv.ops, from where mmdet 3.3.0 imports it. mmdet 3.5 of
     onedl puts functions that only raise where an import from mmcv.ops fails, mmseg puts None.
     """
-    transformer = sys.modules.get('mmcv.cnn.bricks.transformer')
+    transformer: Any = sys.modules.get('mmcv.cnn.bricks.transformer')
     if transformer is None:
         return
     ops = importlib.import_module('mmcv.ops')
@@ -204,6 +206,6 @@ def _is_gap(value: Any) -> bool:
     """Whether a value only says that an op is missing."""
     if value is None:
         return True
-    function = value.__init__ if isinstance(value, type) else value
+    function = value.__init__ if isinstance(value, type) else value  # type: ignore[misc]
     constants = getattr(getattr(function, '__code__', None), 'co_consts', ())
     return any('requires mmcv to be compiled' in c for c in constants if isinstance(c, str))

@@ -57,7 +57,7 @@ def to_rgb(image: Image.Image) -> Image.Image:
         converted = Image.fromarray(_to_8_bits(np.asarray(image), image.mode)).convert('RGB')
     elif image.mode in ('RGBA', 'LA', 'PA', 'La', 'RGBa') or 'transparency' in image.info:
         converted = image.convert('RGBA')
-        if converted.getextrema()[3][0] == 255:  # an alpha channel that hides nothing
+        if converted.getchannel('A').getextrema()[0] == 255:  # an alpha channel that hides nothing
             converted = converted.convert('RGB')
     else:
         converted = image.convert('RGB')

@@ -74,11 +74,11 @@ class ImageFolder(BaseDataset):
 
     def read_classes(self, own: set[str], root: Path) -> tuple[str, ...]:
         """Names in the order of labels; ``own`` are those of the images found below ``root``."""
-        classes, source = self._metainfo.get('classes'), 'given'
+        classes, source = self._metainfo.get('classes'), Path('given')
         if not classes and self.classes_from is None:
             refuse_splits(own, root)
             return tuple(sorted(own))
-        if not classes:
+        if not classes and self.classes_from is not None:
             source = Path(self.data_root).expanduser() / self.classes_from
             classes = class_names(source)
         strange = sorted(own.difference(classes))

@@ -2,7 +2,7 @@
 """From a folder to batches of pixels, for all that looks at images without training on them."""
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 import torch
 from mmengine.logging import print_log
@@ -63,16 +63,19 @@ class ImageStream:
     def __init__(self, images: Images, batch_size: int, workers: int = 0,
                  order: Iterable[int] | None = None, total: int | None = None,
                  title: str | None = None, log: Callable[[str], None] | None = None) -> None:
-        order = range(len(images)) if order is None else order
+        if order is None:
+            order = range(len(images))
+        if total is None:
+            total = len(order)  # type: ignore[arg-type]
         self.images, self.batch_size, self.unreadable = images, batch_size, list[str]()
-        self.progress = Progress(title, len(order) if total is None else total, log)
+        self.progress = Progress(title, total, log)
         self.loader = DataLoader(
             _Numbered(images), batch_size, sampler=order, num_workers=workers, collate_fn=_collate,
             pin_memory=torch.cuda.is_available(),
             # Without one of its own, a loader draws its workers' seed from the global generator.
             generator=torch.Generator().manual_seed(0))
 
-    def __iter__(self) -> Iterator[tuple[list[int], Tensor | list[Tensor]]]:
+    def __iter__(self) -> Iterator[tuple[list[int], Any]]:
         seen, numbers, pixels = 0, list[int](), list[Tensor]()  # the latter are not given out yet
         for found, batch, failed in self.loader:
             seen += len(found) + len(failed)

@@ -14,13 +14,10 @@ from mmpretrain.structures import DataSample
 from PIL import Image
 
 from ..registry import TRANSFORMS
+from ..structures import pair
 from .decoding import composite, open_image
 
 _META = ('img_path', 'unreadable', 'ori_shape', 'img_shape')
-
-
-def _pair(size: int | Sequence[int]) -> tuple[int, int]:
-    return (size, size) if isinstance(size, int) else tuple(size)
 
 
 @TRANSFORMS.register_module()
@@ -32,7 +29,8 @@ class LoadPILImage(BaseTransform):
     """
 
     def __init__(self, background: Sequence[int] = (255, 255, 255)) -> None:
-        self.background = tuple(background)
+        red, green, blue = background
+        self.background = (red, green, blue)
 
     def transform(self, results: dict) -> dict:
         image = composite(open_image(results['img_path']), self.background)
@@ -57,7 +55,7 @@ class RandomResizedCropAndFlip(BaseTransform):
                  scale: tuple[float, float] = (0.2, 1.0),
                  ratio: tuple[float, float] = (3 / 4, 4 / 3),
                  flip_prob: float = 0.5) -> None:
-        self.size, self.scale, self.ratio, self.flip_prob = _pair(size), scale, ratio, flip_prob
+        self.size, self.scale, self.ratio, self.flip_prob = pair(size), scale, ratio, flip_prob
 
     def transform(self, results: dict) -> dict:
         image: Image.Image = results['img']
@@ -96,7 +94,7 @@ class ResizeAndCenterCrop(BaseTransform):
     """
 
     def __init__(self, size: int | Sequence[int], crop_ratio: float = 0.875) -> None:
-        self.size, self.crop_ratio = _pair(size), crop_ratio
+        self.size, self.crop_ratio = pair(size), crop_ratio
 
     def transform(self, results: dict) -> dict:
         image: Image.Image = results['img']

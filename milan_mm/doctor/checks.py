@@ -14,7 +14,7 @@ import shutil
 import sys
 import tempfile
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -45,11 +45,12 @@ def run_checks(teacher: str | None = None, data: str | None = None,
         data: folder of images; None leaves it out.
         work_dir: where runs will be written.
     """
-    checks = [(check_python, ()), (check_packages, ()), (check_lineage, ()), (check_cv2, ()),
-              (check_mm, ()), (check_mmcv_ops, ()), (check_plugin, ()), (check_device, ()),
-              (check_memory, ()), (check_work_dir, (work_dir,)),
-              *((check_input, pair) for pair in (('teacher', teacher), ('data', data))
-                if pair[1] is not None)]
+    checks: list[tuple[Callable, tuple]] = [
+        (check_python, ()), (check_packages, ()), (check_lineage, ()), (check_cv2, ()),
+        (check_mm, ()), (check_mmcv_ops, ()), (check_plugin, ()), (check_device, ()),
+        (check_memory, ()), (check_work_dir, (work_dir,)),
+        *((check_input, pair) for pair in (('teacher', teacher), ('data', data))
+          if pair[1] is not None)]
     for check, args in checks:
         # What the packages print while they are imported would hide the report.
         with contextlib.redirect_stdout(io.StringIO()), \
@@ -226,7 +227,7 @@ def check_plugin() -> Iterator[Check]:
         yield Check('milan_mm', FAIL, 'imported, and MILAN is not in its registry',
                     f'is another milan_mm first on the path? Found: {milan_mm.__file__}')
     else:
-        yield Check('milan_mm', OK, f'{milan_mm.__version__} ({Path(milan_mm.__file__).parent})')
+        yield Check('milan_mm', OK, f'{milan_mm.__version__} ({Path(milan_mm.__path__[0])})')
 
 
 def check_device() -> Iterator[Check]:

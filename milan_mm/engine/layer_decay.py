@@ -1,6 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
 """Smaller learning rates for earlier blocks: one constructor for all three tasks."""
-from numbers import Real
 from typing import Any, NamedTuple
 
 from mmengine.logging import print_log
@@ -60,7 +59,7 @@ class LayerDecayOptimWrapperConstructor(DefaultOptimWrapperConstructor):
                              f'does not know; it takes {" and ".join(_OPTIONS)}. Biases and norms '
                              'have no weight decay anyway')
         rate = self.paramwise_cfg.get('layer_decay_rate')
-        if isinstance(rate, bool) or not isinstance(rate, Real) or not 0 < rate <= 1:
+        if isinstance(rate, bool) or not isinstance(rate, (int, float)) or not 0 < rate <= 1:
             raise MilanError(f'paramwise_cfg.layer_decay_rate must be in (0, 1], got {rate!r}; '
                              'the papers take .65 (ViT-B) and .75 (ViT-L), 1 is no decay')
         if self.base_lr is None or self.base_wd is None:

@@ -23,6 +23,7 @@ from torch.distributed.fsdp import FullyShardedDataParallel
 from ..checkpoints.io import is_whole, run_checkpoints, state_of
 from ..checkpoints.strict import is_finite, mismatch
 from ..errors import MilanError
+from ..structures import torch
 
 _NOT_NEGATIVE = ('lr', 'initial_lr', 'weight_decay', 'eps', 'momentum', 'lr_scale')
 _INSTEAD = 'To start a new training from its weights: --init-from CHECKPOINT'
@@ -210,8 +211,9 @@ def _state_problem(groups: list[dict], state: dict, own: list[nn.Parameter]) -> 
                         f'expected {shape}')
             if not isinstance(value, (Tensor, numbers.Number, type(None))):
                 return f'its optimizer\'s {name} of parameter {number} is a {type(value).__name__}'
-            if name == 'step' and not float(value) >= 0:
-                return f'its optimizer\'s step of parameter {number} is {float(value)}'
+            if name == 'step' and not (isinstance(value, (Tensor, int, float)) and
+                                       torch.as_tensor(value).numel() == 1 and value >= 0):
+                return f'its optimizer\'s step of parameter {number} is {value}'
     return None
 
 

@@ -86,7 +86,8 @@ def evaluate(extractor: Extractor,
         raise MilanError(f"feature must be 'cls', 'pooled' or 'both', got {feature!r}")
     feature, *others = ('cls', 'pooled') if feature == 'both' else (feature, )
     folders = [image_folder(extractor, root, with_label=True) for root in (gallery, queries)]
-    check_classes(*(folder.metainfo['classes'] for folder in folders), gallery, queries)
+    of_gallery, of_queries = (folder.metainfo['classes'] for folder in folders)
+    check_classes(of_gallery, of_queries, gallery, queries)
     with evaluation_mode(extractor):
         known, asked = (
             collect_features(extractor, folder, (feature, *others), batch_size, workers,

@@ -13,9 +13,9 @@ import shutil
 import struct
 import tempfile
 import zipfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import IO, Any
 
 import numpy as np
 import torch
@@ -94,7 +94,7 @@ class _Rows:
     """Rows on disk, and what must be known to read them."""
     grid: tuple[int, int]
 
-    def __init__(self, files: dict[str, BinaryIO], dtype: type) -> None:
+    def __init__(self, files: Mapping[str, IO[bytes]], dtype: type) -> None:
         self.files, self.dtype = files, np.dtype(dtype)
         self.names: list[str] = []
         self.row_shape: dict[str, tuple[int, ...]] = {}
@@ -116,7 +116,7 @@ class _Rows:
     def shape(self, kind: str) -> tuple[int, ...]:
         return (len(self.names), *self.row_shape[kind])
 
-    def copy_to(self, kind: str, target: BinaryIO) -> None:
+    def copy_to(self, kind: str, target: IO[bytes]) -> None:
         self.files[kind].seek(0)
         shutil.copyfileobj(self.files[kind], target, _COPY)
 

@@ -59,7 +59,8 @@ def collect_features(extractor: Extractor,
     """
     n = len(dataset)
     rows = {kind: torch.empty(n, extractor.dim) for kind in kinds}
-    infos, count = [], 0
+    infos: list[dict] = []
+    count = 0
     stream = ImageStream(dataset, batch_size, workers, title=name)
     for numbers, pixels in stream:
         found = extractor(extractor.normalise(pixels))

@@ -46,7 +46,8 @@ def measure_more(known: FeatureTable, asked: FeatureTable, feature: str, options
 
 def headline(result: dict[str, Any]) -> dict[str, float]:
     """The one figure of each measurement, in percent: 'knn', 'few_shot_5', 'partial_2', …."""
-    found = {kind: result[kind]['top1'] for kind in ('knn', 'linear') if kind in result}
+    found: dict[str, float] = {
+        kind: result[kind]['top1'] for kind in ('knn', 'linear') if kind in result}
     for row in result.get('few_shot', {}).get('shots', ()):
         found[f'few_shot_{row["shots"]}'] = row['linear']['top1']
     if 'retrieval' in result:

@@ -10,7 +10,7 @@
 import logging
 from collections.abc import Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from mmengine.logging import MMLogger, print_log
@@ -24,6 +24,7 @@ from ..errors import MilanError
 from ..keyed_random import seeded_globals
 from ..models import MaskedVisionTransformer, TargetGenerator
 from ..models.encoder import check_tiling
+from ..structures import pair
 from .images import ImageLike, load_pixels
 from .teachers import clip_from
 
@@ -67,12 +68,12 @@ class Extractor(nn.Module):
                  pixel_std: Sequence[float], crop_ratio: float = 0.875) -> None:
         super().__init__()
         check_tiling(img_size, patch_size)
-        self.img_size = (img_size, img_size) if isinstance(img_size, int) else tuple(img_size)
+        self.img_size = pair(img_size)
         self.patch_size = patch_size
         self.crop_ratio = crop_ratio
         for name, values in (('pixel_mean', pixel_mean), ('pixel_std', pixel_std)):
-            values = torch.tensor(list(values), dtype=torch.float32).view(3, 1, 1)
-            self.register_buffer(name, values, persistent=False)
+            buffer = torch.tensor(list(values), dtype=torch.float32).view(3, 1, 1)
+            self.register_buffer(name, buffer, persistent=False)
 
     def encode(self, images: Tensor) -> Features:
         """Features of normalised pixels (B, 3, H, W)."""
@@ -93,7 +94,7 @@ class Extractor(nn.Module):
             raise MilanError(f'expected normalised pixels (B, 3, H, W), got {images.dtype} '
                              f'{tuple(images.shape)}. Give images or paths, or pass a uint8 '
                              'batch through normalise() first')
-        check_tiling(tuple(images.shape[-2:]), self.patch_size)
+        check_tiling(pair(images.shape[-2:]), self.patch_size)
         return self.encode(images.to(self.pixel_mean.device))
 
     def load(self, images: ImageLike | Sequence[ImageLike]) -> Tensor:
@@ -127,7 +128,7 @@ class FeatureExtractor(Extractor):
 
     def encode(self, images: Tensor) -> Features:
         tokens = self.backbone(images)[-1]
-        grid = tuple(side // self.patch_size for side in images.shape[-2:])
+        grid = pair(side // self.patch_size for side in images.shape[-2:])
         return _as_features(tokens, grid)
 
 
@@ -145,7 +146,7 @@ class TeacherExtractor(Extractor):
         super().__init__(img_size, patch_size, pixel_mean, pixel_std, crop_ratio)
         self.teacher = teacher
         self.dim = teacher.dim
-        self.grid = tuple(side // patch_size for side in self.img_size)
+        self.grid = pair(side // patch_size for side in self.img_size)
 
     def encode(self, images: Tensor) -> Features:
         if tuple(images.shape[-2:]) != self.img_size:
@@ -184,7 +185,7 @@ def get_model(path_or_name: str | Path | ViTWeights,
         dict(ARCHITECTURES[str(path_or_name)]), (224, 224), 16)
     with seeded_globals(seed):
         backbone = MaskedVisionTransformer(
-            **encoder_options(vit.encoder if vit else {'ln1.weight': None}, spec))
+            **encoder_options(vit.encoder if vit else {'ln1.weight': torch.empty(0)}, spec))
         if vit is None or pretrained is False:
             _init_quietly(backbone)
             print_log(f'{vit.source if vit else path_or_name}: random weights (seed {seed}), '
@@ -196,7 +197,7 @@ def get_model(path_or_name: str | Path | ViTWeights,
     return model.requires_grad_(False).eval()
 
 
-def random_like(path: str | Path, seed: int = 0, **kwargs) -> FeatureExtractor:
+def random_like(path: str | Path, seed: int = 0, **kwargs: Any) -> FeatureExtractor:
     """The architecture, sizes and pixel statistics of a checkpoint, with fresh weights."""
     return get_model(path, pretrained=False, seed=seed, **kwargs)
 
@@ -220,9 +221,9 @@ def get_teacher(spec: str,
     teacher = clip_from(spec, quickgelu)
     tower = teacher.tower
     patch_size = patch_size or tower.patch_size
-    img_size = img_size or tuple(side * patch_size for side in tower.grid_size)
+    size = pair(img_size or (side * patch_size for side in tower.grid_size))
     mean, std = ([255 * v for v in values] for values in (tower.mean, tower.std))
-    extractor = TeacherExtractor(teacher, img_size, patch_size, mean, std, crop_ratio)
+    extractor = TeacherExtractor(teacher, size, patch_size, mean, std, crop_ratio)
     teacher.match_student(extractor.grid, mean, std)
     return extractor.eval()
 

@@ -60,7 +60,7 @@ class TaskModel(NamedTuple):
             image: in its own size, which boxes and label maps come back in.
             path: where it was read, for the sample's meta data.
         """
-        pixels = np.ascontiguousarray(np.asarray(image)[..., ::-1]).astype(self.dtype)
+        pixels: np.ndarray = np.ascontiguousarray(np.asarray(image)[..., ::-1]).astype(self.dtype)
         size = image.size[::-1]
         packed = self.pipeline(dict(
             img=pixels if self.as_array else image, img_path=str(path), img_id=0, ori_shape=size,

@@ -40,7 +40,7 @@ class ClipRecipe:
                         'pair, as SigLIP has it (arXiv 2303.15343)')
 
     @classmethod
-    def describe(cls) -> dict[str, tuple[int | float | str, str]]:
+    def describe(cls) -> dict[str, tuple[Any, str]]:
         """Default and meaning of every entry."""
         return {f.name: (f.default, f.metadata['help']) for f in fields(cls)}
 

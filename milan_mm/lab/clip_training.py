@@ -71,7 +71,7 @@ class ImagePairs:
     def __len__(self) -> int:
         return len(self.paths)
 
-    def read(self, indices: Sequence[int]) -> Tensor:
+    def read(self, indices: Sequence[int] | np.ndarray) -> Tensor:
         """Images (B, H, W, 3) uint8."""
         if self.pixels is not None:
             return self.pixels[torch.as_tensor(indices)]
@@ -195,7 +195,8 @@ def train_clip(pairs: ImagePairs, recipe: ClipRecipe,
     log(f'CLIP: {len(pairs)} pairs, {len(set(pairs.captions))} different captions, '
         f'{recipe.steps} steps of {min(recipe.batch_size, len(pairs))}')
     curve: list[dict] = []
-    batches, epoch, start = [], -1, time.time()
+    batches: list[np.ndarray] = []
+    epoch, start = -1, time.time()
     for step in range(recipe.steps):
         if not batches:
             epoch += 1

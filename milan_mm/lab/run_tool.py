@@ -103,7 +103,7 @@ class ToolRunner:
         if threads is not None:
             environment['OMP_NUM_THREADS'] = str(threads)
         title = f'{title}: ' if title else ''
-        last = collections.deque(maxlen=8)
+        last: collections.deque[str] = collections.deque(maxlen=8)
         with open(record, 'a', encoding='utf-8') as file, subprocess.Popen(
                 command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
                 errors='replace', env=environment, pass_fds=self.keep_open) as process:
@@ -111,7 +111,7 @@ class ToolRunner:
             try:
                 if self.stopped:
                     process.terminate()
-                for line in process.stdout:
+                for line in process.stdout or ():
                     file.write(line)
                     if line.strip():
                         last.append(line.rstrip())

@@ -10,7 +10,7 @@ from ..compat.drop_path import make_drop_path_traceable
 from ..compat.ffn_forward import make_ffn_traceable
 from ..positions import sincos_positions
 from ..registry import MODELS
-from ..structures import MaskIds
+from ..structures import MaskIds, pair
 from .encoder import init_transformer
 
 
@@ -47,7 +47,7 @@ class MAEDecoder(MAEPretrainDecoder):
             init_cfg=init_cfg)
         make_drop_path_traceable(self)
         make_ffn_traceable(self)
-        self.grid_size = tuple(grid_size)
+        self.grid_size = pair(grid_size)
         self.reset_positions()
 
     @torch.no_grad()

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from .. import keyed_random
 from ..errors import MilanError
 from ..registry import MODELS
-from ..structures import MaskIds
+from ..structures import MaskIds, pair
 
 _BLOCK_ASPECT = 1 / 0.3  # rectangles are up to so many times as high as wide, or as wide as high
 
@@ -217,7 +217,7 @@ class BlockwiseMaskGenerator(_MaskGenerator):
 
     def match_student(self, grid_size: tuple[int, int]) -> None:
         super().match_student(grid_size)
-        self.grid_size = tuple(grid_size)
+        self.grid_size = pair(grid_size)
 
     def draw(self, importance: Tensor, noise: Tensor, visible: int) -> MaskIds:
         noise, draws = noise.split([importance.shape[1], self.extra_draws], dim=1)

@@ -54,13 +54,12 @@ class MILAN(BaseSelfSupervisor):
                  init_from: str | None = None,
                  trust_init_from: bool = False,
                  init_cfg: dict | None = None) -> None:
-        backbone, teacher, second, masking = (
-            part if part is None or isinstance(part, nn.Module) else MODELS.build(part)
-            for part in (backbone, target_generator, importance_generator, mask_generator))
+        encoder, teacher, masking = map(_built, (backbone, target_generator, mask_generator))
+        second = None if importance_generator is None else _built(importance_generator)
         if isinstance(neck, dict):
             neck = {
-                'embed_dim': backbone.embed_dims,
-                'grid_size': backbone.grid_size,
+                'embed_dim': encoder.embed_dims,
+                'grid_size': encoder.grid_size,
                 'predict_feature_dim': teacher.dim,
                 **neck
             }
@@ -68,9 +67,9 @@ class MILAN(BaseSelfSupervisor):
             data_preprocessor = MODELS.build(
                 {'type': 'milan_mm.PretrainDataPreprocessor', **(data_preprocessor or {})})
         super().__init__(
-            backbone=backbone,
-            neck=neck if isinstance(neck, nn.Module) else MODELS.build(neck),
-            head=head if isinstance(head, nn.Module) else MODELS.build(head),
+            backbone=encoder,
+            neck=_built(neck),
+            head=_built(head),
             data_preprocessor=data_preprocessor,
             init_cfg=init_cfg)
         self.mask_generator = masking
@@ -179,3 +178,7 @@ class MILAN(BaseSelfSupervisor):
         for teacher in self.teachers:
             teacher._apply(fn, *args, **kwargs)
         return super()._apply(fn, *args, **kwargs)
+
+
+def _built(part: dict | nn.Module) -> nn.Module:
+    return part if isinstance(part, nn.Module) else MODELS.build(part)

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """``init_cfg=dict(type='milan_mm.PretrainedViT', checkpoint=...)``: the hand-over in a config."""
 import logging
+from typing import Any
 
 from mmengine.logging import print_log
 from torch import nn
@@ -18,6 +19,8 @@ class StartsPretrained(nn.Module):
     which would overwrite what was loaded without a word. So the backbone hides its
     ``init_cfg=dict(type='milan_mm.PretrainedViT', ...)`` until all the rest is initialised.
     """
+
+    init_cfg: Any
 
     def init_weights(self) -> None:
         kept = self.init_cfg

@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Attention within windows of a map of tokens, with relative positions."""
 
+from functools import partial
+
 import torch
 import torch.nn.functional as F
 from mmpretrain.models.utils import MultiheadAttention
@@ -138,9 +140,9 @@ def relative_attention(q: Tensor, k: Tensor, v: Tensor, rel_h: Tensor, rel_w: Te
     rows, columns, channels = q.shape[2:]
     long_q = [q * channels**-0.5, torch.einsum('bnyxc,ykc->bnyxk', q, rel_h),
               torch.einsum('bnyxc,xkc->bnyxk', q, rel_w)]
-    eye = dict(device=k.device, dtype=k.dtype)
-    long_k = [k, torch.eye(rows, **eye)[:, None].expand(*k.shape[:2], -1, columns, -1),
-              torch.eye(columns, **eye).expand(*k.shape[:2], rows, -1, -1)]
+    eye = partial(torch.eye, device=k.device, dtype=k.dtype)
+    long_k = [k, eye(rows)[:, None].expand(*k.shape[:2], -1, columns, -1),
+              eye(columns).expand(*k.shape[:2], rows, -1, -1)]
     width = channels + rows + columns
     # Kernels on CUDA want a multiple of 8. The flash kernel of the CPU wants values as wide as
     # keys: without it 12 heads of 4096 tokens keep 0.8 GB of weights a block and image, and the

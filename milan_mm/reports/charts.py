@@ -28,7 +28,7 @@ from ..checkpoints.io import write_atomically
 from ..errors import MilanError
 from .theme import LIGHT, SERIES, themed
 
-_STYLE: dict[str, Any] = {
+_STYLE: Any = {
     'font.size': 12, 'axes.titlesize': 12, 'axes.titlelocation': 'left', 'axes.labelsize': 12,
     'axes.titleweight': 'bold', 'text.color': LIGHT['ink'], 'axes.titlecolor': LIGHT['ink'],
     'text.parse_math': False,  # a $ in somebody's file name is a $
@@ -64,8 +64,8 @@ class Series(NamedTuple):
     """A curve: its name in the legend, the name of its colour, and its points."""
     label: str
     key: str
-    steps: Sequence[float]
-    values: Sequence[float]
+    steps: Sequence[float] | np.ndarray
+    values: Sequence[float] | np.ndarray
 
 
 def bars(title: str, rows: Sequence[tuple[str, str, float, float | None]],
@@ -216,7 +216,8 @@ def _figure(panels: Sequence[Panel], columns: int, share: bool) -> tuple[Figure,
     rows = -(-len(panels) // columns)
     width, height = (max(panel.size[i] for panel in panels) for i in (0, 1))
     figure = Figure(figsize=(width * columns, height * rows), layout='constrained')
-    figure.get_layout_engine().set(w_pad=0.06, h_pad=0.06, wspace=0.03, hspace=0.03)
+    engine: Any = figure.get_layout_engine()
+    engine.set(w_pad=0.06, h_pad=0.06, wspace=0.03, hspace=0.03)
     grid = list(figure.subplots(rows, columns, sharex=share, sharey=share, squeeze=False).flat)
     for axes, panel in zip(grid, panels):
         panel.draw(axes)
@@ -237,16 +238,16 @@ def _make_plain(tree: ElementTree.Element) -> None:
             if child.tag in ('defs', 'metadata'):
                 element.remove(child)
         if element.tag == 'use':
-            marker = defined[element.get('href')[1:]]
+            marker = defined[element.attrib['href'][1:]]
             styles = [one.get('style', '') for one in (element, marker)]
             element.tag, element.attrib = 'path', {
-                'd': marker.get('d'), 'style': ';'.join(styles),
+                'd': marker.attrib['d'], 'style': ';'.join(styles),
                 'transform': f'translate({element.get("x")} {element.get("y")})'}
     for element in tree.iter():
         element.attrib.pop('id', None)
         if 'style' in element.attrib:
             element.set('style', re.sub(
-                '#[0-9a-f]{6}', lambda found: themed(found[0]), element.get('style')))
+                '#[0-9a-f]{6}', lambda found: themed(found[0]), element.attrib['style']))
 
 
 def _swatch(handle: Any) -> Markup:
@@ -254,8 +255,9 @@ def _swatch(handle: Any) -> Markup:
     if isinstance(handle, tuple):  # a container of bars or of error bars
         handle = handle[0]
     colour = handle.get_color() if hasattr(handle, 'get_color') else handle.get_facecolor()
-    colour = colour if isinstance(colour, str) else to_hex(np.asarray(colour).reshape(-1)[:3])
-    kind = handle.get_linestyle() if isinstance(handle, Line2D) else '-'
+    if not isinstance(colour, str):
+        colour = to_hex(np.asarray(colour).reshape(-1)[:3].tolist())
+    kind = str(handle.get_linestyle()) if isinstance(handle, Line2D) else '-'
     style = {'--': 'dashed', ':': 'dotted', 'None': 'dot'}.get(kind, 'solid')
     return Markup('<i class="{}" style="border-color:{}"></i>').format(style, themed(colour))
 

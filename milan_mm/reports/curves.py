@@ -80,7 +80,7 @@ def smooth(values: np.ndarray, weight: float) -> np.ndarray:
 
 def table(runs: Sequence[Run], keys: Sequence[str], weight: float = 0.0) -> str:
     """First, last, least and greatest value of each curve, and where the last one is."""
-    rows = [('run', 'key', 'first', 'last', 'min', 'max', 'at step')]
+    rows: list[tuple[str, ...]] = [('run', 'key', 'first', 'last', 'min', 'max', 'at step')]
     for run in runs:
         for key in keys:
             if key not in run.curves:

@@ -38,8 +38,7 @@ class MinibatchCKA:
         sums = (unbiased_hsic(own[:, None], other[None]), unbiased_hsic(own, own),
                 unbiased_hsic(other, other))
         if self.batches:
-            sums = tuple(new + old for new, old in zip(
-                sums, (self._cross, self._rows, self._columns)))
+            sums = (self._cross + sums[0], self._rows + sums[1], self._columns + sums[2])
         self._cross, self._rows, self._columns = sums
         self.batches += 1
 

@@ -116,7 +116,7 @@ def findings(result: dict[str, Any]) -> dict[str, str]:
             f'for patches. The same encoder with random weights: {_two(cka["random"]["cls"][-1])} '
             f'and {_two(cka["random"]["patches"][-1])}. '
             f'{cka["batches"]} batches of {cka["batch"]} images.')
-    heads = sum(result['attention_distance']['pixels'], [])
+    heads = [head for block in result['attention_distance']['pixels'] for head in block]
     even = result['attention_distance']['even']
     local = sum(head < 0.75 * even for head in heads)
     found['attention_distance'] = (

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """The panels of each measure of :func:`milan_mm.analysis.diagnosis.diagnose.diagnose`."""
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -44,7 +45,7 @@ def cka_panels(result: dict[str, Any]) -> list[Panel]:
                 axes.text(column, row, f'{value:.2f}'.replace('0.', '.', 1), ha='center',
                           va='center', fontsize=9, color='black' if value > 0.6 else 'white')
 
-    return [Panel(title, lambda axes, kind=kind: draw(axes, kind),
+    return [Panel(title, partial(draw, kind=kind),
                   f'CKA of {len(rows)} by {len(columns)} layers, {title}',
                   f'rows: student, columns: {result["teacher"]}',
                   (5.2, max(0.27 * len(rows), 1.6) + 0.9))
@@ -76,7 +77,7 @@ def rank_panels(result: dict[str, Any]) -> list[Panel]:
         _over_depth(axes, result['spread'], kind, 'effective_rank')
         axes.set_ylim(0, 1.08 * axes.get_ylim()[1])
 
-    return [Panel(f'Effective rank, {title}', lambda axes, kind=kind: draw(axes, kind),
+    return [Panel(f'Effective rank, {title}', partial(draw, kind=kind),
                   f'Effective rank of {title} over depth')
             for kind, title in (('cls', 'CLS token'), ('patches', 'patches'))]
 
@@ -90,7 +91,7 @@ def collapse_panels(result: dict[str, Any]) -> list[Panel]:
         low, high = axes.get_ylim()
         axes.set_ylim(min(0, low), max(1.05, high))
 
-    return [Panel(title, lambda axes, key=key: draw(axes, key), f'{title}, over depth')
+    return [Panel(title, partial(draw, key=key), f'{title}, over depth')
             for key, title in (('mean_cosine', 'Mean cosine of two images'),
                                ('std', 'Spread: 1 is even, 0 a point'))]
 
@@ -111,7 +112,7 @@ def unit_panels(result: dict[str, Any]) -> list[Panel]:
         axes.plot(blocks, table[:, 3], 'o', color=LIGHT['ground'], markersize=4)
         for block, never, always in zip(blocks, units['never'], units['always']):
             for at, dead in ((_NEVER, never), (_ALWAYS, always)):
-                axes.text(block, at, str(dead), ha='center', va='center', fontsize=10,
+                axes.text(float(block), at, str(dead), ha='center', va='center', fontsize=10,
                           color=LIGHT['chance' if dead else 'soft'])
         axes.set(xlabel='block', ylim=(-0.2, 1.2), xlim=(0.4, len(table) + 0.6))
         axes.set_yticks([_NEVER, 0, 0.25, 0.5, 0.75, 1, _ALWAYS],

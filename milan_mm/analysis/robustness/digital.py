@@ -27,7 +27,7 @@ def elastic_transform(x: np.ndarray, severity: int, scale: float, rng: Generator
     for _ in range(2):
         field = blur(rng.uniform(-1, 1, x.shape[:2]).astype(np.float32), 2.25 * scale)
         fields.append(field / max(float(field.std()), 1e-6) * spread * scale)
-    return displaced(x, *fields, cv2.INTER_LINEAR)
+    return displaced(x, fields[0], fields[1], cv2.INTER_LINEAR)
 
 
 def pixelate(x: np.ndarray, severity: int, scale: float, rng: Generator) -> np.ndarray:

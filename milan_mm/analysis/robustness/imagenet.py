@@ -34,8 +34,8 @@ def imagenet_classes(suite: str | None = None) -> tuple[str, ...]:
     Args:
         suite: 'imagenet-a' or 'imagenet-r' for their 200; else all 1,000.
     """
-    name = _LISTS.get(suite, 'imagenet_synsets')
-    text = resources.files('timm.data').joinpath('_info', f'{name}.txt').read_text()
+    name = _LISTS.get(suite or '', 'imagenet_synsets')
+    text = resources.files('timm.data').joinpath('_info').joinpath(f'{name}.txt').read_text()
     return tuple(text.split())
 
 
@@ -63,7 +63,7 @@ def corruption_errors(accuracy: dict[tuple[str, int], float],
         missing = [s for s in SEVERITIES if (name, s) not in accuracy]
         if missing:
             raise MilanError(f'{name}: severities {missing} are missing; a CE takes all of 1 to 5')
-    error = {name: 100 - np.mean([accuracy[name, s] for s in SEVERITIES]) for name in names}
+    error = {name: 100 - float(np.mean([accuracy[name, s] for s in SEVERITIES])) for name in names}
     result = _with_mean('ce', {name: 100 * error[name] / ALEXNET[name] for name in names})
     if clean is not None:
         result.update(_with_mean('relative_ce', {

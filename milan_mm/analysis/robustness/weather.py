@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Weather of ImageNet-C: snow, frost, fog, brightness. Arguments: see ``noise_and_blur.py``."""
 
+from typing import Any
+
 import cv2
 import numpy as np
 from numpy.random import Generator
@@ -15,7 +17,7 @@ def snow(x: np.ndarray, severity: int, scale: float, rng: Generator) -> np.ndarr
                                (.15, 3.5, 10., .65), (.2, 3., 12., .55))[severity]
     height, width = x.shape[:2]
     cells = [max(int(round(side / max(size * scale, 1))), 2) for side in (height, width)]
-    field = rng.standard_normal(cells, dtype=np.float32)
+    field: Any = rng.standard_normal(cells, dtype=np.float32)
     field = cv2.resize(field, (width, height), interpolation=cv2.INTER_CUBIC)
     threshold = np.quantile(field, 1 - share)
     flakes = ((field - threshold) / 0.8).clip(0, 1) ** 0.5

@@ -7,6 +7,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from ...models import PixelTargetGenerator
+from ...structures import pair
 
 
 def paint(generator: PixelTargetGenerator, inputs: Tensor, predicted: Tensor,
@@ -32,7 +33,7 @@ def paint(generator: PixelTargetGenerator, inputs: Tensor, predicted: Tensor,
         predicted = predicted + true.mean(dim=-1, keepdim=True)
     seen = torch.zeros(true.shape[:2], dtype=torch.bool, device=true.device)
     patches = torch.where(seen.scatter(1, visible, True)[..., None], true, predicted.float())
-    return _untile(patches, tuple(inputs.shape[-2:]), side)
+    return _untile(patches, pair(inputs.shape[-2:]), side)
 
 
 def as_uint8(images: Tensor, mean: Sequence[float], std: Sequence[float]) -> Tensor:
@@ -42,8 +43,8 @@ def as_uint8(images: Tensor, mean: Sequence[float], std: Sequence[float]) -> Ten
         images: as the model gets them.
         mean, std: per channel, in 0..255.
     """
-    mean, std = (images.new_tensor(values).view(3, 1, 1) for values in (mean, std))
-    return (images * std + mean).round().clamp(0, 255).to(torch.uint8)
+    shift, scale = (images.new_tensor(values).view(3, 1, 1) for values in (mean, std))
+    return (images * scale + shift).round().clamp(0, 255).to(torch.uint8)
 
 
 def _untile(patches: Tensor, size: tuple[int, int], side: int) -> Tensor:

@@ -10,6 +10,7 @@ from torch import Tensor
 from ...drawing import panels
 from ...drawing.panels import Tile
 from ...inference.images import load_pixels
+from ...structures import pair
 from .neighbours import Neighbour
 from .views import Attempt, Views
 
@@ -82,7 +83,7 @@ class Painter:
         self.colours = colours_of(views)
         self.highest = highest_error(views)
         self.scale = scale_of(views)
-        self.size: tuple[int, int] = tuple(side * self.scale for side in views.pixels.shape[-2:])
+        self.size = pair(side * self.scale for side in views.pixels.shape[-2:])
 
     def rows(self, i: int) -> list[TileRow]:
         """The rows of image i, without its neighbours."""
@@ -114,7 +115,7 @@ class Painter:
         """A row of the images found for one."""
         tiles = []
         for one in found:
-            pixels = load_pixels([one.path], tuple(self.views.pixels.shape[-2:]))[0]
+            pixels = load_pixels([one.path], pair(self.views.pixels.shape[-2:]))[0]
             name = one.path.relative_to(root).as_posix()
             tiles.append(Tile(panels.as_image(pixels, self.scale), f'{one.cosine:.2f} {name}',
                               f'{name}, cosine {one.cosine:.2f}', True))
@@ -202,8 +203,8 @@ def facts_of(views: Views, i: int, measure: str) -> dict[str, float]:
 
 def rank_correlation(first: Tensor, second: Tensor) -> float:
     """Spearman's, of two (N,) without ties."""
-    ranks = [np.argsort(np.argsort(values.numpy())).astype(float) for values in (first, second)]
-    return float(np.corrcoef(*ranks)[0, 1]) if len(ranks[0]) > 1 else 0.0
+    ranks = [np.argsort(np.argsort(values.numpy())) for values in (first, second)]
+    return float(np.corrcoef(ranks)[0, 1]) if len(ranks[0]) > 1 else 0.0
 
 
 def number(value: float) -> str:

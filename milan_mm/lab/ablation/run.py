@@ -132,7 +132,7 @@ class StudyRunner:
                          f'{disk:.0f} MB a run), besides what is made before the cells')
         return '\n'.join(lines)
 
-    def execute(self, on_record: Callable[[], None]) -> list[dict]:
+    def execute(self, on_record: Callable[[], object]) -> list[dict]:
         """Prepares, runs, and gives the records of all.
 
         Args:
@@ -171,7 +171,7 @@ class StudyRunner:
             raise MilanError(f'{step.name} is done and has not made {fill(step.makes, places)}, '
                              'as the study says it would')
 
-    def _run_all(self, tools: ToolRunner, on_record: Callable[[], None]) -> None:
+    def _run_all(self, tools: ToolRunner, on_record: Callable[[], object]) -> None:
         done = {(r['cell'], r['seed']) for r in self.finished()}
         todo = [run for run in self.runs if (run.cell.name, run.seed) not in done]
         if done:
@@ -231,8 +231,9 @@ class StudyRunner:
                      for text in (*self.study.train.arguments, *run.cell.arguments)]
         if (run.folder / 'train/last_checkpoint').is_file():
             arguments.append('--resume')
-        how = dict(title=run.name, threads=self._threads(), environment=self._devices(slot),
-                   log=_Seldom(self.log))
+        how: dict[str, Any] = dict(
+            title=run.name, threads=self._threads(), environment=self._devices(slot),
+            log=_Seldom(self.log))
         name = f'{run.cell.name}_seed{run.seed}'
         tools.run(f'{name}_train', self.study.train.tool, *arguments,
                   *(['--cfg-options', *options] if options else []), **how)
@@ -298,7 +299,7 @@ def read_figures(one: Measurement, places: dict[str, Any]) -> dict[str, float]:
         if source.is_dir() else _read(source)
     figures = {}
     for title, place in one.metrics.items():
-        value = content.get(place) if source.is_dir() else content
+        value: Any = content.get(place) if source.is_dir() else content
         for part in () if source.is_dir() else place.split('.'):
             value = value.get(part) if isinstance(value, dict) else None
         if value is None:

@@ -18,9 +18,9 @@ from ...config.read import merge_options, read_config
 from ...errors import MilanError
 from ..run_tool import find_tool
 
-_STUDY = dict(title=str, base=str, seeds=int, prepare=(list, tuple), train=dict,
-              measure=(list, tuple), cells=dict, minutes=(int, float), megabytes=(int, float),
-              unit=str)
+_STUDY: dict[str, Any] = dict(
+    title=str, base=str, seeds=int, prepare=(list, tuple), train=dict, measure=(list, tuple),
+    cells=dict, minutes=(int, float), megabytes=(int, float), unit=str)
 _OPTIONAL = ('prepare', 'minutes', 'megabytes', 'unit')
 _PLACES = ('work', 'images', 'run', 'seed', 'config', 'checkpoint')
 

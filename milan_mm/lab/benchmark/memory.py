@@ -8,7 +8,7 @@ import sys
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -45,7 +45,7 @@ class TableAttention(WindowAttention):
         return (weights @ v).transpose(1, 2).reshape(batch, rows, columns, -1)
 
 
-def _windowed(arch: str, size: int, **options: object) -> nn.Module:
+def _windowed(arch: str, size: int, **options: Any) -> nn.Module:
     return WindowedVisionTransformer(arch, size, _PATCH, **options)
 
 

@@ -11,6 +11,8 @@ from collections.abc import Callable, Sequence
 import numpy as np
 from PIL import Image
 
+from ...structures import pair
+
 POOL_SIDE = 160
 """Side of a texture of the pool in pixels; images take random crops of it."""
 
@@ -38,7 +40,8 @@ def _fractal(rng: np.random.Generator, side: int) -> np.ndarray:
     """Noise of several scales; how fast the fine ones fade is random: from clouds to gravel."""
     fade, stretch = rng.uniform(0.4, 0.95), rng.choice([1.0, 1.0, 0.2, 5.0])
     scales = (3, 6, 12, 24, 48)
-    return _spread(sum(fade**i * _noise(rng, side, n, stretch) for i, n in enumerate(scales)))
+    waves = (fade**i * _noise(rng, side, n, stretch) for i, n in enumerate(scales))
+    return _spread(sum(waves, np.zeros(())))
 
 
 def _plane(rng: np.random.Generator, side: int, warp: float) -> np.ndarray:
@@ -89,7 +92,7 @@ _PATTERNS: Sequence[Callable[[np.random.Generator, int], np.ndarray]] = (
 
 def _coloured(rng: np.random.Generator, side: int) -> np.ndarray:
     """A random pattern (side, side, 3) in two to five random colours."""
-    level = _PATTERNS[rng.integers(len(_PATTERNS))](rng, side)
+    level = _PATTERNS[int(rng.integers(len(_PATTERNS)))](rng, side)
     colours = _colours(rng, int(rng.integers(2, 6)))
     stops = np.linspace(0, 1, len(colours))
     return np.stack([np.interp(level, stops, colours[:, c]) for c in range(3)], -1)
@@ -126,7 +129,7 @@ class Backgrounds:
             enlarged = Image.fromarray(texture).resize((2 * size, 2 * size))
             texture = np.asarray(enlarged)
         y, x = rng.integers(0, texture.shape[0] - size + 1, 2)
-        crop = np.rot90(texture[y:y + size, x:x + size, rng.permutation(3)], rng.integers(4))
+        crop = np.rot90(texture[y:y + size, x:x + size, rng.permutation(3)], int(rng.integers(4)))
         return np.ascontiguousarray(crop[:, ::-1] if rng.random() < 0.5 else crop)
 
 
@@ -161,7 +164,7 @@ def place(cutout: Image.Image, size: int, rng: np.random.Generator,
     # How many pixels of the result a pixel of the cut-out becomes.
     zoom = rng.uniform(*scale) * size / max(cutout.size)
     if zoom < 0.5:  # the affine map looks at four pixels only, and would skip the others
-        shape = tuple(max(1, round(2 * zoom * side)) for side in cutout.size)
+        shape = pair(max(1, round(2 * zoom * side)) for side in cutout.size)
         cutout, zoom = cutout.resize(shape, Image.Resampling.BOX), 0.5
     angle, middle = np.deg2rad(rng.uniform(-degrees, degrees)), np.array(cutout.size) / 2
     half = zoom * (abs(np.cos(angle)) * middle + abs(np.sin(angle)) * middle[::-1])

@@ -160,7 +160,7 @@ def read_concepts(index: list[dict]) -> tuple[list[Concept], dict[str, int]]:
         The concepts, and how many entries of which subcategory belong to no class.
     """
     labels = {sub: label for label, subs in CLASSES.items() for sub in subs}
-    concepts, without, taken = [], Counter(), set()
+    concepts, without, taken = [], Counter[str](), set()
     for entry in index:
         label = labels.get(entry['subcategory'])
         if label is None:

@@ -5,7 +5,7 @@ import os
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from PIL import Image
@@ -15,6 +15,7 @@ from ...datasets.image_folder import find_images
 from ...datasets.labelled import refuse_splits
 from ...errors import MilanError
 from ...progress import Progress
+from ...structures import pair
 from ...wording import some_of
 from ..captions import caption_of
 from .data_folder import (
@@ -118,7 +119,7 @@ def _choose(source: Path, seed: int) -> tuple[list[Path], dict[str, list]]:
     while sum(min(limit, len(paths)) for paths in by_class.values()) > MAX_IMAGES and limit > 8:
         limit = max(8, limit * 9 // 10)
     chosen = sorted(path for paths in by_class.values() for path in paths[:limit])
-    left_out = dict(unreadable=[], empty=[], duplicates=[],
+    left_out: dict[str, Any] = dict(unreadable=[], empty=[], duplicates=[],
                     outside_class_folders=[_relative(path, source) for path in loose])
     return chosen, dict(left_out, over_the_limit=len(found) - len(chosen))
 
@@ -126,7 +127,7 @@ def _choose(source: Path, seed: int) -> tuple[list[Path], dict[str, list]]:
 def _read(paths: list[Path], source: Path, size: int, left_out: dict[str, list],
           log: Callable[[str], None]) -> list[Source]:
     """Decodes the files and makes them small; what cannot be used is noted in ``left_out``."""
-    images, seen, taken = [], set(), set()
+    images, seen, taken = list[Source](), set[bytes](), set[str]()
     for path in Progress('reading images', paths, log):
         try:
             image = open_image(path)
@@ -165,7 +166,7 @@ def _make_small(image: Image.Image, size: int) -> tuple[Image.Image, bool]:
     image = image.crop((left, top, image.width - left, image.height - top))
     ratio = min(1.0, _MARGIN * size / min(image.size))
     if ratio < 1:
-        shape = tuple(max(1, round(side * ratio)) for side in image.size)
+        shape = pair(max(1, round(side * ratio)) for side in image.size)
         image = image.resize(shape, Image.Resampling.BICUBIC)
     return image, False
 

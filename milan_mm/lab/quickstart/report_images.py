@@ -20,6 +20,7 @@ from ...inference.encoders import Extractor, get_model, get_teacher
 from ...inference.images import load_pixels
 from ...inference.pretraining import load_pretraining
 from ...keyed_random import sample_key
+from ...structures import pair
 from ..captions import caption_of
 
 _CONFIG = 'milan_mm::quickstart/milan.py'
@@ -113,7 +114,7 @@ def _feature_colours(views: Views, paths: list[Path], mae: Path | None) -> dict[
     teacher = basis.scores(views.target)
     students = dict(MILAN=views.student)
     if mae is not None:
-        extractor = get_model(mae, img_size=tuple(views.pixels.shape[-2:]), crop_ratio=1)
+        extractor = get_model(mae, img_size=pair(views.pixels.shape[-2:]), crop_ratio=1)
         students['MAE'] = extractor([str(path) for path in paths]).patches
     colours = dict(teacher=teacher, predicted=basis.scores(views.trained.predicted))
     for name, features in students.items():
@@ -125,7 +126,7 @@ def _feature_colours(views: Views, paths: list[Path], mae: Path | None) -> dict[
 
 def _tiles(views: Views, i: int, what: str, highest: float, colours: dict[str, Any]) -> list[Tile]:
     pixels, grid, seen = views.pixels[i], views.grid, views.trained
-    size = tuple(side * _SCALE for side in pixels.shape[-2:])
+    size = pair(side * _SCALE for side in pixels.shape[-2:])
     top = divmod(int(views.importance[i].argmax()), grid[1])
     worst = divmod(int(seen.error[i].argmax()), grid[1])
     photographs = [

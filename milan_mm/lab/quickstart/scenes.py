@@ -155,7 +155,7 @@ def compose(cutouts: list[list[Image.Image]], pool: Backgrounds, size: int,
         rng: source of all that is drawn.
     """
     image = Image.fromarray(pool.crop(rng, size))
-    owner = np.zeros((size, size), np.uint8)
+    owner: np.ndarray = np.zeros((size, size), np.uint8)
     whole, labels = [0], []  # pixels of each object, were it alone
     for _ in range(rng.integers(OBJECTS[0], OBJECTS[1] + 1)):
         label = int(rng.integers(len(cutouts)))
@@ -196,7 +196,7 @@ def _own_cutouts(source: Path, seed: int, log: Callable[[str], None]) -> dict[st
     for part, images in split.items():
         cutouts = parts[part] = {}
         for image in images:
-            if image.cutout and image.image.getextrema()[3][1] >= 128:
+            if image.cutout and np.asarray(image.image.getchannel('A')).max() >= 128:
                 cutouts.setdefault(image.label, []).append(image.image)
     labels = {image.label for images in split.values() for image in images}
     enough = {label for label in labels if all(

@@ -180,7 +180,7 @@ class Run:
         styles = read_meta(self.work)['styles']
         shift = ['--shift', *(f'{style}__' for style in styles)] if len(styles) == 2 else []
         milan = last_checkpoint(self.work / 'milan')
-        subjects = dict(
+        subjects: dict[str, list] = dict(
             random=[milan, '--random-weights', '--seed', self.settings.seed],
             mae=[last_checkpoint(self.work / 'mae')],
             milan=[milan],

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from ...structures import TeacherOutput
+from ...structures import TeacherOutput, pair
 
 
 class TargetGenerator(nn.Module):
@@ -39,7 +39,7 @@ class TargetGenerator(nn.Module):
         Raises:
             MilanError: if the generator cannot give targets for such images.
         """
-        self.grid_size = tuple(grid_size)
+        self.grid_size = pair(grid_size)
 
     def generate(self, images: Tensor) -> TeacherOutput:
         raise NotImplementedError

@@ -61,7 +61,7 @@ class EMATargetGenerator(TargetGenerator):
                              f'blocks; got {levels}')
         self.momentum, self.end_momentum, self.levels = momentum, end_momentum, levels
         self.dim = sizes['embed_dims']
-        self.average: MaskedVisionTransformer | None = None
+        self.average: Any = None  # a MaskedVisionTransformer, from follow on
 
     def follow(self, student: MaskedVisionTransformer,
                state: dict[str, Tensor] | None = None) -> None:

@@ -15,6 +15,7 @@ from ...checkpoints.spec import encoder_options
 from ...checkpoints.vit import read_vit
 from ...errors import MilanError
 from ...registry import MODELS
+from ...structures import pair
 from ..encoder import MaskedVisionTransformer
 from .timm_towers import TimmTower
 from .timm_weights import load_timm_vit
@@ -73,7 +74,7 @@ class EncoderTower(Tower):
         positions = resize_pos_embed(
             self.backbone.pos_embed.detach(), self.grid_size, tuple(grid_size), 'bicubic', 1)
         self.backbone.pos_embed = nn.Parameter(positions, requires_grad=False)
-        self.backbone.patch_resolution = self.grid_size = tuple(grid_size)
+        self.backbone.patch_resolution = self.grid_size = pair(grid_size)
 
     def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
         """images (B, 3, H, W) give features (B, 1 + N, T) and importance (B, N)."""

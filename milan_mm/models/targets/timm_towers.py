@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ...errors import MilanError
+from ...structures import pair
 from .tower import Tower, cls_importance
 
 _NORM_FIRST = (Block, EvaBlock)
@@ -68,7 +69,7 @@ class TimmTower(Tower):
                              f'for a grid of {self.grid_size}, and the student\'s is '
                              f'{tuple(grid_size)}; use another teacher, or images of that grid')
         self.trunk.set_input_size(img_size=self.input_size(grid_size))
-        self.grid_size = tuple(grid_size)
+        self.grid_size = pair(grid_size)
 
     def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
         """images (B, 3, H, W) give features (B, 1 + N, T) and importance (B, N)."""
@@ -185,7 +186,8 @@ def _projections(attn: nn.Module) -> tuple[Callable, Callable]:
         biases = (attn.q_bias, attn.k_bias)
     else:
         biases = (None, None) if bias is None else bias.chunk(3)
-    return tuple(lambda x, w=w, b=b: F.linear(x, w, b) for w, b in zip(weights[:2], biases[:2]))
+    query, keys = zip(weights[:2], biases[:2])
+    return lambda x: F.linear(x, *query), lambda x: F.linear(x, *keys)
 
 
 def _rotate(attn: nn.Module, x: Tensor, rotations: Tensor) -> Tensor:

@@ -42,7 +42,7 @@ def load_timm_vit(model: str | None, pretrained: str | None,
     args = dict(model_args or {})
     if pretrained is None:
         vit = build(model, args)
-        tag = model.partition('.')[2]
+        tag = str(model).partition('.')[2]
         if tag:
             raise MilanError(f'{model!r} names weights, and without pretrained they would stay '
                              f'random: set pretrained={tag!r} or a file, or leave the tag out of '
@@ -132,7 +132,7 @@ def _from_tag(model: str, tag: str, args: dict[str, Any]) -> TimmVit:
     if tag not in tags:
         raise MilanError(f'timm has no weights {tag!r} for {name!r}; it has {tags or "none"}. '
                          'Give one of them, or the path of a file')
-    told = timm.get_pretrained_cfg(f'{name}.{tag}')
+    told: Any = timm.get_pretrained_cfg(f'{name}.{tag}')
     announce(f'https://huggingface.co/{told.hf_hub_id}' if told.hf_hub_id else str(told.url))
     try:
         vit = timm.create_model(f'{name}.{tag}', pretrained=True, **arguments(name, args))

@@ -82,9 +82,9 @@ class TowerTargetGenerator(TargetGenerator):
         if self.grid_size != self.tower.grid_size:
             print_log(
                 f'Teacher: position grid {self.tower.grid_size} interpolated to the student\'s '
-                f'{self.grid_size}; images are fed at {self.tower.input_size(self.grid_size)}',
+                f'{self.grid_size}; images are fed at {self.tower.input_size(grid_size)}',
                 logger='current')
-        self.tower.set_grid(self.grid_size)
+        self.tower.set_grid(grid_size)
         self.freeze()
         if self.normalize != 'student':
             self._match_pixels(pixel_mean, pixel_std)
@@ -95,7 +95,9 @@ class TowerTargetGenerator(TargetGenerator):
             raise MilanError(f"normalize='{self.normalize}' must know the data preprocessor's "
                              'mean and std, and it has none; set them, or use '
                              "normalize='student'")
-        as_buffer = lambda values: torch.tensor(values, dtype=torch.float32).view(3, 1, 1)  # noqa: E731, E501
+        def as_buffer(values: Sequence[float]) -> Tensor:
+            return torch.tensor(values, dtype=torch.float32).view(3, 1, 1)
+
         mean, std = as_buffer(pixel_mean) / 255, as_buffer(pixel_std) / 255
         tower_mean, tower_std = as_buffer(self.tower.mean), as_buffer(self.tower.std)
         self.scale.copy_(std / tower_std)
@@ -104,7 +106,7 @@ class TowerTargetGenerator(TargetGenerator):
     def generate(self, images: Tensor) -> TeacherOutput:
         if self.normalize != 'student':
             images = images * self.scale + self.shift
-        size = self.tower.input_size(self.grid_size)
+        size = self.tower.input_size(self.tower.grid_size)
         if tuple(images.shape[-2:]) != size:
             images = F.interpolate(
                 images, size, mode='bicubic', align_corners=False, antialias=True)
