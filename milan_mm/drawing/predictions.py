@@ -11,6 +11,7 @@ from PIL import Image, ImageChops, ImageDraw, ImageFilter, ImageFont
 from .lettering import fitted, font_of
 
 Colour = tuple[int, int, int]
+UNTINTED = 'background'  # stays as it is, so that the rest stands out
 
 _LEAST_SIDE = 448  # pixels of the longer side of a drawing
 _READABLE = 900  # from here on, text grows with the image
@@ -98,6 +99,20 @@ def draw_detection(image: Image.Image, instances: Sequence[Instance]) -> Image.I
     return canvas
 
 
+def tint_classes(image: Image.Image, labels: np.ndarray,
+                 rows: Sequence[tuple[int, str, float, Colour]]) -> Image.Image:
+    """The image under its classes' colours; arguments as of :func:`draw_segmentation`."""
+    image, factor = _enlarged(image)
+    pixels = np.array(image)
+    labels = labels.repeat(factor, 0).repeat(factor, 1)
+    for label, name, _, colour in rows:
+        if name == UNTINTED:
+            continue
+        where = labels == label
+        pixels[where] = (0.45 * pixels[where] + 0.55 * np.array(colour)).astype(np.uint8)
+    return Image.fromarray(pixels)
+
+
 def draw_segmentation(image: Image.Image,
                       labels: np.ndarray,
                       rows: Sequence[tuple[int, str, float, Colour]]) -> Image.Image:
@@ -109,15 +124,7 @@ def draw_segmentation(image: Image.Image,
         rows: label, name, share of the pixels in 0..1 and colour of each class that occurs, the
             largest first.
     """
-    image, factor = _enlarged(image)
-    pixels = np.array(image)
-    labels = labels.repeat(factor, 0).repeat(factor, 1)
-    for label, name, _, colour in rows:
-        if name == 'background':  # is left as it is, so that the rest stands out
-            continue
-        where = labels == label
-        pixels[where] = (0.45 * pixels[where] + 0.55 * np.array(colour)).astype(np.uint8)
-    tinted = Image.fromarray(pixels)
+    tinted = tint_classes(image, labels, rows)
     unit = _unit(tinted)
     font = font_of(14 * unit)
     room = max((tinted.height // unit - 20) // 26, 8)

@@ -188,13 +188,15 @@ def save(panels: Sequence[Panel], out: str | Path, columns: int = 3, share: bool
     with _style():
         figure, drawn = _figure(panels, columns, share)
         for axes, panel in zip(drawn, panels):
-            axes.set_title(panel.title)
-        handles, labels = drawn[0].get_legend_handles_labels()
+            handles, labels = axes.get_legend_handles_labels()
+            lines = 0 if share else -(-len(labels) // 2)
+            axes.set_title(panel.title, pad=6 + 18 * lines)
+            if share:
+                axes.label_outer()
+            if lines:
+                axes.legend(handles, labels, loc='lower left', bbox_to_anchor=(-0.01, 1), ncols=2)
         if share and labels:
             figure.legend(handles, labels, loc='outside upper left', ncols=min(len(labels), 5))
-        for axes in () if share else drawn:
-            if axes.get_legend_handles_labels()[1]:
-                axes.legend()
         write_atomically(out, lambda path: figure.savefig(path, dpi=120, facecolor='white'))
 
 

@@ -36,6 +36,7 @@ def plot_severity(result: dict[str, Any], out: str | Path) -> None:
             axes.plot(x, values, color=LIGHT[colour], marker='o', label=name)
         axes.axhline(result['chance'], color=LIGHT['random'], linestyle=':', linewidth=1)
         axes.set_xticks(x)
+        axes.set_xlabel('severity')
         axes.set_ylim(bottom=0)
 
     titles = [f'mean of {len(names)}: top-1, %', *(name.replace('_', ' ') for name in names)]
@@ -55,7 +56,8 @@ def plot_bars(result: dict[str, Any], out: str | Path) -> None:
             bars = axes.bar(at, [model[kind] for model in models.values()], width * 0.95,
                             label=result['suite'] if kind == 'top1' else kind,
                             color=LIGHT[colour])
-            axes.bar_label(bars, fmt='%.1f', fontsize=9)
+            axes.bar_label(bars, fmt='%.1f', fontsize=10)
+        axes.margins(y=0.12)
         axes.set_xticks(range(len(models)), list(models))
 
     save([Panel('top-1, %', draw, 'Accuracy of each classifier',

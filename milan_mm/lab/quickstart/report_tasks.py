@@ -16,6 +16,7 @@ from ...errors import MilanError
 from ...inference.tasks import TaskModel, load_task_model
 from ...reports.charts import Panel, Series, axis_end, bars, curves
 from ...reports.curves import read_run
+from ...wording import some_of
 from .tasks import STARTS, TASKS, last_checkpoint
 
 METRIC_WORDS = dict(top1='top-1 accuracy', bbox_mAP='box mAP', segm_mAP='mask mAP', mIoU='mIoU',
@@ -27,13 +28,20 @@ _SHOWN = 5
 _NOTES = dict(
     detection=f'The {_SUREST} surest detections with a score of {_SCORE} or more; a training of '
     'minutes is seldom sure.',
-    segmentation='The legend gives each class\'s share of the pixels.')
+    segmentation='The background is left as it is.')
 
 
 class TaskGallery(NamedTuple):
-    """Held-out scenes: the truth, and what each start made of it."""
+    """Held-out scenes: the truth, and what each start made of it.
+
+    Attributes:
+        title, note: above them.
+        legend: (class, colour), where colours alone tell classes apart.
+        rows: one a scene.
+    """
     title: str
     note: str
+    legend: list[tuple[str, str]]
     rows: list[list[Tile]]
 
 
@@ -90,8 +98,8 @@ def task_galleries(work: Path) -> list[TaskGallery]:
     for name, scenes in (('detection', _detection_scenes), ('segmentation', _segmentation_scenes)):
         models = _models(work, name)
         if models:
-            rows = scenes(work / TASKS[name].data, models)
-            found.append(TaskGallery(TASKS[name].title.capitalize(), _NOTES[name], rows))
+            found.append(TaskGallery(TASKS[name].title.capitalize(), _NOTES[name],
+                                     *scenes(work / TASKS[name].data, models)))
     return found
 
 
@@ -109,7 +117,10 @@ def _models(work: Path, name: str) -> dict[str, TaskModel]:
     return models
 
 
-def _detection_scenes(data: Path, models: dict[str, TaskModel]) -> list[list[Tile]]:
+_Scenes = tuple[list[tuple[str, str]], list[list[Tile]]]  # legend and rows of a gallery
+
+
+def _detection_scenes(data: Path, models: dict[str, TaskModel]) -> _Scenes:
     from pycocotools.coco import COCO  # comes with mmdet
     coco = COCO(str(data / 'annotations/test.json'))
     names = {c['id']: c['name'] for c in coco.loadCats(coco.getCatIds())}
@@ -135,12 +146,14 @@ def _detection_scenes(data: Path, models: dict[str, TaskModel]) -> list[list[Til
             name = START_NAMES[start] + ('' if drawn else f': nothing found above {_SCORE}')
             tiles.append(_tile(drawing.draw_detection(image, drawn), name))
         rows.append(tiles)
-    return rows
+    return [], rows
 
 
-def _segmentation_scenes(data: Path, models: dict[str, TaskModel]) -> list[list[Tile]]:
+def _segmentation_scenes(data: Path, models: dict[str, TaskModel]) -> _Scenes:
     images = sorted((data / 'images/validation').iterdir())
-    rows = []
+    first = next(iter(models.values()))
+    colours = first.palette or drawing.class_colours(len(first.classes))
+    rows, seen = [], set()
     for path in _spread(images):
         image = composite(open_image(path))
         labels = data / 'annotations/validation' / f'{path.stem}.png'
@@ -148,14 +161,20 @@ def _segmentation_scenes(data: Path, models: dict[str, TaskModel]) -> list[list[
             maps = [('truth', np.array(file))]
         maps += [(START_NAMES[start], trained(image, path).pred_sem_seg.data[0].cpu().numpy())
                  for start, trained in models.items()]
-        first = next(iter(models.values()))
-        colours = first.palette or drawing.class_colours(len(first.classes))
-        rows.append([
-            _tile(drawing.draw_segmentation(image, labels, [
-                (int(label), first.name_of(int(label)), float((labels == label).mean()),
-                 colours[int(label)]) for label in np.unique(labels) if label < len(colours)]),
-                  name) for name, labels in maps])
-    return rows
+        tiles = []
+        for name, labels in maps:
+            shares = {int(label): float((labels == label).mean()) for label in np.unique(labels)
+                      if label < len(colours)}
+            seen.update(shares)
+            largest = sorted(shares, key=shares.get, reverse=True)
+            tinted = drawing.tint_classes(image, labels, [
+                (label, first.name_of(label), shares[label], colours[label]) for label in largest])
+            words = [f'{first.name_of(label)} {shares[label]:.0%}' for label in largest]
+            tiles.append(Tile(tinted, name, f'{name}: {some_of(words)}', True))
+        rows.append(tiles)
+    legend = [(first.name_of(label), '#{:02x}{:02x}{:02x}'.format(*colours[label]))
+              for label in sorted(seen) if first.name_of(label) != drawing.UNTINTED]
+    return legend, rows
 
 
 def _spread(items: Sequence) -> list:
