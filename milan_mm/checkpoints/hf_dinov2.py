@@ -12,6 +12,7 @@ from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 
 from ..errors import MilanError
+from ..wording import some_of
 from .io import read_checkpoint, state_of
 from .spec import describe_by_folder
 
@@ -75,7 +76,7 @@ def read_hf_dinov2(folder: Path, trust: bool = False) -> HFDinov2:
     hidden = state.get('blocks.0.mlp.w12.weight', state.get('blocks.0.mlp.fc1.weight'))
     if hidden is None:
         raise MilanError(f'{weights} does not hold a DINOv2: it lacks the first block\'s MLP (has '
-                         f'{", ".join(list(state)[:3]) or "no tensors"}, …)')
+                         f'{some_of(list(state), 3) or "no tensors"})')
     gated = 'blocks.0.mlp.w12.weight' in state
     registers = state['register_tokens'].shape[1] if 'register_tokens' in state else 0
     vit = VisionTransformer(

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from ..errors import MilanError
+from ..wording import some_of
 from . import naming
 from .io import read_checkpoint, state_of
 from .naming import to_ours, why_foreign
@@ -94,7 +95,7 @@ def recognise(state: dict[str, Tensor], source: str) -> str:
             return 'milan_mm' if own else format
     raise MilanError(
         f'{source} holds no encoder of a known kind (has '
-        f'{", ".join(list(state)[:3]) or "no tensors"}, …). Expected a checkpoint of this package, '
+        f'{some_of(list(state), 3) or "no tensors"}). Expected a checkpoint of this package, '
         "of mmpretrain's VisionTransformer, of MAE or MILAN as published, of timm, of DINOv2, of "
         "CLIP, or a Hugging Face ViT's folder")
 

@@ -11,6 +11,7 @@ from torch import Tensor
 from ..errors import MilanError
 from ..keyed_random import sample_key, seeded_globals
 from ..registry import DATASETS
+from ..wording import some_of
 from .decoding import SUFFIXES, UnreadableImageError
 from .labelled import refuse_splits
 from .sampler import SampleIndex
@@ -85,7 +86,7 @@ class ImageFolder(BaseDataset):
         if strange:
             raise MilanError(f'{root} has the class {strange[0]}, which is not among the '
                              f'{len(classes)} classes of the training set ({source}): '
-                             f'{", ".join(classes[:5])}, …. Rename or remove its folder')
+                             f'{some_of(classes)}. Rename or remove its folder')
         return tuple(classes)
 
     def __getitem__(self, idx: int | SampleIndex) -> dict | None:

@@ -12,6 +12,7 @@ from importlib import resources
 import numpy as np
 
 from ...errors import MilanError
+from ...wording import some_of
 from .corruptions import CORRUPTIONS, SEVERITIES
 
 # AlexNet's error in percent on each corruption, mean of the five severities, and on clean images:
@@ -103,7 +104,7 @@ def candidates(suite: str, classes: Sequence[str], outputs: int) -> tuple[dict[s
     if outputs == 1000 and (not classes or tuple(classes) == _words()):
         order = {name: i for i, name in enumerate(imagenet_classes())}
         return {name: order[name] for name in wanted}, '1,000 outputs in ImageNet\'s order'
-    said = f'{", ".join(map(str, classes[:3]))}, …' if classes else 'not named'
+    said = some_of(classes, 3) if classes else 'not named'
     raise MilanError(
         f'--suite {suite} needs a classifier of ImageNet: 1,000 outputs in the order of WordNet '
         f'names (n01440764 first), or classes named so. This one has {outputs} outputs ({said}). '

@@ -9,6 +9,7 @@ from mmengine.logging import print_log
 
 from ...datasets.image_folder import find_images
 from ...errors import MilanError
+from ...wording import some_of
 from .corruptions import CORRUPTIONS, SEVERITIES
 from .imagenet import imagenet_classes
 
@@ -159,7 +160,7 @@ def _has_class(root: Path, classes: set) -> bool:
 def _strange(root: Path, path: str, folder: str | None, known: dict[str, int],
              allowed: Sequence[str] | None) -> str:
     names = list(allowed or known)
-    some = f'{len(names)} classes ({", ".join(names[:3])}, …)'
+    some = f'{len(names)} classes ({some_of(names, 3)})'
     if folder is None:
         return f'{path} lies in no class folder; expected {root}/<class>/<image>, of {some}'
     of = 'the suite\'s' if allowed else 'the classifier\'s'

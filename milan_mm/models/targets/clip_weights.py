@@ -15,6 +15,7 @@ from ...checkpoints.io import first_line, in_float32, read_checkpoint, state_of
 from ...checkpoints.remote import announce
 from ...checkpoints.strict import load_strictly
 from ...errors import MilanError
+from ...wording import some_of
 from .clip_towers import wrap_tower
 from .tower import Tower
 
@@ -68,7 +69,7 @@ def tower_from_state(state: dict[str, Tensor], quickgelu: bool, *, name: str,
     if missing:
         raise MilanError(
             f'{name} does not look like a CLIP ViT: it lacks {missing[0]} (has '
-            f'{", ".join(list(state)[:3]) or "no tensors"}, …). Expected a state dict of OpenAI\'s '
+            f'{some_of(list(state), 3) or "no tensors"}). Expected a state dict of OpenAI\'s '
             'or open_clip\'s naming; for a timm-based tower also give its open_clip model name')
     width, _, patch, _ = state['conv1.weight'].shape
     if image_size is None:
