@@ -153,11 +153,11 @@ def first_line(error: BaseException) -> str:
 
 
 def _refusal(path: Path, error: Exception) -> str:
-    reason = re.search(r'(Unsupported|GLOBAL|the file asks|the archive names)[^\n]*', str(error))
+    named = re.search(r'GLOBAL ([\w.]+)', str(error))
+    reason = f'it names {named.group(1)}' if named else first_line(error)[:120]
     return (f'{path} is refused: it is a pickle that needs more than tensors and plain values '
-            f'({reason.group(0)[:120] if reason else first_line(error)}), and loading it could '
-            'run code. Get a safetensors file or a bare state dict, or, if you know where it comes '
-            'from, pass --trust-checkpoint')
+            f'({reason}), and loading it could run code. Get a safetensors file or a bare state '
+            'dict, or, if you know where it comes from, pass --trust-checkpoint')
 
 
 def last_checkpoint(run: Path) -> Path | None:
