@@ -180,7 +180,7 @@ def test_postscript_named_png_reaches_no_program(reader, tmp_path, monkeypatch):
     program.write_text(f'#!/bin/sh\ntouch {tmp_path}/was_run\n')
     program.chmod(0o755)
     monkeypatch.setenv('PATH', str(tmp_path), prepend=':')
-    monkeypatch.setattr(EpsImagePlugin, 'gs_binary', None)
+    monkeypatch.setattr(EpsImagePlugin, 'Ghostscript', EpsImagePlugin.Ghostscript)
     Image.new('RGB', (8, 8), RED).save(tmp_path / 'a.png', 'EPS')
     if reader == 'ours':
         with pytest.raises(UnreadableImageError, match='a.png'):
