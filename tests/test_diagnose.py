@@ -306,6 +306,14 @@ def test_an_encoder_alone_is_compared_with_a_clip(place):
     assert result['cka']['columns'][-1] == 'target' and list(result['left_out']) == ['deciles']
 
 
+def test_a_pickle_is_read_where_it_is_trusted(place, tmp_path):
+    content = torch.load(place / 'milan.pth', weights_only=True)
+    torch.save(dict(content, beside=tmp_path), tmp_path / 'x.pth')  # a path is more than tensors
+    with pytest.raises(MilanError, match='--trust-checkpoint'):
+        load_subject(tmp_path / 'x.pth')
+    assert load_subject(tmp_path / 'x.pth', trust=True).model.predicts
+
+
 @pytest.mark.parametrize('arguments, words', [
     (['nothing.pth'], 'no such'),
     (['milan.pth', '--num-images', 4], 'at least 8'),
