@@ -1,5 +1,5 @@
 # Finetuning on one's own classes, on one GPU: DIR/<train|val>/<class>/<image>.
-#   tools/train.py configs/classification/own_finetune.py --data-root DIR --init-from CHECKPOINT
+#   milan train configs/classification/own_finetune.py --data-root DIR --init-from CHECKPOINT
 # num_classes None: counted from the class folders of DIR/train at the start. The learning rate
 # follows the batch; --epochs N for another length.
 _base_ = './vitb_finetune_100e.py'

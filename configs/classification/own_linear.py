@@ -1,5 +1,5 @@
 # A linear probe on one's own classes, on one GPU: DIR/<train|val>/<class>/<image>.
-#   tools/train.py configs/classification/own_linear.py --data-root DIR --init-from CHECKPOINT
+#   milan train configs/classification/own_linear.py --data-root DIR --init-from CHECKPOINT
 # num_classes None: counted from the class folders of DIR/train at the start. LARS is made for
 # batches of thousands; with some hundred images AdamW takes its place.
 _base_ = './vitb_linear_100e.py'

@@ -1,5 +1,5 @@
 # MILAN ViT-B/16 on one's own folder of images, on one GPU. No labels; sub-folders allowed.
-#   tools/train.py configs/milan/own_images.py --data-root DIR
+#   milan train configs/milan/own_images.py --data-root DIR
 # The learning rate follows the batch by the paper's rule; --epochs N for another length.
 _base_ = './vitb_pretrain.py'
 effective_batch = 512

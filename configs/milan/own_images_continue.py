@@ -1,5 +1,5 @@
 # A short schedule for one's own images, starting from an earlier MILAN or MAE run:
-#   tools/train.py configs/milan/own_images_continue.py --data-root DIR --init-from CHECKPOINT
+#   milan train configs/milan/own_images_continue.py --data-root DIR --init-from CHECKPOINT
 # A tenth of the epochs, a third of the learning rate: the encoder starts near where it should end.
 _base_ = './own_images.py'
 effective_batch = 512

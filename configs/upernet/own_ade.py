@@ -2,7 +2,7 @@
 #   DIR/images/<training|validation>/NAME.jpg
 #   DIR/annotations/<training|validation>/NAME.png   one value a pixel, 255 where none is known
 #   DIR/classes.txt                                  line i, counted from 0, names value i
-#   tools/train.py configs/upernet/own_ade.py --data-root DIR --init-from CHECKPOINT
+#   milan train configs/upernet/own_ade.py --data-root DIR --init-from CHECKPOINT
 # num_classes None: counted in classes.txt at the start. The learning rate follows the batch;
 # --iters N for another length, in batches. A config of one's own, with this one as _base_, may say
 # for each of the three sets img_suffix='.png'; reduce_zero_label=True where 0 is no class, as in

@@ -2,7 +2,7 @@
 """Importing mmpretrain warns of compiled ops that it does not use for classification.
 
 onedl-mmpretrain 1.3.6 logs "Line NMS is not compiled" to stdout, onedl-mmcv 2.3.6 warns of
-``MultiScaleDeformableAttention``. Pretraining needs neither; tools/doctor.py tells which ops are
+``MultiScaleDeformableAttention``. Pretraining needs neither; milan doctor tells which ops are
 there. The onedl packages print "Could not import OneDL" where a commercial package is missing, and
 mmseg's cross-entropy warns of its own default when it is built.
 """

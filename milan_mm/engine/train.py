@@ -2,6 +2,7 @@
 """From a config to a running training."""
 import os
 from pathlib import Path
+from typing import Any
 
 import torch
 from mmengine.config import Config
@@ -66,14 +67,24 @@ def train(config: str | Path, *, work_dir: str | Path | None = None, data_root: 
     if auto_scale_lr:
         cfg.setdefault('auto_scale_lr', {})['enable'] = True
     set_amp(cfg, amp)
+    install_safe_loading(read_from_anywhere, trust_checkpoint)
+    build_runner(cfg, compile).train()
+    return Path(cfg.work_dir)
+
+
+def build_runner(cfg: Config, compile: bool = False) -> Any:
+    """The runner of a config that says everything, checked as far as can be before its first step.
+
+    Raises:
+        MilanError: if the data, the batch or what is resumed from cannot be trained with.
+    """
     check_data(cfg)
     fill_num_classes(cfg)
     keep_notes(cfg.work_dir)
-    install_safe_loading(read_from_anywhere, trust_checkpoint)
     init_gloo_where_no_cuda(cfg)
     replace_sync_bn(cfg)
     find_resumed(cfg)
-    words = apply_plan(cfg, plan_batch(cfg, world_size(launcher)))
+    words = apply_plan(cfg, plan_batch(cfg, world_size(cfg.launcher)))
     runner = RUNNERS.build(cfg) if 'runner_type' in cfg else Runner.from_cfg(cfg)
     print_log(words, logger='current')
     if cfg.get('load_from'):
@@ -83,8 +94,7 @@ def train(config: str | Path, *, work_dir: str | Path | None = None, data_root: 
     if isinstance(runner, Runner):  # FlexibleRunner builds its loop later; the hook checks there
         _ = runner.train_loop
         check_batches(runner.train_dataloader)
-    runner.train()
-    return Path(cfg.work_dir)
+    return runner
 
 
 def prepare_config(config: str | Path, work_dir: str | Path | None, data_root: str | None,

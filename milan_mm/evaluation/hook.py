@@ -70,7 +70,7 @@ class FeatureEvalHook(Hook):
         if any(isinstance(part, FullyShardedDataParallel) for part in runner.model.modules()):
             runner.logger.warning(
                 'FeatureEvalHook is off: the encoder is sharded over processes. Measure its '
-                'checkpoints with tools/eval_features.py')
+                'checkpoints with: milan eval CHECKPOINT --data DIR')
             self.data = None
             return
         data, queries = self.data, self.queries

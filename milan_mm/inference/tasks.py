@@ -132,7 +132,7 @@ def task_of(model: nn.Module) -> str:
             return task
     raise MilanError(f'{type(model).__name__} predicts no classes, boxes or label maps; expected '
                      'the config of a classifier, a detector or a segmentor. What an encoder has '
-                     'learned is measured with tools/eval_features.py')
+                     'learned is measured with: milan eval CHECKPOINT --data DIR')
 
 
 def _datasets(cfg: Config) -> list[dict]:

@@ -67,10 +67,10 @@ class PretrainedViT:
                 f'PretrainedViT serves the backbones of this package, got '
                 f'{type(backbone).__name__}: mmengine would initialise its blocks again after the '
                 "weights are loaded. Use type='milan_mm.MaskedVisionTransformer', or "
-                'tools/convert_checkpoint.py --to mmpretrain and init_cfg Pretrained')
+                'milan convert --to mmpretrain and init_cfg Pretrained')
         if self.checkpoint is None:
             print_log(f'{type(backbone).__name__} starts from random weights: no checkpoint was '
-                      'given (tools/train.py ... --init-from CHECKPOINT)', logger='current',
+                      'given (milan train ... --init-from CHECKPOINT)', logger='current',
                       level=logging.WARNING)
             return
         vit = read_vit(self.checkpoint, self.trust)

@@ -1,5 +1,5 @@
 # The recipe of MILAN and MAE: 4096 images per update, 400 epochs, 40 of them warm-up.
-# tools/train.py prints batch x processes x accumulation and the learning rate at the start.
+# milan train prints batch x processes x accumulation and the learning rate at the start.
 effective_batch = 4096
 max_epochs = 400
 warmup_epochs = 40

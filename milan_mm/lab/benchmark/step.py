@@ -41,41 +41,41 @@ class Timing(NamedTuple):
         return min(ratios), max(ratios)
 
 
-def benchmark(arch: str = 'vit-b', batch_size: int = 8, number: int = 5,
-              device_name: str | None = None) -> Timing:
+def benchmark(arch: str = 'vit-b', batch_size: int = 8, steps: int = 5,
+              device: str | None = None) -> Timing:
     """Takes timed steps of both in turns and prints the figures.
 
     Args:
         arch: size of the student.
         batch_size: number of images in a step.
-        number: of steps of each.
-        device_name: where to compute; None for a GPU if there is one.
+        steps: number of timed steps of each.
+        device: where to compute; None for a GPU if there is one.
     """
-    device = check_device(device_name)
+    place = check_device(device)
     with tempfile.TemporaryDirectory() as folder:
         teacher = save_teacher(Path(folder) / 'clip.pth')
         models = dict(ours=build_ours(arch, teacher), theirs=build_theirs(arch, teacher))
     parameters = {name: sum(p.numel() for p in model.parameters() if p.requires_grad) / 1e6
                   for name, model in models.items()}
-    pixels = torch.randn(batch_size, 3, 224, 224, device=device)
-    steps = {name: _Step(model.to(device), pixels) for name, model in models.items()}
+    pixels = torch.randn(batch_size, 3, 224, 224, device=place)
+    takers = {name: _Step(model.to(place), pixels) for name, model in models.items()}
     seconds: dict[str, list[float]] = dict(ours=[], theirs=[])
-    for step in steps.values():
+    for step in takers.values():
         step()  # not timed: memory is allocated, kernels are chosen
-    for i in range(number):
-        for name, step in steps.items():
+    for i in range(steps):
+        for name, step in takers.items():
             seconds[name].append(step())
-        print(f'step {i + 1} of {number}: {seconds["ours"][-1]:.2f} s here, '
+        print(f'step {i + 1} of {steps}: {seconds["ours"][-1]:.2f} s here, '
               f'{seconds["theirs"][-1]:.2f} s in mmpretrain', flush=True)
     timing = Timing(**seconds)
     rates = {name: batch_size / statistics.median(s) for name, s in seconds.items()}
     low, high = timing.spread
     print(f'\nMILAN {arch}, teacher {_TEACHER}, 224 px, batch {batch_size}, float32, forward, '
-          f'backward and AdamW; {machine()}, {device}\n'
+          f'backward and AdamW; {machine()}, {place}\n'
           f'here        {rates["ours"]:.2f} images/s, {parameters["ours"]:.1f} M trained '
           f'parameters\nmmpretrain  {rates["theirs"]:.2f} images/s, {parameters["theirs"]:.1f} M '
           f'trained parameters\nratio       {timing.ratio:.2f} ({low:.2f} to {high:.2f} over '
-          f'{number} pairs of steps)')
+          f'{steps} pairs of steps)')
     return timing
 
 

@@ -153,11 +153,11 @@ def next_steps(work: Path, meta: dict) -> list[dict]:
     if checkpoint is not None:
         steps.append(dict(
             why='Features of any folder of images, from the encoder trained here',
-            command=f'.venv/bin/python tools/extract_features.py {here}/milan/{checkpoint.name} '
+            command=f'.venv/bin/milan extract {here}/milan/{checkpoint.name} '
             '--data DIR --out features.npz --kind cls patches'))
     steps.append(dict(
         why='A ViT-B/16 on your own images, on one GPU; no labels needed',
-        command='.venv/bin/python tools/train.py configs/milan/own_images.py --data-root DIR'))
+        command='.venv/bin/milan train configs/milan/own_images.py --data-root DIR'))
     steps.append(dict(
         why='The paper\'s recipe on ImageNet, on 8 GPUs',
         command='bash tools/dist_train.sh configs/milan/vitb_pretrain.py 8 --data-root '
