@@ -173,7 +173,7 @@ def test_killed_and_resumed(study_file, tmp_path, capfd):
         if started.is_file():
             break
         time.sleep(.1)
-    assert (work / 'runs/base/seed0/result.json').is_file()
+    assert json.loads((work / 'runs/base/seed0/step.json').read_text())['result'] == {'k-NN': 1.0}
     process.kill()
     process.wait()
     refused = run_tool_here(capfd, 'ablate', path, '--work-dir', work, '--resume')

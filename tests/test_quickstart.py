@@ -3,15 +3,18 @@
 import json
 import re
 import time
+from functools import partial
 
 import numpy as np
 import pytest
 from conftest import run_tool
 from PIL import Image
 
+from milan_mm import MilanError
 from milan_mm.lab.quickstart.report_tasks import task_sentence
 from milan_mm.lab.quickstart.results import summarise_seeds, table
 from milan_mm.lab.quickstart.tasks import collect_task, task_table
+from milan_mm.lab.steps import Once, held
 
 
 @pytest.fixture(scope='module')
@@ -79,6 +82,55 @@ def test_a_second_call_runs_no_stage_again(quick):
     out = run_tool('quickstart.py', '--quick', '--work-dir', work)
     assert out.count('finished before') == 9 and time.time() - start < 120
     assert (work / 'milan/epoch_1.pth').stat().st_mtime_ns == before
+
+
+def test_other_settings_are_refused_by_name(quick):
+    """They replaced the data of a finished quickstart, and its report was silently left out."""
+    work, _ = quick
+    before = {path: path.stat().st_mtime_ns for path in (work / 'data').rglob('*.png')}
+    for other, words in ((('--full', ), ('full False, now True', )),
+                         (('--full', '--stage', 'report'), ('full False, now True', ))):
+        out = run_tool('quickstart.py', '--quick', '--work-dir', work, *other, code=2)
+        assert all(word in out for word in (*words, '--force', 'another --work-dir')), out
+    out = run_tool('quickstart.py', '--work-dir', work, code=2)
+    assert 'quick True, now False' in out and 'variants' not in out
+    assert before == {path: path.stat().st_mtime_ns for path in (work / 'data').rglob('*.png')}
+
+
+def test_a_report_of_nothing_is_an_error(tmp_path):
+    out = run_tool('quickstart.py', '--quick', '--work-dir', tmp_path, '--stage', 'report', code=2)
+    assert 'nothing to report before the stage "eval"' in out
+
+
+def test_a_step_is_done_once_and_anew_with_other_settings(tmp_path):
+    folder, calls = tmp_path / 'made', []
+
+    def make(content):
+        folder.mkdir(exist_ok=True)
+        (folder / content).write_text(content)
+        calls.append(content)
+        return content
+
+    first = Once(tmp_path / 'note.json', dict(seed=0), (folder / 'a', ), folder)
+    assert not first.done and first.attempt(partial(make, 'a')) == 'a' and first.done
+    assert first.read()['result'] == 'a' and first.differences() == {}
+    second = Once(tmp_path / 'note.json', dict(seed=1), (folder / 'b', ), folder)
+    assert not second.done and second.differences() == {'seed': 'seed 0, now 1'}
+    second.attempt(partial(make, 'b'))
+    assert second.done and not first.done and not (folder / 'a').exists()
+    (folder / 'b').unlink()
+    assert not second.done  # what it made is gone
+
+    def fail():
+        raise MilanError('no such luck')
+
+    with pytest.raises(MilanError):
+        second.attempt(fail)
+    assert second.read()['failed'] == 'no such luck' and not second.done
+    assert first.differences() == {}  # nothing that is finished is of other settings
+    with held(tmp_path / 'lock'), pytest.raises(MilanError, match='is locked'), \
+            held(tmp_path / 'lock'):
+        pass
 
 
 def own_images(folder, classes=3, each=8):

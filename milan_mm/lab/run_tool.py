@@ -1,17 +1,19 @@
 # SPDX-License-Identifier: Apache-2.0
 """Runs a tool of this project in a process of its own and shows how far it is."""
 import collections
+import functools
 import os
 import re
 import subprocess
 import sys
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, as_completed
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from ..errors import MilanError
 from ..resources import locate
+from .steps import Stopped
 
 _SOURCE = Path(__file__).resolve().parents[2]  # of this milan_mm, for the tools too
 _TRAINING = re.compile(r'(?:Epoch\(train\)\s+\[(\d+)\]|Iter\(train\)\s+)\[\s*(\d+)/(\d+)\]'
@@ -25,7 +27,7 @@ class Job(NamedTuple):
 
     Attributes:
         name: of its log.
-        tool: file in ``tools/``.
+        tool: as of :func:`find_tool`.
         arguments: of its command line.
         title: what its lines begin with.
     """
@@ -61,7 +63,7 @@ class ToolRunner:
             parallel: how many at a time.
 
         Raises:
-            MilanError: if one fails; those that run beside it are waited for.
+            MilanError: if one fails; those that run beside it are ended.
         """
         parallel = min(parallel, len(jobs))
         threads = None
@@ -72,9 +74,27 @@ class ToolRunner:
         def one(job: Job) -> None:
             self.run(job.name, job.tool, *job.arguments, title=job.title, threads=threads)
 
-        with ThreadPoolExecutor(max(1, parallel)) as pool:
-            for done in [pool.submit(one, job) for job in jobs]:
-                done.result()
+        self.side_by_side([functools.partial(one, job) for job in jobs], parallel)
+
+    def side_by_side(self, calls: Sequence[Callable[[], Any]], jobs: int,
+                     on_result: Callable[[Any], None] = lambda result: None) -> None:
+        """Makes calls in threads, ``jobs`` at a time; the first error ends what runs.
+
+        Args:
+            calls: to make.
+            jobs: how many at a time.
+            on_result: receives what each gives, in this thread.
+        """
+        with ThreadPoolExecutor(max(1, jobs)) as pool:
+            pending = [pool.submit(call) for call in calls]
+            try:
+                for done in as_completed(pending):
+                    on_result(done.result())
+            except BaseException:
+                for future in pending:
+                    future.cancel()
+                self.stop()
+                raise
 
     def run(self, name: str, tool: str, *arguments: Any, title: str = '',
             threads: int | None = None, environment: dict[str, str] | None = None,
@@ -83,7 +103,7 @@ class ToolRunner:
 
         Args:
             name: of the log.
-            tool: file in ``tools/``, or the path of another script.
+            tool: as of :func:`find_tool`.
             arguments: of its command line.
             title: what each line that is shown begins with.
             threads: for it to use; None for as many as this process may.
@@ -95,8 +115,7 @@ class ToolRunner:
         """
         self.logs.mkdir(parents=True, exist_ok=True)
         record = self.logs / f'{name}.log'
-        start = ['bash'] if tool.endswith('.sh') else [sys.executable, '-u']
-        command = [*start, str(find_tool(tool)), *map(str, arguments)]
+        command = [*find_tool(tool), *map(str, arguments)]
         path = os.pathsep.join(filter(None, [str(_SOURCE), os.environ.get('PYTHONPATH')]))
         environment = {**os.environ, 'PYTHONPATH': path, 'PYTHON': sys.executable,
                        **(environment or {})}
@@ -123,8 +142,10 @@ class ToolRunner:
                 raise
             finally:
                 self.running.discard(process)
+        if process.returncode and self.stopped:
+            raise Stopped(f'{name}: stopped')
         if process.returncode:
-            raise MilanError(f'{find_tool(tool).name} ended with exit code {process.returncode}; '
+            raise MilanError(f'{Path(tool).name} ended with exit code {process.returncode}; '
                              f'the whole output is in {record}. It last said:\n' + '\n'.join(last))
 
     def stop(self) -> None:
@@ -134,23 +155,25 @@ class ToolRunner:
             process.terminate()
 
 
-def find_tool(tool: str) -> Path:
-    """A tool of the project by its file's name, or any other script by its path.
+def find_tool(tool: str) -> list[str]:
+    """What starts a command of milan, a tool of the project by its file's name, or any script.
 
     Raises:
         MilanError: if there is none.
     """
+    if not Path(tool).suffix:
+        return [sys.executable, '-u', '-m', 'milan_mm', tool]
     path = locate(tool, 'tools')
     if path.is_file():
-        return path
-    raise MilanError(f'no such tool: {tool}. Give the name of a file in tools/, or the path of a '
-                     'script of your own (.py or .sh)')
+        return [*(['bash'] if path.suffix == '.sh' else [sys.executable, '-u']), str(path)]
+    raise MilanError(f'no such tool: {tool}. Give a command of milan such as train, the name '
+                     'of a file in tools/, or the path of a script of your own (.py or .sh)')
 
 
 def readable(line: str, tool: str) -> str | None:
     """What of a tool's line people should see; None for what belongs in the log alone."""
     line = line.rstrip()
-    if tool not in ('train.py', 'dist_train.sh'):
+    if tool not in ('train', 'train.py', 'dist_train.sh'):
         noise = 'Warning' in line or 'warn' in line or _HEAD.match(line) or 'CUDA' in line
         return None if noise else line.split('\r')[-1]
     found = _TRAINING.search(line)

@@ -11,8 +11,11 @@ severities; and lengths in pixels (blurs, flakes, displacements), which the pape
 grow with the shorter side of the image. Noise, blocks of ``pixelate`` (a share of the side) and
 JPEG quality do not depend on the size.
 
-The one maintained library with all 15 (imagecorruptions-imaug) needs numba, scikit-image and the
-opencv-python that needs libGL, draws from numpy's global generator and has lengths for one size.
+Why not imagecorruptions, which onedl-mmdetection requires (as imagecorruptions-imaug 1.1.5):
+upstream's lineage does not have it; its ``impulse_noise`` and ``glass_blur`` draw from generators
+of scikit-image and of numba's compiled code, which seeding numpy's does not reach, so that two
+calls differ; its lengths are for one size; and it asks for numba, llvmlite and scikit-image
+(230 MB) and for the opencv-python that needs libGL.
 """
 from collections.abc import Callable
 

@@ -1,27 +1,23 @@
 # SPDX-License-Identifier: Apache-2.0
 """Runs a study: every cell with every seed, some side by side, each once.
 
-A run is a folder ``WORK/runs/<cell>/seed<n>``; ``result.json`` in it says that it is finished, and
+A run is a folder ``WORK/runs/<cell>/seed<n>``; ``step.json`` in it says whether it is finished, and
 with which settings. So a study that was killed goes on where it was.
 """
-import contextlib
-import fcntl
-import hashlib
-import json
+import functools
 import os
-import shutil
 import time
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
 
-from ...checkpoints.io import last_checkpoint, write_atomically
+from ...checkpoints.io import last_checkpoint
 from ...errors import MilanError
 from ...reports.curves import read_run
 from ..run_tool import ToolRunner
+from ..steps import Once, Stopped, held, read_json
 from .differences import flatten
 from .study import Cell, Measurement, Step, Study, fill
 
@@ -84,26 +80,26 @@ class StudyRunner:
 
     def finished(self) -> list[dict]:
         """The records of runs that are done with the present settings."""
-        records = (_read(run.folder / 'result.json') for run in self.runs)
-        return [record for record, run in zip(records, self.runs)
-                if record.get('key') == self.key(run)]
+        return [record for record in self.records() if 'figures' in record]
 
     def records(self) -> list[dict]:
         """Finished and failed runs."""
         records = []
         for run in self.runs:
-            for name in ('result.json', 'failed.json'):
-                record = _read(run.folder / name)
-                if record.get('key') == self.key(run):
-                    records.append(record)
-                    break
+            note = self.step(run).read()
+            if 'failed' in note:
+                records.append(dict(cell=run.cell.name, seed=run.seed, failed=note['failed']))
+            elif 'result' in note:
+                records.append(dict(cell=run.cell.name, seed=run.seed, figures=note['result'],
+                                    seconds=note['seconds']))
         return records
 
-    def key(self, run: Run) -> str:
-        """Of all that decides what a run gives."""
-        asked = (run.cell, self.contents[run.cell.name], run.seed, self.study.prepare,
-                 self.study.train, self.study.measure, self.images)
-        return hashlib.sha256(repr(asked).encode()).hexdigest()[:16]
+    def step(self, run: Run) -> Once:
+        """A run as what is done once, and anew if anything that decides its figures changes."""
+        return Once(run.folder / 'step.json', dict(
+            cell=run.cell, config=self.contents[run.cell.name], seed=run.seed,
+            prepare=self.study.prepare, train=self.study.train, measure=self.study.measure,
+            images=self.images), folder=run.folder)
 
     def forecast(self) -> str:
         """The cells, and what is left to do: runs, hours and disk.
@@ -142,29 +138,29 @@ class StudyRunner:
             MilanError: if a step before the cells fails, or another process is at work here.
                 A cell that fails ends nothing.
         """
-        self.work.mkdir(parents=True, exist_ok=True)
         with held(self.work / 'lock') as lock:
             tools = ToolRunner(self.work, self.log, keep_open=[lock])
-            try:
-                self._prepare(tools)
-                self._run_all(tools, on_record)
-            except BaseException:
-                tools.stop()
-                raise
+            self._prepare(tools)
+            self._run_all(tools, on_record)
         return self.records()
 
     def _prepare(self, tools: ToolRunner) -> None:
         places = dict(work=self.work, images=self.images)
         for stage in self.study.prepare:
-            steps = [step for step in stage if not Path(fill(step.makes, places)).exists()]
-            if not steps:
-                continue
-            self.log(f'before the cells: {", ".join(step.name for step in steps)}')
-            with ThreadPoolExecutor(min(self.jobs, len(steps))) as pool:
-                pending = [pool.submit(self._step, tools, step, places) for step in steps]
-                _first_error(pending, tools)
+            steps = {step: self._once(step, places) for step in stage}
+            left = [step for step, once in steps.items() if not once.done]
+            if left:
+                self.log(f'before the cells: {", ".join(step.name for step in left)}')
+            tools.side_by_side([
+                functools.partial(steps[step].attempt, functools.partial(
+                    self._make, tools, step, places)) for step in left], self.jobs)
 
-    def _step(self, tools: ToolRunner, step: Step, places: dict[str, Any]) -> None:
+    def _once(self, step: Step, places: dict[str, Any]) -> Once:
+        return Once(self.work / f'prepare/{step.name}.json', dict(
+            tool=step.tool, arguments=[fill(text, places) for text in step.arguments]),
+            makes=(Path(fill(step.makes, places)), ))
+
+    def _make(self, tools: ToolRunner, step: Step, places: dict[str, Any]) -> None:
         tools.run(step.name, step.tool, *(fill(text, places) for text in step.arguments),
                   title=step.name, threads=self._threads(), log=_Seldom(self.log))
         if not Path(fill(step.makes, places)).exists():
@@ -172,56 +168,40 @@ class StudyRunner:
                              'as the study says it would')
 
     def _run_all(self, tools: ToolRunner, on_record: Callable[[], object]) -> None:
-        done = {(r['cell'], r['seed']) for r in self.finished()}
-        todo = [run for run in self.runs if (run.cell.name, run.seed) not in done]
-        if done:
-            self.log(f'{len(done)} of {len(self.runs)} runs were finished before')
-        seconds, slots = [], list(range(self.jobs))
-        with ThreadPoolExecutor(self.jobs) as pool:
-            pending = [pool.submit(self._run, tools, run, slots) for run in todo]
-            left = set(pending)
-            try:
-                while left:
-                    ready, left = wait(left, return_when=FIRST_COMPLETED)
-                    for future in ready:
-                        words, took = future.result()
-                        seconds.append(took)
-                        ahead = (len(todo) - len(seconds)) / self.jobs
-                        minutes = sum(seconds) / len(seconds) * ahead / 60
-                        self.log(f'[{len(done) + len(seconds)}/{len(self.runs)}] {words} '
-                                 f'({took:.0f} s); {minutes:.0f} min left')
-                        on_record()
-            except BaseException:
-                tools.stop()
-                for future in pending:
-                    future.cancel()
-                raise
+        todo = [run for run in self.runs if not self.step(run).done]
+        before, seconds, slots = len(self.runs) - len(todo), [], list(range(self.jobs))
+        if before:
+            self.log(f'{before} of {len(self.runs)} runs were finished before')
+
+        def tell(result: tuple[str, float]) -> None:
+            words, took = result
+            seconds.append(took)
+            ahead = (len(todo) - len(seconds)) / self.jobs
+            minutes = sum(seconds) / len(seconds) * ahead / 60
+            self.log(f'[{before + len(seconds)}/{len(self.runs)}] {words} ({took:.0f} s); '
+                     f'{minutes:.0f} min left')
+            on_record()
+
+        tools.side_by_side([functools.partial(self._run, tools, run, slots) for run in todo],
+                           self.jobs, tell)
 
     def _run(self, tools: ToolRunner, run: Run, slots: list[int]) -> tuple[str, float]:
         """One cell with one seed; gives the words to show, and the seconds."""
         slot = slots.pop()
         start = time.time()
         try:
-            figures = self._train_and_measure(tools, run, slot)
+            figures = self.step(run).attempt(
+                functools.partial(self._train_and_measure, tools, run, slot))
+            words = ', '.join(f'{metric} {value:.4g}' for metric, value in figures.items())
+        except Stopped:
+            words = 'stopped'
         except MilanError as error:
-            if tools.stopped:
-                return f'{run.name}: stopped', time.time() - start
-            self._record(run, 'failed.json', failed=str(error))
-            return f'{run.name}: FAILED: {str(error).splitlines()[-1]}', time.time() - start
+            words = f'FAILED: {str(error).splitlines()[-1]}'
         finally:
             slots.append(slot)
-        seconds = time.time() - start
-        self._record(run, 'result.json', figures=figures, seconds=round(seconds, 1))
-        told = ', '.join(f'{metric} {value:.4g}' for metric, value in figures.items())
-        return f'{run.name}: {told}', seconds
+        return f'{run.name}: {words}', time.time() - start
 
     def _train_and_measure(self, tools: ToolRunner, run: Run, slot: int) -> dict[str, float]:
-        key_file = run.folder / 'key'
-        if not key_file.is_file() or key_file.read_text() != self.key(run):
-            shutil.rmtree(run.folder, ignore_errors=True)
-        (run.folder / 'failed.json').unlink(missing_ok=True)
-        run.folder.mkdir(parents=True, exist_ok=True)
-        key_file.write_text(self.key(run))
         places = self._places(run)
         if run.cell.changes:
             places['config'] = run.folder / f'{run.cell.name}.py'
@@ -251,11 +231,6 @@ class StudyRunner:
     def _places(self, run: Run) -> dict[str, Any]:
         return dict(work=self.work, images=self.images, run=run.folder, seed=run.seed,
                     config=run.cell.config)
-
-    def _record(self, run: Run, name: str, **content: Any) -> None:
-        record = dict(cell=run.cell.name, seed=run.seed, key=self.key(run), **content)
-        write_atomically(run.folder / name,
-                         lambda path: path.write_text(json.dumps(record, indent=1)))
 
     def _threads(self) -> int:
         cores = int(os.environ.get('OMP_NUM_THREADS') or os.cpu_count() or 1)
@@ -296,7 +271,7 @@ def read_figures(one: Measurement, places: dict[str, Any]) -> dict[str, float]:
     """
     source = Path(fill(one.reads, places))
     content = {name: curve[1][-1] for name, curve in read_run(source).curves.items()} \
-        if source.is_dir() else _read(source)
+        if source.is_dir() else read_json(source)
     figures = {}
     for title, place in one.metrics.items():
         value: Any = content.get(place) if source.is_dir() else content
@@ -306,24 +281,6 @@ def read_figures(one: Measurement, places: dict[str, Any]) -> dict[str, float]:
             raise MilanError(f'{source} holds no {place!r}, which the study takes for {title!r}')
         figures[title] = float(value)
     return figures
-
-
-@contextlib.contextmanager
-def held(path: Path) -> Iterator[int]:
-    """A lock for the whole study, which the tools it starts hold too.
-
-    So one that was killed, and whose tools still run, is not started over beside them.
-
-    Raises:
-        MilanError: if it is held.
-    """
-    with open(path, 'w') as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            raise MilanError(f'another process works on this study ({path} is locked): wait for '
-                             'it, or stop it with the trainings it has started') from error
-        yield file.fileno()
 
 
 class _Seldom:
@@ -338,21 +295,5 @@ class _Seldom:
             self.log(line)
 
 
-def _first_error(pending: Sequence[Future], tools: ToolRunner) -> None:
-    try:
-        for future in pending:
-            future.result()
-    except BaseException:
-        tools.stop()
-        raise
-
-
 def _size(folder: Path) -> int:
     return sum(path.stat().st_size for path in folder.rglob('*') if path.is_file())
-
-
-def _read(path: Path) -> dict:
-    try:
-        return json.loads(path.read_text(encoding='utf-8'))
-    except (OSError, ValueError):
-        return {}

@@ -13,8 +13,8 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from ...errors import MilanError
 from ...progress import Progress
+from ..steps import CannotBeDone
 from .backgrounds import Backgrounds, place
 from .data_folder import make_pools, whole_folder, write_meta
 from .demo_images import read_demo
@@ -37,7 +37,7 @@ _NEEDED = ('boxes and masks of your own images (--coco JSON IMAGES) for the dete
            'maps (--ade DIR) for the segmentation')
 
 
-class NoScenes(MilanError):
+class NoScenes(CannotBeDone):
     """These images make no scenes; the message says why and what would be needed."""
 
 

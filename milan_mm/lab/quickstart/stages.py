@@ -1,23 +1,22 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The quickstart: stages, each a public tool, each done once.
+"""The quickstart: stages, each a step of public commands, done once.
 
 images -> teacher -> MILAN and MAE -> evaluation -> finetuning, detection, segmentation -> report
 """
-import hashlib
 import json
 import shutil
-import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from ...checkpoints.io import write_atomically
 from ...errors import MilanError
 from ..run_tool import Job, ToolRunner
+from ..steps import CannotBeDone, Once, held, read_json
 from .images import make_images
 from .report import write_report
 from .results import collect_results, summarise_seeds
-from .scenes import NoScenes, make_all_scenes
+from .scenes import make_all_scenes
 from .tasks import STARTS, TASKS, last_checkpoint, run_task
 
 STAGES = ('images', 'teacher', 'milan', 'mae', 'eval', 'finetune', 'scenes', 'detection',
@@ -68,7 +67,14 @@ class Settings(NamedTuple):
 
     @property
     def plan(self) -> Plan:
+        """How much of everything."""
         return QUICK if self.quick else Plan()
+
+    def of_steps(self) -> dict[str, Any]:
+        """What decides the figures, as it is spelt in notes and messages."""
+        source = str(Path(self.images).resolve()) if self.images else 'demo'
+        return dict(images=source, quick=self.quick, seed=self.seed, full=self.full,
+                    coco=self.coco, ade=self.ade, **self.plan._asdict())
 
 
 def run_quickstart(asked: Settings, seeds: int, force: bool, stages: list[str] | None,
@@ -93,57 +99,77 @@ def run_quickstart(asked: Settings, seeds: int, force: bool, stages: list[str] |
     unknown = sorted(set(stages or ()) - set(STAGES))
     if unknown:
         raise MilanError(f'unknown stages {unknown}; known are {list(STAGES)}')
-    results, work = [], asked.work
-    for seed in range(seeds):
-        settings = asked if seed == 0 else asked._replace(work=work / 'seeds' / str(seed),
-                                                          seed=seed)
-        if seeds > 1:
-            log(f'=== seed {seed} ({seed + 1} of {seeds}), in {settings.work}')
-        run = Run(settings, log)
-        if force:
-            run.forget()
-        run.stages([s for s in stages or STAGES if s not in LATER or seed == 0 or asked.full])
-        if 'eval' in run.done():
-            results.append(collect_results(settings, run.seconds(), run.skipped()))
-    if len(results) < seeds:
-        return {}
-    result = results[0] if seeds == 1 else summarise_seeds(results)
-    write_atomically(work / 'results.json',
-                     lambda path: path.write_text(json.dumps(result, indent=2) + '\n'))
-    if stages is None or 'report' in stages:
-        log(f'report: {write_report(work)}')
+    work, results = asked.work, []
+    with held(work / 'quickstart.lock') as lock:
+        for seed in range(seeds):
+            settings = asked if seed == 0 else asked._replace(
+                work=work / 'seeds' / str(seed), seed=seed)
+            if seeds > 1:
+                log(f'=== seed {seed} ({seed + 1} of {seeds}), in {settings.work}')
+            one = Repetition(settings, log, lock)
+            one.check(force)
+            one.do([s for s in stages or STAGES if s not in LATER or seed == 0 or asked.full])
+            if one.steps['eval'].done:
+                results.append(collect_results(settings, one.seconds(), one.skipped()))
+        if len(results) < seeds:
+            if 'report' in (stages or ()):
+                raise MilanError(f'{work}: there is nothing to report before the stage "eval" is '
+                                 'done; leave out --stage, or name the stages before it as well')
+            return {}
+        result = results[0] if seeds == 1 else summarise_seeds(results)
+        write_atomically(work / 'results.json',
+                         lambda path: path.write_text(json.dumps(result, indent=2) + '\n'))
+        if stages is None or 'report' in stages:
+            log(f'report: {write_report(work)}')
     return result
 
 
-class Run:
-    """One repetition: knows what is finished, from ``state.json`` in its folder."""
+class Repetition:
+    """All stages with one seed, each noted in ``WORK/steps``."""
 
-    def __init__(self, settings: Settings, log: Callable[[str], None]) -> None:
-        self.settings, self.log = settings, log
-        self.work = settings.work
-        self.tools = ToolRunner(self.work, log)
-        self.state_file = self.work / 'state.json'
+    def __init__(self, settings: Settings, log: Callable[[str], None], lock: int) -> None:
+        self.settings, self.log, self.work = settings, log, settings.work
+        self.tools = ToolRunner(self.work, log, keep_open=[lock])
+        self.steps = {name: Once(self.work / f'steps/{name}.json', settings.of_steps())
+                      for name in STAGES if name != 'report'}
 
-    def stages(self, wanted: list[str]) -> None:
-        """Runs those of the stages that are wanted and not finished."""
-        for number, name in enumerate(s for s in STAGES if s != 'report'):
+    def check(self, force: bool) -> None:
+        """With ``force`` forgets what was done.
+
+        Raises:
+            MilanError: if it was done with other settings, naming them.
+        """
+        for step in self.steps.values():
+            if force:
+                step.forget()
+            others = step.differences()
+            if 'quick' in others:  # which sets all of the plan
+                others = {name: words for name, words in others.items()
+                          if name not in Plan._fields}
+            if others:
+                raise MilanError(f'{self.work} holds a quickstart with other settings: '
+                                 f'{"; ".join(others.values())}. Start over with --force, or give '
+                                 'another --work-dir')
+
+    def do(self, wanted: list[str]) -> None:
+        """Does those of the stages that are wanted and not finished."""
+        for number, (name, step) in enumerate(self.steps.items(), start=1):
             if name not in wanted:
                 continue
-            if name in self.done():
-                self.log(f'[{number + 1}/{len(STAGES)}] {name}: finished before '
-                         f'({self.seconds()[name]:.0f} s); --force starts over')
+            title = f'[{number}/{len(STAGES)}] {name}'
+            if step.done:
+                self.log(f'{title}: finished before ({step.read()["seconds"]:.0f} s); --force '
+                         'starts over')
                 continue
-            self.log(f'[{number + 1}/{len(STAGES)}] {name}')
-            start = time.time()
+            self.log(title)
+            for later in list(self.steps.values())[number:]:
+                later.forget()  # what follows a stage that is done anew must be done anew as well
             try:
-                getattr(self, name)()
-            except NoScenes as reason:
+                step.attempt(getattr(self, name))
+            except CannotBeDone as reason:
                 self.log(f'      skipped: {reason}')
-                self._finish(name, time.time() - start, str(reason))
-                continue
-            self._finish(name, time.time() - start)
 
-    def images(self) -> None:
+    def images(self) -> None:  # from here on: what each stage does
         s = self.settings
         make_images(self.work / 'data', s.images, variants=s.plan.variants, seed=s.seed,
                     log=self.log)
@@ -170,7 +196,7 @@ class Run:
                         'train_dataloader.persistent_workers=False')
         shutil.rmtree(self.work / name, ignore_errors=True)
         self.tools.run(
-            name, 'train.py', f'configs/quickstart/{name}.py', '--data-root',
+            name, 'train', f'configs/quickstart/{name}.py', '--data-root',
             self.work / 'data/train', '--work-dir', self.work / name, '--epochs', epochs,
             '--auto-scale-lr', '--cfg-options', f'randomness.seed={s.seed}',
             f'train_dataloader.batch_size={batch}',
@@ -208,7 +234,7 @@ class Run:
     def _task(self, name: str) -> None:
         task = TASKS[name]
         if not (self.work / task.data).is_dir():
-            raise NoScenes(self._why_no_scenes(Path(task.data).name))
+            raise CannotBeDone(self._why_no_scenes(Path(task.data).name))
         starts = STARTS if self.settings.full else task.starts
         run_task(name, self.work, self.tools,
                  {s: None if s == 'scratch' else last_checkpoint(self.work / s)
@@ -217,52 +243,20 @@ class Run:
     def _why_no_scenes(self, kind: str) -> str:
         if 'scenes' in self.skipped():
             return self.skipped()['scenes']
-        made = self.work / 'scenes/meta.json'
-        if made.is_file():
-            return json.loads(made.read_text(encoding='utf-8'))['skipped'][kind]
+        made = read_json(self.work / 'scenes/meta.json')
+        if made:
+            return made['skipped'][kind]
         raise MilanError(f'{self.work / "scenes"} is missing: run the stage "scenes" first '
                          '(--stage scenes)')
 
     def skipped(self) -> dict[str, str]:
         """Stages that could not be done with these images, and why."""
-        return {name: note['skipped'] for name, note in self._read().items() if 'skipped' in note}
-
-    def done(self) -> list[str]:
-        """Finished stages, as long as no earlier one was finished with other settings."""
-        finished = []
-        for name, note in self._read().items():
-            if note['key'] != self._key():
-                break
-            finished.append(name)
-        return finished
+        notes = {name: step.read() for name, step in self.steps.items()}
+        return {name: note['skipped'] for name, note in notes.items() if 'skipped' in note}
 
     def seconds(self) -> dict[str, float]:
-        return {name: note['seconds'] for name, note in self._read().items()}
-
-    def forget(self) -> None:
-        self.state_file.unlink(missing_ok=True)
-
-    def _finish(self, name: str, seconds: float, skipped: str = '') -> None:
-        # What follows a stage that was done anew must be done anew as well.
-        order = STAGES.index(name)
-        kept = {k: v for k, v in self._read().items()
-                if STAGES.index(k) < order and v['key'] == self._key()}
-        kept[name] = dict(key=self._key(), seconds=round(seconds, 1))
-        if skipped:
-            kept[name]['skipped'] = skipped
-        write_atomically(self.state_file, lambda path: path.write_text(json.dumps(kept, indent=1)))
-
-    def _read(self) -> dict:
-        try:
-            return json.loads(self.state_file.read_text())
-        except (OSError, ValueError):
-            return {}
-
-    def _key(self) -> str:
-        s = self.settings
-        source = str(Path(s.images).resolve()) if s.images else 'demo'
-        asked = (source, s.plan, s.seed, s.full, s.coco, s.ade)
-        return hashlib.sha256(repr(asked).encode()).hexdigest()[:16]
+        """Of each stage that is finished."""
+        return {name: step.read()['seconds'] for name, step in self.steps.items() if step.done}
 
 
 def read_meta(work: Path) -> dict:
@@ -271,7 +265,8 @@ def read_meta(work: Path) -> dict:
     Raises:
         MilanError: if the stage that makes it was not run.
     """
-    path = work / 'data/meta.json'
-    if not path.is_file():
-        raise MilanError(f'{path} is missing: run the stage "images" first (--stage images)')
-    return json.loads(path.read_text(encoding='utf-8'))
+    meta = read_json(work / 'data/meta.json')
+    if not meta:
+        raise MilanError(f'{work}/data/meta.json is missing: run the stage "images" first '
+                         '(--stage images)')
+    return meta

@@ -23,7 +23,7 @@ class Task(NamedTuple):
         config: of the training.
         data: folder below the quickstart's that the config's ``data_root`` becomes.
         metrics: name in ``results.json`` -> (name in the log, factor to percent).
-        length: option of tools/train.py that sets how long it trains.
+        length: option of ``milan train`` that sets how long it trains.
         starts: what is compared by default; the rest with --full.
     """
     title: str
@@ -70,7 +70,7 @@ def run_task(name: str, work: Path, tools: ToolRunner, starts: dict[str, Path | 
         if quick:
             arguments += [task.length, 4 if task.length == '--iters' else 1]
         arguments += ['--cfg-options', f'randomness.seed={seed}', *(_QUICK if quick else ())]
-        jobs.append(Job(f'{name}_{start}', 'train.py', arguments, f'from {start}'))
+        jobs.append(Job(f'{name}_{start}', 'train', arguments, f'from {start}'))
     tools.run_all(jobs, parallel=len(jobs))
 
 
