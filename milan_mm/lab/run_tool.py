@@ -161,7 +161,7 @@ def find_tool(tool: str) -> list[str]:
     Raises:
         MilanError: if there is none.
     """
-    if not Path(tool).suffix:
+    if (_SOURCE / f'milan_mm/cli/{tool.replace("-", "_")}.py').is_file():
         return [sys.executable, '-u', '-m', 'milan_mm', tool]
     path = locate(tool, 'tools')
     if path.is_file():

@@ -176,7 +176,7 @@ class Repetition:
 
     def teacher(self) -> None:
         s = self.settings
-        self.tools.run('teacher', 'train_clip.py', '--data-root', self.work / 'data/train', '--out',
+        self.tools.run('teacher', 'train-clip', '--data-root', self.work / 'data/train', '--out',
                        self.work / 'teacher', '--steps', s.plan.teacher_steps, '--seed', s.seed)
 
     def milan(self) -> None:
@@ -212,7 +212,7 @@ class Repetition:
             milan=[milan],
             teacher=['--teacher', self.work / 'teacher'])
         self.tools.run_all([
-            Job(f'eval_{name}', 'eval_features.py', [
+            Job(f'eval_{name}', 'eval', [
                 *subjects[name], '--data', self.work / 'data', '--crop-ratio', 1, '--workers', 0,
                 '--out', self.work / f'eval/{name}.json', *shift]) for name in ENCODERS
         ], parallel=2 if self.settings.quick else 1)
