@@ -169,7 +169,7 @@ def test_killed_and_resumed(study_file, tmp_path, capfd):
     process = subprocess.Popen(command, env={**os.environ, 'PYTHONPATH': str(ROOT)},
                                stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
     started = work / 'runs/slow-seed0.count'
-    for _ in range(600):
+    for _ in range(2400):
         if started.is_file():
             break
         time.sleep(.1)
@@ -194,7 +194,7 @@ def test_sigterm_ends_the_trainings_too(study_file, tmp_path):
                str(tmp_path / 'work'), '--jobs', '1']
     process = subprocess.Popen(command, env={**os.environ, 'PYTHONPATH': str(ROOT)},
                                stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
-    for _ in range(600):
+    for _ in range(2400):
         if (tmp_path / 'work/runs/base-seed0.count').is_file():
             break
         time.sleep(.1)
