@@ -64,7 +64,7 @@ def test_report_shows_the_tasks(quick):
     page = (quick[0] / 'report.html').read_text()
     assert page.count('>truth<') == 10 and len(
         re.findall('>from scratch(?:: nothing found above 0.1)?</li>', page)) == 10
-    assert 'Detection: box mAP, %' in page
+    assert 'Detection: box mAP, %' in page and 'The background is left as it is' in page
 
 
 def test_held_out_concepts_are_held_out_in_both_styles(quick):

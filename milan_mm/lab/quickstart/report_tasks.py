@@ -153,11 +153,12 @@ def _segmentation_scenes(data: Path, models: dict[str, TaskModel]) -> _Scenes:
     images = sorted((data / 'images/validation').iterdir())
     first = next(iter(models.values()))
     colours = first.palette or drawing.class_colours(len(first.classes))
-    rows, seen = [], set()
+    rows: list[list[Tile]] = []
+    seen: set[int] = set()
     for path in _spread(images):
         image = composite(open_image(path))
-        labels = data / 'annotations/validation' / f'{path.stem}.png'
-        with Image.open(labels, formats=FORMATS) as file:
+        truth = data / 'annotations/validation' / f'{path.stem}.png'
+        with Image.open(truth, formats=FORMATS) as file:
             maps = [('truth', np.array(file))]
         maps += [(START_NAMES[start], trained(image, path).pred_sem_seg.data[0].cpu().numpy())
                  for start, trained in models.items()]
