@@ -11,6 +11,7 @@ import numpy as np
 import open_clip
 import pytest
 import torch
+from helpers_eval import run_tool_here
 from mmengine.registry import DefaultScope
 from PIL import Image
 from safetensors.torch import save_file
@@ -97,6 +98,19 @@ def run_tool(tool, *arguments, code=0, timeout=300, env=None):
              'OMP_NUM_THREADS': '1', **(env or {})})
     assert done.returncode == code, f'{tool} exited with {done.returncode}:\n{done.stdout[-3000:]}'
     return done.stdout
+
+
+@pytest.fixture
+def run_here(capfd):
+    """``run_tool`` within this process, which has imported everything already.
+
+    For what a command says and writes; that each tool starts by itself, other tests show.
+    """
+    def run(tool, *arguments, code=0):
+        done = run_tool_here(capfd, tool.removesuffix('.py'), *arguments)
+        assert done.returncode == code, f'{tool} exited with {done}'
+        return done.stdout + done.stderr
+    return run
 
 
 def pytest_collection_modifyitems(items):

@@ -38,9 +38,9 @@ def test_naming_goes_there_and_back(student):
 
 
 @pytest.mark.parametrize('ending', ['pth', 'safetensors'])
-def test_authors_naming_can_start_a_run(student, teacher_folder, ending):
+def test_authors_naming_can_start_a_run(student, teacher_folder, ending, run_here):
     model, folder = student
-    out = run_tool('convert_checkpoint.py', folder / 'epoch_1.pth', folder / f'a.{ending}', '--to',
+    out = run_here('convert_checkpoint.py', folder / 'epoch_1.pth', folder / f'a.{ending}', '--to',
                    'authors')
     assert f'{len(model.state_dict())} tensors' in out
     config = milan_config(teacher_folder)
@@ -51,9 +51,9 @@ def test_authors_naming_can_start_a_run(student, teacher_folder, ending):
     assert all(torch.equal(v, model.state_dict()[k]) for k, v in other.state_dict().items())
 
 
-def test_mmpretrains_own_vit_loads_it_strictly(student):
+def test_mmpretrains_own_vit_loads_it_strictly(student, run_here):
     model, folder = student
-    run_tool('convert_checkpoint.py', folder / 'epoch_1.pth', folder / 'm.pth', '--to',
+    run_here('convert_checkpoint.py', folder / 'epoch_1.pth', folder / 'm.pth', '--to',
              'mmpretrain')
     state = torch.load(folder / 'm.pth', weights_only=True)['state_dict']
     vit = VisionTransformer(arch=dict(TINY_VIT), img_size=32, patch_size=8, out_type='raw')
@@ -65,9 +65,9 @@ def test_mmpretrains_own_vit_loads_it_strictly(student):
         assert torch.equal(vit(images)[0][:, 1:], want.patches)
 
 
-def test_description_survives_in_safetensors(student):
+def test_description_survives_in_safetensors(student, run_here):
     model, folder = student
-    run_tool('convert_checkpoint.py', folder / 'epoch_1.pth', folder / 'm.safetensors', '--to',
+    run_here('convert_checkpoint.py', folder / 'epoch_1.pth', folder / 'm.safetensors', '--to',
              'mmpretrain')
     assert len(load_file(folder / 'm.safetensors')) == 30  # 29 and the positions
     assert milan_mm.get_model(folder / 'm.safetensors').backbone.layers[0].attn.num_heads == 4
@@ -94,6 +94,6 @@ def test_no_student_no_export(tmp_path):
     assert 'holds no encoder' in out and not (tmp_path / 'y.pth').exists()
 
 
-def test_pretraining_configs_have_no_test_set(student):
-    out = run_tool('test.py', 'configs/milan/vitb_pretrain.py', student[1] / 'epoch_1.pth', code=2)
+def test_pretraining_configs_have_no_test_set(student, run_here):
+    out = run_here('test.py', 'configs/milan/vitb_pretrain.py', student[1] / 'epoch_1.pth', code=2)
     assert 'eval_features.py' in out

@@ -94,8 +94,8 @@ def test_timm_loads_it_strictly_and_gives_the_same_features(source, tmp_path, im
                                    rtol=1e-5, atol=1e-5)
 
 
-def test_hugging_face_loads_it_and_gives_the_same_features(source, tmp_path, images):
-    run_tool('convert_checkpoint.py', source, tmp_path / 'hf', '--to', 'hf')
+def test_hugging_face_loads_it_and_gives_the_same_features(source, tmp_path, images, run_here):
+    run_here('convert_checkpoint.py', source, tmp_path / 'hf', '--to', 'hf')
     vit, info = ViTModel.from_pretrained(tmp_path / 'hf', add_pooling_layer=False,
                                          output_loading_info=True)
     assert not info['missing_keys'] and not info['unexpected_keys']

@@ -31,10 +31,10 @@ def test_parity_notices_a_change(golden, tmp_path, key):
     assert max(parity_errors(tmp_path / 'changed.safetensors').values()) > TOLERANCE
 
 
-def test_parity_tool_exit_codes(golden, tmp_path):
+def test_parity_tool_exit_codes(golden, tmp_path, run_here):
     assert 'grad mask_token' in run_tool('parity.py', golden)
     (tmp_path / 'x.safetensors').write_bytes(b'nonsense')
-    out = run_tool('parity.py', tmp_path / 'x.safetensors', code=2)
+    out = run_here('parity.py', tmp_path / 'x.safetensors', code=2)
     assert 'error:' in out and 'Traceback' not in out
 
 

@@ -75,11 +75,11 @@ def test_held_out_concepts_are_held_out_in_both_styles(quick):
     assert stems['train'] and stems['test'] and not stems['train'] & stems['test']
 
 
-def test_a_second_call_runs_no_stage_again(quick):
+def test_a_second_call_runs_no_stage_again(quick, run_here):
     work, _ = quick
     before = (work / 'milan/epoch_1.pth').stat().st_mtime_ns
     start = time.time()
-    out = run_tool('quickstart.py', '--quick', '--work-dir', work)
+    out = run_here('quickstart.py', '--quick', '--work-dir', work)
     assert out.count('finished before') == 9 and time.time() - start < 120
     assert (work / 'milan/epoch_1.pth').stat().st_mtime_ns == before
 
@@ -162,12 +162,12 @@ def test_own_images(tmp_path):
     assert 'Klasse 0' in page and '<b>' not in page.split('ein Bild')[-1][:5]
 
 
-def test_too_few_images_say_how_many_are_needed(tmp_path):
+def test_too_few_images_say_how_many_are_needed(tmp_path, run_here):
     folder = own_images(tmp_path / 'mine', classes=1)
-    out = run_tool('quickstart.py', '--quick', '--data-root', folder, '--work-dir',
+    out = run_here('quickstart.py', '--quick', '--data-root', folder, '--work-dir',
                    tmp_path / 'work', code=2)
     assert 'at least 2' in out and 'Traceback' not in out
-    out = run_tool('quickstart.py', '--data-root', tmp_path / 'absent', '--work-dir',
+    out = run_here('quickstart.py', '--data-root', tmp_path / 'absent', '--work-dir',
                    tmp_path / 'work', code=2)
     assert 'absent' in out and 'Traceback' not in out
 

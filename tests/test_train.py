@@ -164,11 +164,11 @@ def test_bad_images_are_named_and_too_many_end_the_run(damaged_folder, teacher_f
     (['configs/quickstart/mae.py', '--data-root', 'IMAGES', '--cfg-options',
       'model.backbone.img_size=50'], 'do not tile'),
 ])
-def test_bad_input_is_one_line_and_exit_2(arguments, words, image_folder, tmp_path):
+def test_bad_input_is_one_line_and_exit_2(arguments, words, image_folder, tmp_path, run_here):
     arguments = [str(image_folder) if a == 'IMAGES' else a for a in arguments]
     at = arguments.index('--cfg-options') if '--cfg-options' in arguments else len(arguments)
     arguments[at:at] = ['--work-dir', str(tmp_path)]
-    out = run_tool('train.py', *arguments, code=2)
+    out = run_here('train.py', *arguments, code=2)
     error = [line for line in out.splitlines() if 'error:' in line]
     assert len(error) == 1 and words in error[0] and 'Traceback' not in out
 
@@ -188,11 +188,11 @@ class Poison:
     ['--cfg-options', 'load_from=FILE'],
     ['--cfg-options', 'model.target_generator.pretrained=FILE',
      'model.target_generator.quickgelu=True']])
-def test_a_poisoned_file_runs_nothing_on_any_route(route, image_folder, tmp_path):
+def test_a_poisoned_file_runs_nothing_on_any_route(route, image_folder, tmp_path, run_here):
     torch.save(dict(state_dict={}, meta=Poison(tmp_path / 'was_run')), tmp_path / 'x.pth')
     config = 'milan' if 'quickgelu' in route[-1] else 'mae'
     more = [word.replace('FILE', str(tmp_path / 'x.pth')) for word in route]
-    out = run_tool('train.py', f'configs/quickstart/{config}.py', '--data-root', image_folder,
+    out = run_here('train.py', f'configs/quickstart/{config}.py', '--data-root', image_folder,
                    '--work-dir', tmp_path / 'run', *more, 'train_dataloader.batch_size=12', code=2)
     error = [line for line in out.splitlines() if 'error:' in line]
     assert len(error) == 1 and 'is refused' in error[0] and '--trust-checkpoint' in error[0]
