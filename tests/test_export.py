@@ -96,4 +96,4 @@ def test_no_student_no_export(tmp_path):
 
 def test_pretraining_configs_have_no_test_set(student, run_here):
     out = run_here('test.py', 'configs/milan/vitb_pretrain.py', student[1] / 'epoch_1.pth', code=2)
-    assert 'eval_features.py' in out
+    assert 'milan eval' in out
