@@ -78,29 +78,35 @@ def partial_finetune(extractor: Extractor,
     batch_size = min(batch_size, len(train[0]))
     steps = epochs * (len(train[0]) // batch_size)
     lr = lr * batch_size / 64
-    optimizer = torch.optim.AdamW([
-        dict(params=[p for p in trained if p.ndim > 1], weight_decay=weight_decay),
-        dict(params=[p for p in trained if p.ndim <= 1], weight_decay=0.0)], lr=lr)
     data = _Images(train[0], [LoadPILImage(), RandomResizedCropAndFlip(tuned.img_size, scale),
                               PackImageInputs()])
     stream = ImageStream(
         data, batch_size, workers, _order(len(data), batch_size, epochs, seed), steps * batch_size,
         title=f'last {blocks} blocks' if progress else None)
-    for step, (numbers, pixels) in enumerate(stream):
-        for group in optimizer.param_groups:
-            group['lr'] = lr * _schedule(step, steps)
-        with torch.enable_grad():
-            logits = head(getattr(tuned(tuned.normalise(pixels)), feature))
-            loss = F.cross_entropy(logits, train[1][numbers].to(logits.device))
-        optimizer.zero_grad()
-        loss.backward()
-        nn.utils.clip_grad_norm_(trained, 5.0)
-        optimizer.step()
+    _train(tuned, head, feature, trained, stream, train[1], steps, lr, weight_decay)
     if not all(torch.isfinite(p).all() for p in trained):
         raise MilanError(f'partial finetuning of {blocks} blocks diverged; lower --partial-lr')
     accuracy = _accuracy(tuned, head.eval(), feature, test, batch_size, workers, num_classes)
     return {**accuracy, 'blocks': blocks, 'of': depth, 'epochs': epochs, 'lr': lr,
             'batch_size': batch_size, 'parameters': sum(p.numel() for p in trained)}
+
+
+def _train(tuned: FeatureExtractor, head: nn.Module, feature: str, trained: list[nn.Parameter],
+           stream: ImageStream, labels: Tensor, steps: int, lr: float,
+           weight_decay: float) -> None:
+    optimizer = torch.optim.AdamW([
+        dict(params=[p for p in trained if p.ndim > 1], weight_decay=weight_decay),
+        dict(params=[p for p in trained if p.ndim <= 1], weight_decay=0.0)], lr=lr)
+    for step, (numbers, pixels) in enumerate(stream):
+        for group in optimizer.param_groups:
+            group['lr'] = lr * _schedule(step, steps)
+        with torch.enable_grad():
+            logits = head(getattr(tuned(tuned.normalise(pixels)), feature))
+            loss = F.cross_entropy(logits, labels[numbers].to(logits.device))
+        optimizer.zero_grad()
+        loss.backward()
+        nn.utils.clip_grad_norm_(trained, 5.0)
+        optimizer.step()
 
 
 def _head(dim: int, num_classes: int) -> nn.Sequential:
