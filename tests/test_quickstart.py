@@ -75,11 +75,11 @@ def test_held_out_concepts_are_held_out_in_both_styles(quick):
     assert stems['train'] and stems['test'] and not stems['train'] & stems['test']
 
 
-def test_a_second_call_runs_no_stage_again(quick, run_here):
+def test_a_second_call_runs_no_stage_again(quick):
     work, _ = quick
     before = (work / 'milan/epoch_1.pth').stat().st_mtime_ns
     start = time.time()
-    out = run_here('quickstart.py', '--quick', '--work-dir', work)
+    out = run_tool('quickstart.py', '--quick', '--work-dir', work)
     assert out.count('finished before') == 9 and time.time() - start < 120
     assert (work / 'milan/epoch_1.pth').stat().st_mtime_ns == before
 
