@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 _GOLDEN = 0x9E3779B97F4A7C15 - (1 << 64)  # the increment of SplitMix64, as a signed 64-bit integer
+_INVERSE = pow(_GOLDEN, -1, 1 << 64) - (1 << 64)  # _INVERSE * _GOLDEN is 1 modulo 2^64
 _MIX = (0xBF58476D1CE4E5B9 - (1 << 64), 0x94D049BB133111EB - (1 << 64))
 
 
@@ -59,7 +60,10 @@ def uniform(keys: Tensor, n: int) -> Tensor:
         (B, n) float32 in the open interval (0, 1), in steps of 2^-23.
     """
     counter = torch.arange(1, n + 1, device=keys.device, dtype=torch.int64)
-    z = keys[:, None] + counter[None] * _GOLDEN
+    # keys + counter * _GOLDEN, written so that nothing but data is multiplied. torch.compile turns
+    # a multiple of an arange into arithmetic on a C++ loop index, where signed overflow is
+    # undefined (GCC then lets the loop write past its buffer) and steps are 32 bits wide (2.14).
+    z = (keys[:, None] * _INVERSE + counter[None]) * _GOLDEN
     z = (z ^ _shift_right(z, 30)) * _MIX[0]
     z = (z ^ _shift_right(z, 27)) * _MIX[1]
     z = z ^ _shift_right(z, 31)

@@ -8,7 +8,9 @@ import torch
 from conftest import ROOT, TINY_VIT, milan_config
 from mmengine.config import ConfigDict
 from mmengine.optim import build_optim_wrapper
+from torch._dynamo.utils import counters
 
+from milan_mm.engine.train import compile_loss
 from milan_mm.errors import MilanError
 from milan_mm.registry import MODELS
 
@@ -155,6 +157,30 @@ def test_the_whole_loss_is_one_graph(teacher_folder, decoder):
     compiled = torch.compile(model.loss, fullgraph=True, backend='aot_eager')(
         images, sample_keys=keys(2))
     assert torch.allclose(plain['loss'], compiled['loss'], atol=1e-6)
+
+
+@pytest.mark.slow
+def test_compiled_steps_are_those_of_the_plain_loss(milan):
+    """``--compile`` as users have it: the default backend, forward and backward, one graph for an
+    epoch whose last batch is short."""
+    compiled = torch.nn.Module()
+    compiled.loss = milan.loss
+    compile_loss(compiled)
+    counters.clear()
+    for batch in (4, 4, 3):
+        images, losses, gradients = torch.randn(batch, 3, 32, 32), [], []
+        for loss in (milan.loss, compiled.loss):
+            milan.zero_grad()
+            losses.append(loss(images, sample_keys=keys(batch))['loss'])
+            losses[-1].backward()
+            gradients.append({name: parameter.grad.clone() for name, parameter
+                              in milan.named_parameters() if parameter.grad is not None})
+        torch.testing.assert_close(losses[1], losses[0], rtol=1e-5, atol=1e-6)
+        assert gradients[0].keys() == gradients[1].keys() and len(gradients[0]) > 40
+        for name, gradient in gradients[0].items():
+            torch.testing.assert_close(gradients[1][name], gradient, rtol=1e-3, atol=1e-6,
+                                       msg=lambda words, name=name: f'{name}: {words}')
+    assert counters['stats']['unique_graphs'] == 1 and not counters['graph_break']
 
 
 def test_no_host_synchronisation(milan):

@@ -11,6 +11,7 @@ from mmengine.logging import print_log
 from mmengine.model import is_model_wrapper
 from mmengine.registry import RUNNERS
 from mmengine.runner import Runner
+from torch import Tensor
 
 from ..checkpoints.remote import read_from_anywhere
 from ..compat.gloo_launch import init_gloo_where_no_cuda
@@ -154,6 +155,19 @@ def world_size(launcher: str) -> int:
 
 
 def compile_loss(model: torch.nn.Module) -> None:
-    """Compiles the pretraining step, within a wrapper for several processes too."""
+    """Compiles the pretraining step, within a wrapper for several processes too.
+
+    The number of images is left open, so that an epoch's last batch, which may be short, takes the
+    same graph as the others.
+    """
     module = model.module if is_model_wrapper(model) else model
-    module.loss = torch.compile(module.loss, fullgraph=True)
+    compiled = torch.compile(module.loss, fullgraph=True)
+
+    def loss(inputs: Tensor, data_samples: list | None = None,
+             sample_keys: Tensor | None = None) -> dict[str, Tensor]:
+        for batch in (inputs, sample_keys):
+            if batch is not None:
+                torch._dynamo.mark_dynamic(batch, 0)
+        return compiled(inputs, None, sample_keys)
+
+    module.loss = loss
