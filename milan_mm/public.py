@@ -19,6 +19,7 @@ with quiet_import():
     from .datasets import *  # noqa: F403
     from .engine.hooks import DescribeEncoderHook, RunSummaryHook, UnreadableImagesHook
     from .engine.layer_decay import LayerDecayOptimWrapperConstructor
+    from .engine.saving import WholeCheckpointHook
     from .errors import MilanError
     from .evaluation.hook import FeatureEvalHook
     from .inference.encoders import get_model
@@ -29,6 +30,6 @@ with quiet_import():
 __all__ = [
     'pretrain', 'get_model', 'embed', 'MilanError', *models.__all__, *datasets.__all__,
     'LayerDecayOptimWrapperConstructor', 'PlainCheckpointHook', 'DescribeEncoderHook',
-    'RunSummaryHook', 'UnreadableImagesHook', 'FeatureEvalHook',
+    'RunSummaryHook', 'UnreadableImagesHook', 'WholeCheckpointHook', 'FeatureEvalHook',
     'TeacherOutput', 'MaskIds', 'sincos_positions',  # what parts of one's own are made of
 ]

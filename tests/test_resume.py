@@ -6,21 +6,23 @@ import math
 import pytest
 import torch
 from mmengine.config import Config
+from mmengine.fileio import LocalBackend
 from mmengine.logging import HistoryBuffer
 from mmengine.runner import Runner
 from test_train import SMALL
 
+from milan_mm import WholeCheckpointHook
 from milan_mm.checkpoints.io import read_checkpoint, run_checkpoints
 from milan_mm.cli.main import main
 from milan_mm.engine.resume import CheckedLoadingHook, find_resumed
 from milan_mm.errors import MilanError
 
 
-def train_mae(image_folder, work, *more):
+def train_mae(image_folder, work, *more, keep=2):
     return main(['train', 'configs/quickstart/mae.py', '--data-root', str(image_folder),
                  '--work-dir', str(work), '--epochs', '2', *map(str, more), '--cfg-options', *SMALL,
                  'train_dataloader.batch_size=24', 'default_hooks.checkpoint.interval=1',
-                 'default_hooks.checkpoint.max_keep_ckpts=2'])
+                 f'default_hooks.checkpoint.max_keep_ckpts={keep}'])
 
 
 @pytest.fixture(scope='module')
@@ -205,3 +207,18 @@ def test_resuming_on_the_command_line(work, image_folder, tmp_path, capfd):
     error = capfd.readouterr().err
     assert 'x.pth is nothing to resume from: it keeps no state of the optimizer' in error
     assert 'Traceback' not in error
+
+def test_the_best_checkpoint_outlives_a_failed_better_one(runner, tmp_path, monkeypatch):
+    monkeypatch.setattr(runner, '_work_dir', str(tmp_path))
+    hook = WholeCheckpointHook(interval=1, save_best='accuracy', rule='greater')
+    hook.before_train(runner)
+    for epoch, accuracy in ((1, .5), (2, .4), (3, .7)):
+        runner.train_loop._epoch = epoch
+        hook.after_val_epoch(runner, dict(accuracy=accuracy))
+        assert [p.name for p in tmp_path.glob('best*')] == [
+            f'best_accuracy_epoch_{3 if epoch == 3 else 1}.pth']
+    runner.train_loop._epoch = 4
+    monkeypatch.setattr(LocalBackend, 'put', lambda *arguments: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        hook.after_val_epoch(runner, dict(accuracy=.9))
+    assert [p.name for p in tmp_path.glob('best*')] == ['best_accuracy_epoch_3.pth']

@@ -142,9 +142,20 @@ def write_atomically(path: str | Path, write: Any) -> None:
     temporary = path.with_name(f'.{path.stem}.{os.getpid()}{path.suffix}')
     try:
         write(temporary)
+        sync(temporary)
         os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def sync(path: Path) -> None:
+    """Brings a file, or a folder's list of names, onto the disk."""
+    with contextlib.suppress(PermissionError):  # of a folder, on Windows
+        number = os.open(path, os.O_RDONLY)
+        try:
+            os.fsync(number)
+        finally:
+            os.close(number)
 
 
 def first_line(error: BaseException) -> str:

@@ -26,6 +26,7 @@ from ..datasets.loading import keep_notes
 from ..errors import MilanError
 from .hooks import check_batches
 from .resume import CheckedLoadingHook, find_resumed
+from .saving import save_wholly
 
 
 def train(config: str | Path, *, work_dir: str | Path | None = None, data_root: str | None = None,
@@ -85,6 +86,7 @@ def build_runner(cfg: Config, compile: bool = False) -> Any:
     init_gloo_where_no_cuda(cfg)
     replace_sync_bn(cfg)
     find_resumed(cfg)
+    save_wholly(cfg)
     words = apply_plan(cfg, plan_batch(cfg, world_size(cfg.launcher)))
     runner = RUNNERS.build(cfg) if 'runner_type' in cfg else Runner.from_cfg(cfg)
     print_log(words, logger='current')

@@ -1,0 +1,46 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A run that dies while it saves loses no checkpoint that was there."""
+import os
+import signal
+
+import pytest
+from faults.killed_while_saving import kill_again_and_again
+from mmengine.fileio import LocalBackend
+from test_resume import train_mae
+
+from milan_mm.checkpoints.io import is_whole, run_checkpoints
+
+
+@pytest.mark.parametrize('keep', [1, 2])
+def test_a_full_disk_costs_no_checkpoint_that_was_there(keep, image_folder, tmp_path, monkeypatch,
+                                                        capfd):
+    whole = LocalBackend.put
+
+    def put(backend, content, path):
+        if 'epoch_2' not in str(path):
+            return whole(backend, content, path)
+        with open(path, 'wb') as file:
+            file.write(content[:len(content) // 2])
+        raise OSError(28, 'No space left on device')
+
+    monkeypatch.setattr(LocalBackend, 'put', put)
+    assert train_mae(image_folder, tmp_path, keep=keep) == 2
+    error = [line for line in capfd.readouterr().err.splitlines() if line.startswith('error:')]
+    assert len(error) == 1 and 'epoch_2.pth could not be written' in error[0]
+    assert 'No space left' in error[0]
+    assert [p.name for p in run_checkpoints(tmp_path)] == ['epoch_1.pth']
+    assert is_whole(tmp_path / 'epoch_1.pth') and not list(tmp_path.glob('.*'))
+    assert (tmp_path / 'last_checkpoint').read_text() == str(tmp_path / 'epoch_1.pth')
+
+
+def test_old_checkpoints_go_when_new_ones_are_there(image_folder, tmp_path):
+    assert train_mae(image_folder, tmp_path, keep=1) == 0
+    assert [p.name for p in run_checkpoints(tmp_path)] == ['epoch_2.pth']
+    assert not list(tmp_path.glob('.*'))
+
+
+@pytest.mark.skipif(not hasattr(signal, 'SIGKILL') or not hasattr(os, 'fork'), reason='POSIX')
+def test_killed_twice(tmp_path):
+    """tests/faults/killed_while_saving.py does it 50 times."""
+    counts = kill_again_and_again(tmp_path, 2)
+    assert (counts['kills'], counts['lost'], counts['dangling'], counts['ended']) == (2, 0, 0, 0)
