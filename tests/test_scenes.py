@@ -14,7 +14,7 @@ from milan_mm.config.own_data import fill_num_classes
 from milan_mm.config.read import read_config
 from milan_mm.errors import MilanError
 from milan_mm.lab.quickstart.images import make_images
-from milan_mm.lab.quickstart.scenes import OBJECTS, SCALE, VISIBLE, NoScenes, make_all_scenes
+from milan_mm.lab.quickstart.scenes import OBJECTS, SCALE, VISIBLE, NoScenesError, make_all_scenes
 
 PARTS = dict(train='training', test='validation')
 CLASSES = ('blatt', 'fisch', 'stern')
@@ -134,7 +134,7 @@ def test_scenes_hold_what_their_part_of_the_images_holds(cutouts, tmp_path):
 
 
 def test_without_alpha_it_says_what_is_needed(photographs, tmp_path):
-    with pytest.raises(NoScenes, match=r'alpha.*--coco JSON IMAGES.*--ade DIR'):
+    with pytest.raises(NoScenesError, match=r'alpha.*--coco JSON IMAGES.*--ade DIR'):
         make(tmp_path / 'scenes', str(photographs))
     assert not list(tmp_path.iterdir())
 

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 
 from ..errors import MilanError
 from ..resources import locate
-from .steps import Stopped
+from .steps import StepStoppedError
 
 _SOURCE = Path(__file__).resolve().parents[2]  # of this milan_mm, for the tools too
 _TRAINING = re.compile(r'(?:Epoch\(train\)\s+\[(\d+)\]|Iter\(train\)\s+)\[\s*(\d+)/(\d+)\]'
@@ -143,7 +143,7 @@ class ToolRunner:
             finally:
                 self.running.discard(process)
         if process.returncode and self.stopped:
-            raise Stopped(f'{name}: stopped')
+            raise StepStoppedError(f'{name}: stopped')
         if process.returncode:
             raise MilanError(f'{Path(tool).name} ended with exit code {process.returncode}; '
                              f'the whole output is in {record}. It last said:\n' + '\n'.join(last))

@@ -16,11 +16,11 @@ from ..checkpoints.io import write_atomically
 from ..errors import MilanError
 
 
-class CannotBeDone(MilanError):
+class StepNotPossibleError(MilanError):
     """A step that what was given does not allow; it is noted, and others go on."""
 
 
-class Stopped(MilanError):
+class StepStoppedError(MilanError):
     """A step that was ended from outside, which is no failure of it."""
 
 
@@ -73,10 +73,10 @@ class Once(NamedTuple):
         start = time.time()
         try:
             result = work()
-        except CannotBeDone as reason:
+        except StepNotPossibleError as reason:
             self._write(seconds=time.time() - start, skipped=str(reason))
             raise
-        except Stopped:
+        except StepStoppedError:
             raise
         except MilanError as error:
             self._write(failed=str(error))

@@ -16,13 +16,13 @@ from .charts import Panel, save
 from .theme import LIGHT, SERIES
 
 
-class Run(NamedTuple):
+class RunCurves(NamedTuple):
     """The scalars of a run: for each key, steps and values in the order of the steps."""
     label: str
     curves: dict[str, tuple[np.ndarray, np.ndarray]]
 
 
-def read_run(path: str | Path, label: str | None = None) -> Run:
+def read_run(path: str | Path, label: str | None = None) -> RunCurves:
     """Reads a work folder, one of its timestamp folders, or a ``scalars.json``.
 
     A work folder has a timestamp folder for each start. A later one that was resumed continues
@@ -50,7 +50,7 @@ def read_run(path: str | Path, label: str | None = None) -> Run:
                 points.setdefault(key, []).append((record['step'], float(value)))
     if not points:
         raise MilanError(f'{files[-1]} holds no scalars yet')
-    return Run(label or _label(path), {
+    return RunCurves(label or _label(path), {
         key: tuple(np.array(sorted(pairs, key=lambda pair: pair[0])).T)
         for key, pairs in points.items()})
 
@@ -78,7 +78,7 @@ def smooth(values: np.ndarray, weight: float) -> np.ndarray:
     return out
 
 
-def table(runs: Sequence[Run], keys: Sequence[str], weight: float = 0.0) -> str:
+def table(runs: Sequence[RunCurves], keys: Sequence[str], weight: float = 0.0) -> str:
     """First, last, least and greatest value of each curve, and where the last one is."""
     rows: list[tuple[str, ...]] = [('run', 'key', 'first', 'last', 'min', 'max', 'at step')]
     for run in runs:
@@ -96,7 +96,7 @@ def table(runs: Sequence[Run], keys: Sequence[str], weight: float = 0.0) -> str:
                   for i, (cell, width) in enumerate(zip(row, widths))).rstrip() for row in rows)
 
 
-def plot(runs: Sequence[Run], keys: Sequence[str], out: str | Path,
+def plot(runs: Sequence[RunCurves], keys: Sequence[str], out: str | Path,
          weight: float = 0.0) -> None:
     """One panel a key, one line a run; where smoothed, the raw line faintly behind.
 
@@ -121,7 +121,7 @@ def plot(runs: Sequence[Run], keys: Sequence[str], out: str | Path,
     save([Panel(key, functools.partial(draw, key=key), key, size=(5.2, 3.6)) for key in keys], out)
 
 
-def check_keys(runs: Sequence[Run], keys: Sequence[str]) -> None:
+def check_keys(runs: Sequence[RunCurves], keys: Sequence[str]) -> None:
     """Raises MilanError for a key that no run has."""
     there = sorted({key for run in runs for key in run.curves})
     for key in keys:

@@ -17,7 +17,7 @@ from ...checkpoints.io import last_checkpoint
 from ...errors import MilanError
 from ...reports.curves import read_run
 from ..run_tool import ToolRunner
-from ..steps import Once, Stopped, held, read_json
+from ..steps import Once, StepStoppedError, held, read_json
 from .differences import flatten
 from .study import Cell, Measurement, Step, Study, fill
 
@@ -193,7 +193,7 @@ class StudyRunner:
             figures = self.step(run).attempt(
                 functools.partial(self._train_and_measure, tools, run, slot))
             words = ', '.join(f'{metric} {value:.4g}' for metric, value in figures.items())
-        except Stopped:
+        except StepStoppedError:
             words = 'stopped'
         except MilanError as error:
             words = f'FAILED: {str(error).splitlines()[-1]}'

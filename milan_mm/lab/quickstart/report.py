@@ -9,7 +9,7 @@ from typing import Any
 from ...checkpoints.io import last_checkpoint
 from ...errors import MilanError
 from ...reports.charts import Panel, Series, axis_end, bars, curves
-from ...reports.curves import Run, read_run
+from ...reports.curves import RunCurves, read_run
 from ...reports.page import write_page
 from ...resources import RESOURCES
 from .report_images import choose_images, make_gallery, retrieval_rows
@@ -112,7 +112,7 @@ def training_curves(work: Path) -> list[Panel]:
     teacher = _read_json(work / 'teacher/log.json', None).get('curve', [])
     steps = [point['step'] for point in teacher]
 
-    def of(run: Run | None, key: str, label: str, colour: str,
+    def of(run: RunCurves | None, key: str, label: str, colour: str,
            factor: float = 1) -> list[Series]:
         if run is None or key not in run.curves:
             return []
@@ -197,7 +197,7 @@ def _or_reason(make: Callable[[], Any]) -> Any:
         return None, str(error)
 
 
-def _run(path: Path) -> Run | None:
+def _run(path: Path) -> RunCurves | None:
     try:
         return read_run(path)
     except MilanError:

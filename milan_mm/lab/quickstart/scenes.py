@@ -14,7 +14,7 @@ import numpy as np
 from PIL import Image
 
 from ...progress import Progress
-from ..steps import CannotBeDone
+from ..steps import StepNotPossibleError
 from .backgrounds import Backgrounds, place
 from .data_folder import make_pools, whole_folder, write_meta
 from .demo_images import read_demo
@@ -37,7 +37,7 @@ _NEEDED = ('boxes and masks of your own images (--coco JSON IMAGES) for the dete
            'maps (--ade DIR) for the segmentation')
 
 
-class NoScenes(CannotBeDone):
+class NoScenesError(StepNotPossibleError):
     """These images make no scenes; the message says why and what would be needed."""
 
 
@@ -71,7 +71,7 @@ def make_all_scenes(out: str | Path,
         ``seconds``, and under ``skipped`` why the other could not.
 
     Raises:
-        NoScenes: if neither could be made.
+        NoScenesError: if neither could be made.
         MilanError: if own annotations are broken, or ``out`` is another folder.
     """
     start, out = time.time(), Path(out)
@@ -88,7 +88,7 @@ def make_all_scenes(out: str | Path,
                 meta.update({kind: composed for kind in missing})
                 if 'ade' in missing:
                     meta['ade'] = dict(composed, classes=[BACKGROUND, *composed['classes']])
-        except NoScenes as reason:
+        except NoScenesError as reason:
             if len(missing) == 2:
                 raise
             meta['skipped'] = {kind: str(reason) for kind in missing}
@@ -119,7 +119,7 @@ def make_scenes(out: Path,
         and ``seed``.
 
     Raises:
-        NoScenes: if the images have no transparent parts, so that nothing can be cut out.
+        NoScenesError: if the images have no transparent parts, so that nothing can be cut out.
     """
     parts = _demo_cutouts(seed) if images is None else _own_cutouts(Path(images), seed, log)
     classes = sorted(parts['train'])
@@ -204,7 +204,7 @@ def _own_cutouts(source: Path, seed: int, log: Callable[[str], None]) -> dict[st
     if not enough:
         total = sum(map(len, split.values()))
         found = sum(len(cutouts) for of in parts.values() for cutouts in of.values())
-        raise NoScenes(
+        raise NoScenesError(
             f'{found or "none"} of the {total} images in {source} have transparent parts '
             '(alpha), so no scenes can be composed of them. Needed are cut-outs, at least '
             f'{sum(MIN_CUTOUTS.values())} of a class, or {_NEEDED}')

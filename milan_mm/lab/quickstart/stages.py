@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 from ...checkpoints.io import write_atomically
 from ...errors import MilanError
 from ..run_tool import Job, ToolRunner
-from ..steps import CannotBeDone, Once, held, read_json
+from ..steps import Once, StepNotPossibleError, held, read_json
 from .images import make_images
 from .report import write_report
 from .results import collect_results, summarise_seeds
@@ -166,7 +166,7 @@ class Repetition:
                 later.forget()  # what follows a stage that is done anew must be done anew as well
             try:
                 step.attempt(getattr(self, name))
-            except CannotBeDone as reason:
+            except StepNotPossibleError as reason:
                 self.log(f'      skipped: {reason}')
 
     def images(self) -> None:  # from here on: what each stage does
@@ -234,7 +234,7 @@ class Repetition:
     def _task(self, name: str) -> None:
         task = TASKS[name]
         if not (self.work / task.data).is_dir():
-            raise CannotBeDone(self._why_no_scenes(Path(task.data).name))
+            raise StepNotPossibleError(self._why_no_scenes(Path(task.data).name))
         starts = STARTS if self.settings.full else task.starts
         run_task(name, self.work, self.tools,
                  {s: None if s == 'scratch' else last_checkpoint(self.work / s)
