@@ -163,13 +163,13 @@ def compile_loss(model: torch.nn.Module) -> None:
     same graph as the others.
     """
     module = model.module if is_model_wrapper(model) else model
-    compiled = torch.compile(module.loss, fullgraph=True)
+    compiled: Any = torch.compile(module.loss, fullgraph=True)
 
     def loss(inputs: Tensor, data_samples: list | None = None,
              sample_keys: Tensor | None = None) -> dict[str, Tensor]:
         for batch in (inputs, sample_keys):
             if batch is not None:
-                torch._dynamo.mark_dynamic(batch, 0)  # type: ignore[no-untyped-call]
+                torch._dynamo.mark_dynamic(batch, 0)
         return compiled(inputs, None, sample_keys)
 
     module.loss = loss
