@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 from conftest import ROOT, run_tool
+from helpers_tasks import SMALL_DETECTOR, small_detector
 from mmengine.config import Config
 from mmengine.registry import DATASETS, METRICS, MODELS, init_default_scope
 from PIL import Image
@@ -198,32 +199,8 @@ def test_other_lengths():
 
 def test_train_and_test_by_the_command_line(coco, tmp_path):
     """Everything of own_coco.py but its sizes."""
-    small = tmp_path / 'mine.py'
-    small.write_text(f"""_base_ = '{ROOT}/configs/mask_rcnn/own_coco.py'
-norm = dict(type='milan_mm.LN2d', eps=1e-6)
-roi = dict(out_channels=16, roi_layer=dict(sampling_ratio=1))
-model = dict(
-    data_preprocessor=dict(pad_size_divisor=64),
-    backbone=dict(
-        arch=dict(_delete_=True, embed_dims=32, num_layers=2, num_heads=2, feedforward_channels=64),
-        img_size=64, patch_size=16, window_size=3, global_indices=(1, )),
-    neck=dict(in_channels=32, out_channels=16),
-    rpn_head=dict(in_channels=16, feat_channels=16),
-    roi_head=dict(
-        bbox_roi_extractor=roi, mask_roi_extractor=roi,
-        bbox_head=dict(in_channels=16, conv_out_channels=16, fc_out_channels=32),
-        mask_head=dict(in_channels=16, conv_out_channels=16)),
-    train_cfg=dict(rcnn=dict(sampler=dict(num=16)), rpn_proposal=dict(max_per_img=32)),
-    test_cfg=dict(rpn=dict(max_per_img=32), rcnn=dict(score_thr=0.0, max_per_img=10)))
-""")
-    loaders = [f'{loader}_dataloader.{key}' for loader in ('train', 'val', 'test') for key in (
-        'num_workers=0', 'persistent_workers=False', 'pin_memory=False')]
-    steps = ['train_dataloader.dataset.pipeline.2.scale=(64, 64)',
-             'train_dataloader.dataset.pipeline.3.crop_size=(64, 64)',
-             *(f'{x}_dataloader.dataset.pipeline.1.scale=(64, 64)' for x in ('val', 'test'))]
-    options = ['--data-root', coco, '--cfg-options', *loaders, *steps,
-               'train_dataloader.dataset.filter_cfg.min_size=1',
-               'optim_wrapper.accumulative_counts=1', 'default_hooks.logger.interval=1']
+    small = small_detector(tmp_path / 'mine.py')
+    options = ['--data-root', coco, '--cfg-options', *SMALL_DETECTOR]
     out = run_tool('train.py', small, '--work-dir', tmp_path / 'work', '--epochs', 1, *options)
     assert 'data: 4 images' in out and 'starts from random weights' in out
     losses = [float(x) for x in re.findall(r' loss_mask: ([\d.]+)', out)]

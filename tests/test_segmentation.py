@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 from conftest import ROOT, run_tool
+from helpers_tasks import SMALL_SEGMENTOR, small_segmentor
 from mmengine.config import Config
 from mmengine.dataset import pseudo_collate
 from mmengine.registry import DATASETS, METRICS, MODELS, init_default_scope
@@ -201,33 +202,9 @@ def test_sync_bn_is_bn_where_there_is_nobody_to_share_with(monkeypatch):
     assert replace_sync_bn(cfg) == 0 and cfg.model == dict(norm_cfg=dict(type='LN'), name='SyncBN')
 
 
-SMALL = [
-    'data_preprocessor.size=(64,64)',
-    'train_dataloader.dataset.pipeline.2.scale=(256,64)',
-    'train_dataloader.dataset.pipeline.3.crop_size=(64,64)',
-    'val_dataloader.dataset.pipeline.1.scale=(256,64)',
-    'test_dataloader.dataset.pipeline.1.scale=(256,64)',
-    *(f'{loader}_dataloader.{key}' for loader in ('train', 'val', 'test')
-      for key in ('num_workers=0', 'persistent_workers=False', 'pin_memory=False')),
-    'optim_wrapper.accumulative_counts=1', 'optim_wrapper.optimizer.lr=6e-2',
-    'default_hooks.logger.interval=1']
-
-
 @pytest.fixture(scope='module')
 def small_config(tmp_path_factory):
-    """UperNet on a small ViT, a config of one's own."""
-    path = tmp_path_factory.mktemp('config') / 'mine.py'
-    arch = dict(embed_dims=32, num_layers=4, num_heads=4, feedforward_channels=64)
-    path.write_text(
-        f"_base_ = '{ROOT}/configs/upernet/own_ade.py'\n"
-        f'model = dict(\n'
-        f'    backbone=dict(arch=dict(_delete_=True, **{arch}), img_size=64, patch_size=8,\n'
-        '                  out_indices=(0, 1, 2, 3), drop_path_rate=0.),\n'
-        '    neck=dict(embed_dim=32),\n'
-        '    decode_head=dict(in_channels=[32] * 4, channels=32, dropout_ratio=0.),\n'
-        '    auxiliary_head=dict(in_channels=32, channels=16, dropout_ratio=0.),\n'
-        '    test_cfg=dict(crop_size=(64, 64), stride=(43, 43)))\n')
-    return path
+    return small_segmentor(tmp_path_factory.mktemp('config') / 'mine.py')
 
 
 @pytest.fixture(scope='module')
@@ -235,7 +212,7 @@ def trained(small_config, ade_folder, tmp_path_factory):
     """60 steps of 4 images; the folder and what was printed."""
     work = tmp_path_factory.mktemp('run')
     out = run_tool('train.py', small_config, '--data-root', ade_folder, '--work-dir', work,
-                   '--iters', 60, '--cfg-options', *SMALL)
+                   '--iters', 60, '--cfg-options', *SMALL_SEGMENTOR)
     return work, out
 
 
@@ -259,7 +236,8 @@ def test_slide_evaluation(trained, small_config, ade_folder, tmp_path):
     """The tool's mIoU is that of predictions, averaged over windows, in the images' own size."""
     work, _ = trained
     run_tool('test.py', small_config, work / 'iter_60.pth', '--data-root', ade_folder,
-             '--work-dir', tmp_path, '--out', tmp_path / 'told.json', '--cfg-options', *SMALL)
+             '--work-dir', tmp_path, '--out', tmp_path / 'told.json', '--cfg-options',
+             *SMALL_SEGMENTOR)
     told = json.loads((tmp_path / 'told.json').read_text())
     cfg = read_config(small_config)
     cfg.merge_from_dict({'test_dataloader.dataset.pipeline.1.scale': (256, 64)})

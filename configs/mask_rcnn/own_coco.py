@@ -1,12 +1,13 @@
 # Mask R-CNN with a pretrained ViT-B/16 on one's own images, labelled in COCO's format with boxes
-# and masks, on one GPU:
+# and masks, or with boxes alone, on one GPU:
 #   DIR/annotations/<train|val>.json and the images in DIR/<train|val>/
 #   milan train configs/mask_rcnn/own_coco.py --data-root DIR --init-from CHECKPOINT
 # num_classes None: the categories are read from the training file at the start. The learning rate
 # follows the batch; --epochs N for another length. Files of other names:
 #   --cfg-options train_dataloader.dataset.ann_file=train/_annotations.coco.json
 # and the same for val_dataloader, test_dataloader, and with DIR before it val_evaluator.ann_file
-# and test_evaluator.ann_file.
+# and test_evaluator.ann_file. Before the training all of the data is looked through, as by:
+#   milan doctor --data DIR --task det
 _base_ = './vitb_coco_lsj1024_100e.py'
 data_root = 'data/own_coco'
 effective_batch = 16

@@ -12,7 +12,7 @@ from ..datasets.labelled import splits_in
 from ..errors import MilanError
 
 LOADERS = ('train_dataloader', 'val_dataloader', 'test_dataloader')
-_EVALUATORS = ('val_evaluator', 'test_evaluator')
+EVALUATORS = ('val_evaluator', 'test_evaluator')
 
 
 def move_data(cfg: Config, root: str) -> None:
@@ -32,7 +32,7 @@ def move_data(cfg: Config, root: str) -> None:
             if cfg.get(name):
                 cfg[name].dataset.data_root = root
         return
-    for name in ('data_root', *LOADERS, *_EVALUATORS):
+    for name in ('data_root', *LOADERS, *EVALUATORS):
         if cfg.get(name) is not None:
             cfg[name] = _moved(cfg[name], str(old).rstrip('/'), str(root).rstrip('/'))
 

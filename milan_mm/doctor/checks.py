@@ -37,20 +37,22 @@ class Check(NamedTuple):
 
 
 def run_checks(teacher: str | None = None, data: str | None = None,
-               work_dir: str = 'work_dirs') -> Iterator[Check]:
+               work_dir: str = 'work_dirs', task: str | None = None) -> Iterator[Check]:
     """All checks, each given out as soon as it is done.
 
     Args:
         teacher: file, folder or ``MODEL:TAG`` to load as teacher; None leaves it out.
         data: folder of images; None leaves it out.
         work_dir: where runs will be written.
+        task: that ``data`` is annotated for, 'det', 'seg' or 'cls': all of it is looked through.
     """
     checks: list[tuple[Callable, tuple]] = [
         (check_python, ()), (check_packages, ()), (check_lineage, ()), (check_cv2, ()),
         (check_mm, ()), (check_mmcv_ops, ()), (check_plugin, ()), (check_device, ()),
         (check_memory, ()), (check_work_dir, (work_dir,)),
-        *((check_input, pair) for pair in (('teacher', teacher), ('data', data))
-          if pair[1] is not None)]
+        *((check_input, given) for given in (
+            ('teacher', teacher), ('annotations', data, task, work_dir) if task else
+            ('data', data)) if given[1] is not None)]
     for check, args in checks:
         # What the packages print while they are imported would hide the report.
         with contextlib.redirect_stdout(io.StringIO()), \
@@ -287,7 +289,7 @@ def check_work_dir(work_dir: str) -> Iterator[Check]:
                 'make room, or --work-dir on another disk')
 
 
-def check_input(name: str, given: str) -> Iterator[Check]:
+def check_input(name: str, given: str, *more: str) -> Iterator[Check]:
     """The teacher or the data, whose checks need a milan_mm that imports."""
     try:
         inputs = importlib.import_module('milan_mm.doctor.inputs')
@@ -297,11 +299,11 @@ def check_input(name: str, given: str) -> Iterator[Check]:
                     'mend the lines above first')
         return
     try:
-        detail, remedy = getattr(inputs, f'check_{name}')(given)
+        found = getattr(inputs, f'check_{name}')(given, *more)
+        for part, detail, remedy in [(name, *found)] if isinstance(found, tuple) else found:
+            yield Check(part, WARN if remedy else OK, detail, remedy)
     except MilanError as error:
         yield Check(name, FAIL, str(error), 'as the message says')
-    else:
-        yield Check(name, WARN if remedy else OK, detail, remedy)
 
 
 def _say(error: BaseException) -> str:

@@ -1,15 +1,28 @@
 # SPDX-License-Identifier: Apache-2.0
 """Whether a teacher and a folder of images can be used."""
+import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import torch
 
+from ..config.annotations import DataCheck
+from ..config.data_paths import check_data as check_places
+from ..config.data_paths import move_data
+from ..config.own_data import fill_num_classes
+from ..config.read import read_config
+from ..datasets.checks.findings import MENDED
 from ..datasets.decoding import UnreadableImageError, open_image
 from ..datasets.image_folder import find_images
 from ..errors import MilanError
 from ..inference.teachers import split_spec
 from ..models.targets import CLIPTargetGenerator
+from ..wording import some_of
+
+TASKS = dict(det='mask_rcnn/own_coco.py', seg='upernet/own_ade.py',
+             cls='classification/own_finetune.py')
+"""The configs for data of one's own."""
 
 
 def check_teacher(teacher: str) -> tuple[str, str]:
@@ -83,3 +96,39 @@ def check_data(data: str, sample: int = 32) -> tuple[str, str]:
     middle = sorted(sizes, key=lambda size: size[0] * size[1])[len(sizes) // 2]
     return (f'{found}{len(tried)} tried, all decode, {len(tried) / seconds:.0f} images/s on a '
             f'core, median {middle[0]}x{middle[1]} px', '')
+
+
+def check_annotations(data: str, task: str, work_dir: str) -> Iterator[tuple[str, str, str]]:
+    """Looks through all of an annotated data set, as a training with the task's config would.
+
+    Tables and names go to ``data_check.txt`` and ``data_check.json`` in the work folder, and what
+    was learned of files, so that the next look is short.
+
+    Args:
+        data: the folder, as the configs of :data:`TASKS` say.
+        task: one of these.
+        work_dir: where runs will be written.
+
+    Yields:
+        The set and a line each of what was found, and how to mend it: '' where it is good.
+
+    Raises:
+        MilanError: if training cannot start.
+    """
+    cfg = read_config(f'milan_mm::{TASKS[task]}')
+    cfg.work_dir = work_dir
+    move_data(cfg, data)
+    check_places(cfg)
+    # The report's own streams are held back while a check runs.
+    check = DataCheck(cfg, lambda line: print(line, file=sys.__stderr__, flush=True),
+                      copies=False)
+    fill_num_classes(cfg, check)
+    for name, findings in check.findings.items():
+        counts = [f'{number} {things}' for things, number in findings.counts.items()]
+        classes = [f'{label} {" ".join(f"{n} {what}" for what, n in numbers.items())}'
+                   for label, numbers in findings.classes.items()]
+        yield name, f'{findings.source}: {", ".join(counts)}; {some_of(classes, 10)}', ''
+        for (kind, what), items in findings.entries.items():
+            remedy = '' if kind == MENDED else findings.mends.get(
+                what, f'all names are in {Path(work_dir) / "data_check.json"}')
+            yield name, f'{kind}: {len(items)} x {what}: {some_of(items, 3)}', remedy

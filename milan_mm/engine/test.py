@@ -12,6 +12,7 @@ from ..checkpoints.remote import read_from_anywhere
 from ..compat.gloo_launch import init_gloo_where_no_cuda
 from ..compat.safe_load import install_safe_loading
 from ..compat.sync_bn import replace_sync_bn
+from ..config.annotations import without_masks
 from ..config.data_paths import check_data
 from ..config.own_data import fill_num_classes
 from ..errors import MilanError
@@ -45,13 +46,16 @@ def test(config: str | Path, checkpoint: str | Path, *, out: str | Path | None =
     forget_start(cfg)
     check_data(cfg, ('test_dataloader', ))
     fill_num_classes(cfg)
+    loaded = Checkpoint(checkpoint, cfg, trust=trust_checkpoint)
+    if loaded.has_boxes_alone:
+        without_masks(cfg)
     install_safe_loading(read_from_anywhere, trust_checkpoint)
     init_gloo_where_no_cuda(cfg)
     replace_sync_bn(cfg)
     runner = Runner.from_cfg(cfg)
     # mmengine's own loading passes over what is missing or left over with a warning.
     model = runner.model.module if is_model_wrapper(runner.model) else runner.model
-    Checkpoint(checkpoint, cfg, trust=trust_checkpoint).load_into(model)
+    loaded.load_into(model)
     metrics = runner.test()
     if out and is_main_process():
         plain = {name: float(value) for name, value in metrics.items()}

@@ -163,7 +163,7 @@ def compile_loss(model: torch.nn.Module) -> None:
     same graph as the others.
     """
     module = model.module if is_model_wrapper(model) else model
-    compiled: Any = torch.compile(module.loss, fullgraph=True)
+    compiled = torch.compile(module.loss, fullgraph=True)
 
     def loss(inputs: Tensor, data_samples: list | None = None,
              sample_keys: Tensor | None = None) -> dict[str, Tensor]:

@@ -72,6 +72,12 @@ class Checkpoint:
         """Whether a training with a teacher or another target wrote it, as far as it is known."""
         return self.has_config and 'target_generator' in (self.config.get('model') or {})
 
+    @property
+    def has_boxes_alone(self) -> bool:
+        """Whether it is of a two-stage detector that was trained without masks."""
+        names = [name for name in state_of(self.content) if name.startswith('roi_head.')]
+        return bool(names) and not any('mask_head' in name for name in names)
+
     def load_into(self, model: nn.Module) -> None:
         """Gives a model exactly the weights of the checkpoint.
 

@@ -16,6 +16,7 @@ from mmengine.registry import DATASETS, MODELS, init_default_scope
 from PIL import Image
 from torch import nn
 
+from ..config.annotations import without_masks
 from ..config.own_data import open_places
 from ..errors import MilanError
 from .checkpoint import Checkpoint
@@ -91,6 +92,8 @@ def load_task_model(cfg: Config,
     meta = {k.lower(): v for k, v in meta.items()} if isinstance(meta, dict) else {}
     classes = tuple(meta.get('classes') or _classes_of_config(cfg))
     palette = meta.get('palette') or ()
+    if loaded.has_boxes_alone:
+        without_masks(cfg)
     model = build_model(cfg, classes)
     task = task_of(model)
     loaded.load_into(model)
