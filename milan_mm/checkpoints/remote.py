@@ -152,7 +152,8 @@ def _look_up(scheme: str, name: str) -> str:
         name = tables.get_deprecated_model_names().get(name, name)
     if name not in known:
         near = difflib.get_close_matches(name, known, n=3, cutoff=0.4)
-        raise MilanError(f'{scheme}:// knows no model {name!r}; near to it are {near}')
+        raise MilanError(f'{scheme}:// knows no model {name!r}'
+                         + (f'; near to it are {near}' if near else f' among its {len(known)}'))
     return known[name]
 
 

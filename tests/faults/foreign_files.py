@@ -290,8 +290,18 @@ def _milan(*words: str) -> Callable:
     return fill
 
 
+def _pretrain(g: Ground, option: str, f: Path) -> list:
+    teacher = f if option == '--teacher' else g.teacher
+    more = () if option == '--teacher' else (option, f)
+    return ['pretrain', g.images, '--teacher', teacher, '--work-dir', 'WORK', '--epochs', '1',
+            *more, '--arch', 'vit-s', '--img-size', '32', '--batch-size', '8', '--workers', '0']
+
+
 ROUTES = {
     'train --init-from': Route(_milan('--init-from', 'FILE'), folder=True),
+    'pretrain --init-from': Route(lambda g, f: _pretrain(g, '--init-from', f), folder=True),
+    'pretrain --teacher': Route(lambda g, f: _pretrain(g, '--teacher', f), folder=True),
+    'pretrain --resume': Route(lambda g, f: _pretrain(g, '--resume', f)),
     'train --resume': Route(_milan('--resume', 'FILE')),
     'train --resume, trusted': Route(_milan('--resume', 'FILE', '--trust-checkpoint')),
     'train --resume by itself': Route(_automatic),
