@@ -68,7 +68,7 @@ class WholeCheckpointHook(CheckpointHook):
 
     def _save_best_checkpoint(self, runner: Any, metrics: dict) -> None:
         """mmengine's, with the removal of the earlier best put off until the new one is there."""
-        if not isinstance(self.file_backend, LocalBackend):
+        if not self.save_best or not isinstance(self.file_backend, LocalBackend):
             super()._save_best_checkpoint(runner, metrics)
             return
         with _removals_at_the_end(self):

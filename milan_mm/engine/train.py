@@ -169,7 +169,7 @@ def compile_loss(model: torch.nn.Module) -> None:
              sample_keys: Tensor | None = None) -> dict[str, Tensor]:
         for batch in (inputs, sample_keys):
             if batch is not None:
-                torch._dynamo.mark_dynamic(batch, 0)
+                torch._dynamo.mark_dynamic(batch, 0)  # type: ignore[no-untyped-call]
         return compiled(inputs, None, sample_keys)
 
     module.loss = loss
