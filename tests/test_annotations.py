@@ -217,6 +217,8 @@ RIGHT = dict(
     missing_file=(lambda c, d: (d / c['images'][0]['file_name']).unlink(),
                   'left out 1 x image that is not in', True),
     a_pipe=(pipe, '1 x image that is no regular file', True),
+    a_torn_file=(lambda c, d: os.truncate(d / c['images'][1]['file_name'], 900),
+                 '1 x image that cannot be read (OSError', True),
     a_broken_header=(lambda c, d: (d / c['images'][1]['file_name']).write_bytes(b'\x89PNG'),
                      '1 x image that cannot be read (UnidentifiedImageError', True),
     outside=(first(bbox=[50, 30, 40, 40], segmentation=[[50, 30, 90, 30, 90, 70, 50, 70]]),

@@ -13,6 +13,7 @@ from ...progress import Progress
 from ..decoding import FORMATS
 
 ORIENTATION = 0x0112  # the EXIF tag
+_ENDS = dict(PNG=b'IEND', JPEG=b'\xff\xd9')
 _THREADS = 4  # reading waits for the disk more than it computes
 
 
@@ -65,9 +66,21 @@ class Facts:
             return dict(problem=words.replace(f' {path!r}', '').replace(path, 'the file'))
 
 
+def _tail(path: str, length: int = 64) -> bytes:
+    with open(path, 'rb') as file:
+        file.seek(-min(length, os.path.getsize(path)), os.SEEK_END)
+        return file.read()
+
+
 def image_header(path: str) -> dict:
-    """Size upright, size as stored and EXIF orientation of an image; its pixels are not read."""
+    """Size upright, size as stored and EXIF orientation of an image.
+
+    Its pixels are decoded only where the file does not end as a whole one does.
+    """
     with Image.open(path, formats=FORMATS) as image:
+        end = _ENDS.get(image.format or '')
+        if end and end not in _tail(path):
+            image.load()
         # Not the format's own method: PNG's decodes the image, to look behind its pixels too.
         turn = Image.Image.getexif(image).get(ORIENTATION, 1)
         stored = list(image.size)
