@@ -186,11 +186,13 @@ def test_own_coco_is_split(own_coco, photographs, tmp_path):
 
 
 @pytest.mark.parametrize('change, message', [
-    (lambda c: c['annotations'][3].pop('segmentation'), 'annotation 4 .*no segmentation'),
+    (lambda c: c['annotations'][3].pop('segmentation'),
+     r'without a sound outline: 4.png \(annotation 4\)'),
     (lambda c: c['annotations'][0].update(category_id=9), 'category 9, which is not listed'),
     (lambda c: c['annotations'][0].update(image_id=9), 'image 9, which is not listed'),
     (lambda c: c['annotations'][0].update(bbox=[1, 2, 3]), r'the box \[1, 2, 3\]'),
-    (lambda c: c['images'][5].update(file_name='absent.png'), '1 of 11 annotated .*absent.png'),
+    (lambda c: c['images'][5].update(file_name='absent.png'),
+     'image that is not in .*images: absent.png'),
     (lambda c: c.pop('annotations'), 'no list of annotations'),
     (lambda c: c.update(annotations=c['annotations'][:7]), '7 images .*at least 8'),
 ])

@@ -1,6 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
 """A user's own annotated images, laid out as the composed scenes are: checked, split, linked."""
-import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar
@@ -8,6 +7,10 @@ from typing import Any, TypeVar
 import numpy as np
 from PIL import Image
 
+from ...datasets.checks.coco import check_coco
+from ...datasets.checks.facts import Facts
+from ...datasets.checks.findings import LEFT_OUT
+from ...datasets.checks.text import read_names
 from ...datasets.decoding import FORMATS
 from ...datasets.image_folder import find_images
 from ...errors import MilanError
@@ -43,16 +46,13 @@ def own_coco(out: Path, annotation_file: str, images: str, train: int, test: int
             have an annotation.
     """
     source, folder = Path(annotation_file).expanduser(), Path(images).expanduser().resolve()
-    content = _read_json(source)
+    content = _sound_coco(source, folder, log)
     categories = sorted(content['categories'], key=lambda c: c['id'])
-    by_image = _annotations_of(content, source)
+    by_image: dict[Any, list[dict]] = {}
+    for annotation in content['annotations']:
+        by_image.setdefault(annotation['image_id'], []).append(annotation)
     used = [image for image in content['images']
-            if any(not a.get('iscrowd') for a in by_image.get(image['id'], ()))]
-    missing = [i['file_name'] for i in used if not (folder / i['file_name']).is_file()]
-    if missing:
-        raise MilanError(f'--coco: {len(missing)} of {len(used)} annotated images of {source} '
-                         f'are not in {folder}: {some_of(missing, 3)}. Give the folder that '
-                         'the file names are relative to')
+            if any(not a['iscrowd'] for a in by_image.get(image['id'], ()))]
     parts = _split(used, train, test, seed, f'--coco {source}', 'images with annotations')
     (out / 'annotations').mkdir(parents=True)
     for part, chosen in parts.items():
@@ -93,7 +93,8 @@ def own_ade(out: Path, source: str, train: int, test: int, seed: int,
     if (root / 'images/validation').is_dir():
         held_out = _draw(_pairs(root, 'validation'), seed)[:test]
         parts = dict(train=_draw(pairs, seed)[:train], test=held_out)
-    classes = _class_names(root)
+    names = root / 'classes.txt'
+    classes = read_names(names) if names.is_file() else []
     progress = Progress('label maps', sum(map(len, parts.values())), log)
     highest = 0
     for part, name in PARTS.items():
@@ -116,49 +117,16 @@ def own_ade(out: Path, source: str, train: int, test: int, seed: int,
                 scenes={part: len(chosen) for part, chosen in parts.items()})
 
 
-def _read_json(source: Path) -> dict:
-    try:
-        content = json.loads(source.read_text(encoding='utf-8'))
-    except (OSError, ValueError) as error:
-        raise MilanError(f'--coco: {source} cannot be read as JSON: {error}') from error
-    parts = ('images', 'annotations', 'categories')
-    lacking = [p for p in parts if not isinstance(content, dict)
-               or not isinstance(content.get(p), list)]
-    if lacking or not content['categories']:
-        raise MilanError(f'--coco: {source} is no COCO annotation file: it has no list of '
-                         f'{", ".join(lacking) or "categories"}. Expected "images", '
-                         '"annotations" with "bbox" and "segmentation", and "categories"')
-    return content
-
-
-def _annotations_of(content: dict, source: Path) -> dict[Any, list[dict]]:
-    """The annotations of each image id, each of them checked."""
-    for part, keys in (('images', ('id', 'file_name')), ('categories', ('id', 'name')),
-                       ('annotations', ('image_id', 'category_id'))):
-        for entry in content[part]:
-            if not isinstance(entry, dict) or any(key not in entry for key in keys):
-                raise MilanError(f'--coco: an entry of "{part}" in {source} is '
-                                 f'{str(entry)[:80]}; expected one with {", ".join(keys)}')
-    images = {image['id'] for image in content['images']}
-    categories = {category['id'] for category in content['categories']}
-    found: dict[Any, list[dict]] = {}
-    for a in content['annotations']:
-        box, mask = a.get('bbox'), a.get('segmentation')
-        problem = None
-        if a.get('image_id') not in images:
-            problem = f'is of image {a.get("image_id")}, which is not listed'
-        elif a.get('category_id') not in categories:
-            problem = f'is of category {a.get("category_id")}, which is not listed'
-        elif not (isinstance(box, list) and len(box) == 4
-                  and all(isinstance(v, (int, float)) for v in box) and min(box[2:]) >= 0):
-            problem = f'has the box {box}; expected [left, top, width, height] in pixels'
-        elif not mask:
-            problem = ('has no segmentation: Mask R-CNN learns masks too; expected polygons or '
-                       'run lengths')
-        if problem:
-            raise MilanError(f'--coco: annotation {a.get("id")} of {source} {problem}')
-        found.setdefault(a['image_id'], []).append(a)
-    return found
+def _sound_coco(source: Path, folder: Path, log: Callable[[str], None]) -> dict:
+    """The content of the file, put right where that can be done without doubt."""
+    checked = check_coco(source, folder, Facts(log=log))
+    for (kind, what), items in checked.findings.entries.items():
+        if kind == LEFT_OUT:
+            raise MilanError(f'--coco: {source}: {what}: {some_of(items, 3)}. Mend or remove them')
+    if not checked.has_masks:
+        raise MilanError(f'--coco: the annotations of {source} have no outlines: Mask R-CNN '
+                         'learns masks too; expected "segmentation" with polygons or run lengths')
+    return checked.content
 
 
 def _pairs(root: Path, part: str) -> list[tuple[Path, Path]]:
@@ -171,13 +139,6 @@ def _pairs(root: Path, part: str) -> list[tuple[Path, Path]]:
         raise MilanError(f'--ade: {len(missing)} of {len(pairs)} images in {folder} have no '
                          f'label map: {some_of(missing, 3)}')
     return pairs
-
-
-def _class_names(root: Path) -> list[str]:
-    path = root / 'classes.txt'
-    if not path.is_file():
-        return []
-    return [line.strip() for line in path.read_text(encoding='utf-8').rstrip().splitlines()]
 
 
 def _highest_label(path: Path, labels: Path, classes: list[str]) -> int:
