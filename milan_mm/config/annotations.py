@@ -120,7 +120,8 @@ class DataCheck:
         return (self.work_dir or Path('work_dirs')) / 'data_check' / name
 
     def _write(self, path: Path, text: str) -> None:
-        write_atomically(path, lambda to: to.write_text(text + '\n', encoding='utf-8'))
+        write_atomically(path, lambda to: to.write_text(
+            text + '\n', encoding='utf-8', errors='backslashreplace'))
 
     def _known_facts(self) -> Any:
         """Of the last look from this work folder or, by the doctor, from the one above it."""

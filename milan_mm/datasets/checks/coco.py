@@ -331,6 +331,10 @@ def _box_is_sound(annotation: dict, found: Findings) -> bool:
         found.left_out('annotation whose box is outside of its image', f'{name} {box}',
                        'Expected [left, top, width, height] in pixels')
         return False
+    if max(map(abs, box)) > outlines.FAR * max(size):
+        found.left_out('annotation whose box is far larger than its image', f'{name} {box}',
+                       'Expected [left, top, width, height] in pixels')
+        return False
     if outlines.leaves(box, size):
         found.note('box that leaves its image', f'{name} {box}')
     around = annotation['_around']
@@ -340,6 +344,8 @@ def _box_is_sound(annotation: dict, found: Findings) -> bool:
     if area is None or area[0] <= 0:
         annotation['area'] = outlines.area_of(annotation['_outline'], box)
         found.mended('"area" missing or not above 0, computed', name)
+    else:
+        annotation['area'] = area[0]
     return True
 
 

@@ -24,17 +24,20 @@ class Findings:
 
     def mended(self, what: str, item: object) -> None:
         """Something that was put right without doubt."""
-        self.entries.setdefault((MENDED, what), []).append(str(item))
+        self._add(MENDED, what, item)
 
     def left_out(self, what: str, item: object, mend: str = '') -> None:
         """A faulty item that neither training nor evaluation will see, and how to mend it."""
-        self.entries.setdefault((LEFT_OUT, what), []).append(str(item))
+        self._add(LEFT_OUT, what, item)
         if mend:
-            self.mends[what] = mend
+            self.mends[_plain(what)] = mend
 
     def note(self, what: str, item: object) -> None:
         """Something that stays as it is and may not be what was meant."""
-        self.entries.setdefault((NOTE, what), []).append(str(item))
+        self._add(NOTE, what, item)
+
+    def _add(self, kind: str, what: str, item: object) -> None:
+        self.entries.setdefault((kind, _plain(what)), []).append(_plain(str(item)))
 
     def any(self, *kinds: str) -> bool:
         """Whether there is an entry of one of the kinds."""
@@ -56,8 +59,9 @@ class Findings:
         counts = ', '.join(f'{number} {things}' for things, number in self.counts.items())
         rows = [f'{self.source}: {counts}']
         width = max(map(len, self.classes), default=0)
-        rows += [f'  {name:{width}}  ' + '  '.join(f'{n:8} {what}' for what, n in numbers.items())
-                 for name, numbers in self.classes.items()]
+        rows += [f'  {_plain(name):{width}}  ' + '  '.join(
+            f'{n:8} {what}' for what, n in numbers.items())
+            for name, numbers in self.classes.items()]
         rows += [f'  {kind:8}  {len(items):6} x {what}: {some_of(items)}'
                  for (kind, what), items in self.entries.items()]
         return '\n'.join(rows)
@@ -67,3 +71,9 @@ class Findings:
         return dict(source=self.source, counts=self.counts, classes=self.classes, found=[
             dict(kind=kind, what=what, number=len(items), items=items)
             for (kind, what), items in self.entries.items()])
+
+
+def _plain(text: str) -> str:
+    """A line that any terminal and file takes: names may hold line feeds and broken characters."""
+    return text if text.isprintable() else ''.join(
+        c if c.isprintable() else c.encode('unicode_escape').decode() for c in text)

@@ -10,6 +10,10 @@ TOLERANCE = 2.
 """Pixels by which a box may leave its image: tools round differently."""
 
 
+FAR = 10
+"""Times the longer side of an image beyond which a number is no coordinate in it."""
+
+
 class Outline(NamedTuple):
     """A ``segmentation`` read: what to train on, or None, and what was put right or is wrong."""
     value: list | dict | None
@@ -58,6 +62,8 @@ def read_outline(value: Any, size: Sequence[int] | None) -> Outline:
     if not good:
         return Outline(None, '', 'outline of fewer than three points' if all(
             p is not None and len(p) % 2 == 0 for p in read) else 'outline with half a point')
+    if size is not None and max(abs(v) for p in good for v in p) > FAR * max(size):
+        return Outline(None, '', 'outline far outside of its image')  # drawing it fills the memory
     if len(good) < len(read):
         mended = 'parts of an outline with fewer than three points dropped'
     elif not mended and good != polygons:
