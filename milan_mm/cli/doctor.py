@@ -19,8 +19,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     options.add(parser, '--teacher', help='Load this teacher, too: a file, a folder, MODEL:TAG '
                 'such as ViT-B-16-quickgelu:openai (may download), or MODEL:FILE.')
     options.add(parser, '--data', required=False, help='Look through this folder of images, too.')
-    parser.add_argument('--task', choices=('det', 'seg', 'cls'), help='--data is annotated for '
-                        'this task: look through all of it, as a training with own_coco.py, '
+    parser.add_argument('--task', choices=('det', 'seg', 'cls'), help='Look through all '
+                        'of --data as annotated for this task, as a training with own_coco.py, '
                         'own_ade.py or own_finetune.py would before it starts.')
     options.add(parser, '--work-dir', default='work_dirs', help='Folder that runs will be written '
                 'to (default: %(default)s).')
