@@ -5,7 +5,7 @@ Standard library only: the doctor reads this where everything else is broken.
 """
 import importlib.metadata
 
-__version__ = '0.1.0'
+__version__ = '0.2.0'
 
 # What milan_mm itself imports: module -> distribution.
 NEEDED = {name: name for name in ('torch', 'torchvision', 'open_clip', 'timm', 'safetensors',
