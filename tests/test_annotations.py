@@ -21,6 +21,7 @@ from milan_mm.config.data_paths import check_data, move_data
 from milan_mm.config.own_data import fill_num_classes
 from milan_mm.config.read import read_config
 from milan_mm.datasets import LabelMapFolder
+from milan_mm.doctor.inputs import check_annotations
 from milan_mm.errors import MilanError
 from milan_mm.inference.tasks import load_task_model
 from milan_mm.registry import DATASETS
@@ -542,3 +543,16 @@ def test_mixed_images_and_maps_are_trained(tmp_path):
                    *SMALL_SEGMENTOR, 'train_dataloader.dataset.pipeline.2.ratio_range=(1.,1.)')
     assert 'training: 5 images' in out and 'mIoU: ' in out
     assert '1 x image without a label map' in out and out.count('turned along: ') == 2
+
+
+def test_doctor(tmp_path):
+    root = ade(tmp_path / 'a', change=remove('3.png'))
+    lines = list(check_annotations(str(root), 'seg', str(tmp_path / 'work')))
+    assert lines[0][0] == 'train' and '5 images' in lines[0][1] and lines[0][2] == ''
+    assert 'left out: 1 x image without a label map' in lines[1][1] and lines[1][2]
+    assert sorted(p.name for p in (tmp_path / 'work').iterdir()) == [
+        '.data_check_facts.json', 'data_check.json', 'data_check.txt']
+    said = run_tool('doctor.py', '--data', coco(tmp_path / 'b', of_all(category_id=9)), '--task',
+                    'det', '--work-dir', tmp_path / 'work', code=1)
+    assert re.search(r'FAIL +annotations +.*train.json: 0 of 8 annotations can be used', said)
+    assert 'training cannot start: annotations' in said

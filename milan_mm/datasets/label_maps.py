@@ -56,9 +56,9 @@ class LabelMapFolder(BaseDataset):
         super().__init__(
             ann_file=ann_file, data_root=data_root, pipeline=list(pipeline),
             data_prefix=dict(data_prefix or dict(img_path='', seg_map_path='')), **kwargs)
-        classes = self._metainfo.get('classes') or ()
-        palette = np.random.RandomState(42).randint(0, 255, size=(len(classes), 3)).tolist()
-        self._metainfo = dict(dict(palette=palette, label_map=None), **self._metainfo,
+        size = len(self.metainfo.get('classes') or ()), 3
+        palette = np.random.RandomState(42).randint(0, 255, size).tolist()
+        self._metainfo.update(palette=self.metainfo.get('palette') or palette, label_map=None,
                               reduce_zero_label=reduce_zero_label)
 
     def load_data_list(self) -> list[dict]:

@@ -63,10 +63,10 @@ def check_label_maps(images: Path, maps: Path, classes: Sequence[str], facts: Fa
     read = facts.of([str(maps / m) for _, m in complete], label_map_facts,
                     f'label maps of {maps.name}')
     good, values = [], []
-    for pair, header, labels in zip(complete, list(headers), list(read)):
-        if _fits(pair, header, labels, found):
+    for pair, header, facts_of_map in zip(complete, list(headers), list(read)):
+        if _fits(pair, header, facts_of_map, found):
             good.append(list(pair))
-            values.append(dict(labels['values']))
+            values.append(dict(facts_of_map['values']))
     found.refuse_if_most('images', len(good), len(pairs))
     _refuse_strange([str(maps / m) for _, m in good], values, classes, int(zero_is_none))
     _count(good, values, classes, int(zero_is_none), trained, found)

@@ -26,6 +26,8 @@ def numbers(value: Any, count: int | None = None) -> list[float] | None:
     if not isinstance(value, (list, tuple)) or (count is not None and len(value) != count):
         return None
     try:
+        if set(map(type, value)) <= {int, float}:  # nearly all there are
+            return list(value) if all(map(math.isfinite, value)) else None
         found = [float(v) for v in value if not isinstance(v, bool)]
     except (TypeError, ValueError, OverflowError):
         return None
