@@ -17,6 +17,7 @@ with quiet_import():
     from .api import embed, pretrain
     from .compat.plain_checkpoints import PlainCheckpointHook
     from .datasets import *  # noqa: F403
+    from .engine.bad_numbers import BadNumbersHook
     from .engine.hooks import DescribeEncoderHook, RunSummaryHook, UnreadableImagesHook
     from .engine.layer_decay import LayerDecayOptimWrapperConstructor
     from .engine.saving import WholeCheckpointHook
@@ -29,7 +30,7 @@ with quiet_import():
 
 __all__ = [
     'pretrain', 'get_model', 'embed', 'MilanError', *models.__all__, *datasets.__all__,
-    'LayerDecayOptimWrapperConstructor', 'PlainCheckpointHook', 'DescribeEncoderHook',
-    'RunSummaryHook', 'UnreadableImagesHook', 'WholeCheckpointHook', 'FeatureEvalHook',
-    'TeacherOutput', 'MaskIds', 'sincos_positions',  # what parts of one's own are made of
+    'LayerDecayOptimWrapperConstructor', 'BadNumbersHook', 'PlainCheckpointHook',
+    'DescribeEncoderHook', 'RunSummaryHook', 'UnreadableImagesHook', 'WholeCheckpointHook',
+    'FeatureEvalHook', 'TeacherOutput', 'MaskIds', 'sincos_positions',  # for parts of one's own
 ]

@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """Strict loading: every tensor accounted for, or an error that names the first which is not."""
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -62,3 +63,17 @@ def _unlike(own: Any, given: Any) -> str | None:
 def is_finite(values: Tensor) -> bool:
     """Whether none of them is NaN or infinite."""
     return bool(torch.isfinite(values.float() if values.element_size() < 2 else values).all())
+
+
+def first_not_finite(value: Any, name: str = '') -> str | None:
+    """In words, the first tensor at any depth that holds NaN or infinity; None if none does."""
+    if isinstance(value, Tensor):
+        bad = value.is_floating_point() and not is_finite(value)
+        return f'{name} holds NaN or infinity' if bad else None
+    parts: Any = value.items() if isinstance(value, Mapping) else ()
+    if isinstance(value, (list, tuple)):
+        parts = enumerate(value)
+    for key, part in parts:
+        if problem := first_not_finite(part, f'{name}.{key}' if name else str(key)):
+            return problem
+    return None

@@ -7,7 +7,7 @@ with the run first.
 """
 import math
 import numbers
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,11 +21,12 @@ from torch import Tensor, nn
 from torch.distributed.fsdp import FullyShardedDataParallel
 
 from ..checkpoints.io import is_whole, run_checkpoints, state_of
-from ..checkpoints.strict import is_finite, mismatch
+from ..checkpoints.strict import first_not_finite, is_finite, mismatch
 from ..errors import MilanError
 from ..structures import torch
 
 _NOT_NEGATIVE = ('lr', 'initial_lr', 'weight_decay', 'eps', 'momentum', 'lr_scale')
+_CHECKED_APART = ('state_dict', 'meta', 'message_hub')  # logs may hold NaN
 _INSTEAD = 'To start a new training from its weights: --init-from CHECKPOINT'
 
 
@@ -89,7 +90,8 @@ class CheckedLoadingHook(Hook):
             return _start_problem(_own_state(runner), state)
         return (_meta_problem(checkpoint.get('meta'))
                 or _weights_problem(runner, state)
-                or _not_finite(checkpoint)
+                or first_not_finite({key: part for key, part in checkpoint.items()
+                                     if key not in _CHECKED_APART})
                 or _hub_problem(checkpoint.get('message_hub'))
                 or _optimizer_problem(runner, checkpoint)
                 or _schedulers_problem(runner.param_schedulers, checkpoint.get('param_schedulers')))
@@ -135,22 +137,6 @@ def _weights_problem(runner: Any, state: dict[str, Any]) -> str | None:
     counters = {key for key in own if key.endswith('num_batches_tracked')}
     return mismatch({key: value for key, value in own.items()
                      if key in state or key not in counters}, state)
-
-
-def _not_finite(value: Any, name: str = '') -> str | None:
-    """The first tensor with NaN or infinity, at any depth; logs may hold some."""
-    if isinstance(value, Tensor):
-        bad = value.is_floating_point() and not is_finite(value)
-        return f'{name} holds NaN or infinity' if bad else None
-    parts: Any = value.items() if isinstance(value, Mapping) else ()
-    if isinstance(value, (list, tuple)):
-        parts = enumerate(value)
-    for key, part in parts:
-        if name or key not in ('meta', 'message_hub', 'state_dict'):  # the weights were compared
-            problem = _not_finite(part, f'{name}.{key}' if name else str(key))
-            if problem:
-                return problem
-    return None
 
 
 def _hub_problem(hub: Any) -> str | None:

@@ -98,6 +98,8 @@ class _Whole:
                     _remove(target)  # a folder cannot take another's place
                 os.replace(part, target)
                 sync(target.parent)
+        except MilanError:  # of a hook that looks at what is to be saved
+            raise
         except (OSError, ValueError) as error:
             with contextlib.suppress(OSError):
                 _remove(part)

@@ -21,6 +21,7 @@ from ..config.batch import apply_plan, plan_batch
 from ..config.data_paths import check_data, move_data
 from ..config.own_data import fill_num_classes
 from ..config.read import merge_options, read_config
+from ..config.sane_numbers import check_numbers
 from ..config.schedule import set_length
 from ..datasets.loading import keep_notes
 from ..errors import MilanError
@@ -78,8 +79,10 @@ def build_runner(cfg: Config, compile: bool = False) -> Any:
     """The runner of a config that says everything, checked as far as can be before its first step.
 
     Raises:
-        MilanError: if the data, the batch or what is resumed from cannot be trained with.
+        MilanError: if a number, the data, the batch or what is resumed from is nothing to train
+            with.
     """
+    check_numbers(cfg)
     check_data(cfg)
     fill_num_classes(cfg)
     keep_notes(cfg.work_dir)
