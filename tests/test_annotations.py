@@ -334,6 +334,8 @@ def test_detection_by_options(tmp_path):
         each('images', width=40, height=60), of_all(
             bbox=[4, 6, 20, 40], segmentation=[[4, 6, 24, 6, 24, 46, 4, 46]]))))
     assert 'left out' not in tables['train'] and 'note' not in tables['train']
+    _, tables = look('det', coco(tmp_path / 'e', exif=orientation(3)))
+    assert '4 x image with an EXIF orientation: are its boxes' in tables['train']
 
 
 def test_few_without_outlines_are_left_out(tmp_path):

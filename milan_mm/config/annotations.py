@@ -52,7 +52,7 @@ class DataCheck:
         root = Path(dataset.get('data_root') or '').expanduser()
         prefix = dataset.get('data_prefix') or {}
         prefix = prefix if isinstance(prefix, dict) else dict(img_path=prefix)
-        if 'Coco' in kind and dataset.get('ann_file') and classes is None:
+        if kind == 'CocoDataset' and dataset.get('ann_file') and classes is None:
             self._look_at_coco(name, dataset, root, prefix)
         elif 'seg_map_path' in prefix and classes is not None:
             self._look_at_maps(name, dataset, root, prefix, classes)

@@ -120,7 +120,7 @@ def _settle_sizes(images: list[dict], annotations: list[dict], found: Findings) 
                 not own or any(outlines.leaves(box, stated) for box in own)):
             found.mended('size of an image, by the file', image['file_name'])
             continue
-        turned = image['_header']['stored'] == stated
+        turned = image['_stored'] == stated
         leave_out([image], 'image of another size than stated' + (
             ', which is how it lies before its EXIF orientation is applied' if turned else ''),
             found, 'Remove the EXIF orientation from the files, or label them upright' if turned

@@ -104,7 +104,10 @@ def read_images(entries: list, folder: Path, facts: Facts, found: Findings) -> l
         if image['_stated'] is None:
             found.mended('size of an image missing, read from the file', image['file_name'])
         image['width'], image['height'] = header['size']
-        image['_header'] = header
+        image['_stored'] = header['stored']
+        if header['hidden_turn']:
+            found.note('image with an EXIF orientation: are its boxes those of the upright one?',
+                       image['file_name'])
     return read
 
 

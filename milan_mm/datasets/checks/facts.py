@@ -9,6 +9,7 @@ from typing import Any
 from PIL import Image
 
 from ...errors import MilanError
+from ...packages import __version__
 from ...progress import Progress
 from ..decoding import FORMATS
 
@@ -51,7 +52,8 @@ class Facts:
             status = os.stat(path)
             if not stat.S_ISREG(status.st_mode):
                 return dict(problem='is no regular file')
-            key, stamp = f'{read.__name__} {path}', [status.st_size, status.st_mtime_ns]
+            key = f'{__version__} {read.__name__} {path}'
+            stamp = [status.st_size, status.st_mtime_ns]
             known = self.known.get(key)
             if isinstance(known, list) and known[:2] == stamp and isinstance(known[-1], dict):
                 return known[-1]
@@ -73,7 +75,7 @@ def _tail(path: str, length: int = 64) -> bytes:
 
 
 def image_header(path: str) -> dict:
-    """Size upright, size as stored and EXIF orientation of an image.
+    """Size upright, size as stored, and whether an EXIF turn shows in no size, of an image.
 
     Its pixels are decoded only where the file does not end as a whole one does.
     """
@@ -84,4 +86,6 @@ def image_header(path: str) -> dict:
         # Not the format's own method: PNG's decodes the image, to look behind its pixels too.
         turn = Image.Image.getexif(image).get(ORIENTATION, 1)
         stored = list(image.size)
-    return dict(size=stored[::-1] if turn in (5, 6, 7, 8) else stored, stored=stored, turn=turn)
+    quarter = turn in (5, 6, 7, 8)
+    hidden = turn in (2, 3, 4) or quarter and stored[0] == stored[1]
+    return dict(size=stored[::-1] if quarter else stored, stored=stored, hidden_turn=hidden)

@@ -95,7 +95,7 @@ def _fits(pair: tuple[str, str], header: dict, labels: dict, found: Findings) ->
                            'number of a class in each pixel')
             return False
     if labels['size'] == header['size']:
-        if header['turn'] not in (0, 1):
+        if header['hidden_turn']:
             found.note('image with an EXIF orientation: does its label map lie upright, too?',
                        image)
     elif labels['size'] == header['stored']:
