@@ -283,7 +283,7 @@ def test_checkpoint_that_does_not_fit(change, words, trained, tmp_path):
 
 def test_pretraining_predicts_nothing(trained, tmp_path):
     _, checkpoint = trained('classification')
-    with pytest.raises(MilanError, match='MILAN predicts no classes.*eval_features'):
+    with pytest.raises(MilanError, match='MILAN predicts no classes.*milan eval'):
         load_task_model(Config.fromfile(ROOT / 'configs/quickstart/mae.py'), checkpoint)
 
 
