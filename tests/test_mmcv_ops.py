@@ -273,11 +273,13 @@ def test_pasted_masks(rescale):
     """A predicted mask, 4 x 4, in its box, read at each pixel's centre; half and more is inside."""
     from mmdet.models import FCNMaskHead
     from mmengine.config import ConfigDict
+    from mmengine.registry import DefaultScope
     from mmengine.structures import InstanceData
     logits = torch.randn(3, 2, 4, 4, generator=torch.Generator().manual_seed(0)) * 3
     boxes = torch.tensor([[3., 2., 15., 14.], [-4.2, 5.1, 9.7, 25.3], [10., 4., 13., 22.]])
     labels = torch.tensor([1, 0, 1])
-    head = FCNMaskHead(num_convs=1, in_channels=4, conv_out_channels=4, num_classes=2)
+    with DefaultScope.overwrite_default_scope('mmdet'):  # where the head looks its loss up
+        head = FCNMaskHead(num_convs=1, in_channels=4, conv_out_channels=4, num_classes=2)
     meta = dict(scale_factor=(1., 1.) if rescale else (1., .5), ori_shape=(20, 18),
                 img_shape=(20, 18))
     result, = head.predict_by_feat(
