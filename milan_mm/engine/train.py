@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """From a config to a running training."""
 import os
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -166,13 +167,13 @@ def compile_loss(model: torch.nn.Module) -> None:
     same graph as the others.
     """
     module = model.module if is_model_wrapper(model) else model
-    compiled = torch.compile(module.loss, fullgraph=True)
+    compiled: Callable[..., dict[str, Tensor]] = torch.compile(module.loss, fullgraph=True)
 
     def loss(inputs: Tensor, data_samples: list | None = None,
              sample_keys: Tensor | None = None) -> dict[str, Tensor]:
         for batch in (inputs, sample_keys):
             if batch is not None:
-                torch._dynamo.mark_dynamic(batch, 0)  # type: ignore[no-untyped-call]
+                torch._dynamo.mark_dynamic(batch, 0)
         return compiled(inputs, None, sample_keys)
 
     module.loss = loss
