@@ -21,6 +21,7 @@ with quiet_import():
     from .engine.hooks import DescribeEncoderHook, RunSummaryHook, UnreadableImagesHook
     from .engine.layer_decay import LayerDecayOptimWrapperConstructor
     from .engine.saving import WholeCheckpointHook
+    from .engine.signals import StopOnSignalHook
     from .errors import MilanError
     from .evaluation.hook import FeatureEvalHook
     from .inference.encoders import get_model
@@ -32,5 +33,6 @@ __all__ = [
     'pretrain', 'get_model', 'embed', 'MilanError', *models.__all__, *datasets.__all__,
     'LayerDecayOptimWrapperConstructor', 'BadNumbersHook', 'PlainCheckpointHook',
     'DescribeEncoderHook', 'RunSummaryHook', 'UnreadableImagesHook', 'WholeCheckpointHook',
-    'FeatureEvalHook', 'TeacherOutput', 'MaskIds', 'sincos_positions',  # for parts of one's own
+    'StopOnSignalHook', 'FeatureEvalHook',
+    'TeacherOutput', 'MaskIds', 'sincos_positions',  # what parts of one's own are made of
 ]

@@ -5,6 +5,7 @@ default_scope = 'mmpretrain'
 default_hooks = dict(
     timer=dict(type='IterTimerHook'),
     summary=dict(type='milan_mm.RunSummaryHook'),
+    stop=dict(type='milan_mm.StopOnSignalHook'),
     bad_numbers=dict(type='milan_mm.BadNumbersHook', stop_after=5),
     unreadable=dict(type='milan_mm.UnreadableImagesHook', max_share=0.01),
     describe=dict(type='milan_mm.DescribeEncoderHook'),

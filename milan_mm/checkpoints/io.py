@@ -207,4 +207,6 @@ def is_whole(path: Path) -> bool:
 def _numbered(folder: Path) -> list[Path]:
     found = [p for kind in ('epoch', 'iter') for p in folder.glob(f'{kind}_*.pth')
              if p.stem.split('_')[1].isdigit()]
+    if len({path.stem.split('_')[0] for path in found}) > 1:  # a run that was stopped in an epoch
+        return sorted(found, key=lambda p: p.stat().st_mtime_ns, reverse=True)
     return sorted(found, key=lambda p: int(p.stem.split('_')[1]), reverse=True)

@@ -75,6 +75,16 @@ class WholeCheckpointHook(CheckpointHook):
             super()._save_best_checkpoint(_Whole(runner), metrics)
 
 
+def save_now(runner: Any, by_epoch: bool) -> Path:
+    """A checkpoint beside those that are due, after a step or after an epoch; gives its file."""
+    name = f'epoch_{runner.epoch + 1}.pth' if by_epoch else f'iter_{runner.iter + 1}.pth'
+    path = Path(runner.work_dir) / name
+    _Whole(runner).save_checkpoint(runner.work_dir, name, by_epoch=by_epoch)
+    if is_main_process():
+        write_atomically(path.parent / 'last_checkpoint', lambda file: file.write_text(str(path)))
+    return path
+
+
 class _Whole:
     """A runner whose checkpoints are whole or absent."""
 
