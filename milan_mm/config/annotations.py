@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """The annotated sets of a config, looked through; it then reads what was put right."""
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -31,11 +31,12 @@ class DataCheck:
             change. Without one, nothing is written unless it has to be.
         log: receives the lines of progress; by default they go to stderr.
         copies: False to look only: nothing is written anew.
+        loaders: whose sets are looked through; an evaluation does without the training set.
     """
 
     def __init__(self, cfg: Config, log: Callable[[str], None] | None = None,
-                 copies: bool = True) -> None:
-        self.cfg, self.copies = cfg, copies
+                 copies: bool = True, loaders: Sequence[str] = LOADERS) -> None:
+        self.cfg, self.copies, self.loaders = cfg, copies, loaders
         self.work_dir = Path(cfg.work_dir) if cfg.get('work_dir') else None
         self.findings: dict[str, Findings] = {}
         self.facts = Facts(self._known_facts(), log)
@@ -136,7 +137,7 @@ class DataCheck:
 def look_at_sets(cfg: Config, check: DataCheck, classes: tuple[str, ...] | None = None) -> None:
     """Each set of a config; one that validation and test share is reported once."""
     seen: list[Any] = []
-    for loader in LOADERS:
+    for loader in check.loaders:
         name = loader.removesuffix('_dataloader')
         for dataset in datasets_of((cfg.get(loader) or {}).get('dataset')):
             data = {key: dataset.get(key) for key in _DATA}

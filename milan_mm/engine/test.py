@@ -12,7 +12,7 @@ from ..checkpoints.remote import read_from_anywhere
 from ..compat.gloo_launch import init_gloo_where_no_cuda
 from ..compat.safe_load import install_safe_loading
 from ..compat.sync_bn import replace_sync_bn
-from ..config.annotations import without_masks
+from ..config.annotations import DataCheck, without_masks
 from ..config.data_paths import check_data
 from ..config.own_data import fill_num_classes
 from ..errors import MilanError
@@ -45,7 +45,7 @@ def test(config: str | Path, checkpoint: str | Path, *, out: str | Path | None =
     cfg.load_from = None
     forget_start(cfg)
     check_data(cfg, ('test_dataloader', ))
-    fill_num_classes(cfg)
+    fill_num_classes(cfg, DataCheck(cfg, loaders=('test_dataloader', )))
     loaded = Checkpoint(checkpoint, cfg, trust=trust_checkpoint)
     if loaded.has_boxes_alone:
         without_masks(cfg)
