@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The one kind of error that is the user's to mend."""
+"""The one kind of error that is the user's to mend, and the images among it."""
 
 
 class MilanError(ValueError):
@@ -9,3 +9,7 @@ class MilanError(ValueError):
     print it alone, without a traceback, and exit with 2. It takes one string, because the
     registries of mmengine re-raise an error of a constructor as ``type(error)(message)``.
     """
+
+
+class UnreadableImageError(MilanError):
+    """A file that cannot be decoded, or not to what was meant; the message names it."""

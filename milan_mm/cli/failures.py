@@ -58,8 +58,7 @@ def in_words(error: Exception) -> str | None:
     if text.startswith('DataLoader worker (pid'):
         return (f'a process that loads data was ended ({_first_line(text)}): memory, or shared '
                 'memory (/dev/shm), was too small. Use fewer workers or none: --workers 0, or '
-                '--cfg-options train_dataloader.num_workers=0 '
-                'train_dataloader.persistent_workers=False')
+                '--cfg-options train_dataloader.num_workers=0')
     if type(error).__name__ == 'OutOfMemoryError':
         return f'{_first_line(text)} A smaller batch or smaller images take less'
     return None

@@ -67,8 +67,10 @@ def run(args: argparse.Namespace) -> int | None:
     """
     if args.command not in STAND_ALONE:
         importlib.import_module('milan_mm.public')
+        from ..compat.any_file_name import write_any_name
         from ..compat.no_ghostscript import forbid_ghostscript
         forbid_ghostscript()
+        write_any_name()
     return args.run(args)
 
 

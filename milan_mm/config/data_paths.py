@@ -69,6 +69,19 @@ def check_data(cfg: Config, loaders: tuple[str, ...] = ('train_dataloader', 'val
                         f'{name}.dataset.<key>=...')
 
 
+def settle_workers(cfg: Config) -> None:
+    """Takes from loaders without workers what only workers can have, which PyTorch would refuse."""
+    for name in LOADERS:
+        loader = cfg.get(name)
+        if not loader or loader.get('num_workers', 0):
+            continue
+        without = [key for key in ('persistent_workers', 'prefetch_factor')
+                   if loader.pop(key, None)]
+        if without:
+            print_log(f'{name} has no workers: {" and ".join(without)} set aside',
+                      logger='current')
+
+
 def _moved(value: Any, old: str, new: str) -> Any:
     if isinstance(value, str) and (value.rstrip('/') == old or value.startswith(old + '/')):
         return new + value[len(old):]

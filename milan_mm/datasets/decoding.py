@@ -1,23 +1,34 @@
 # SPDX-License-Identifier: Apache-2.0
 """From a file to RGB pixels, whatever the file holds."""
+import errno
+import os
+import stat
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
-from PIL import Image, ImageOps
+from PIL import Image, ImageOps, UnidentifiedImageError, features
 
-from ..errors import MilanError
+from ..errors import MilanError, UnreadableImageError
+from ..wording import printable
+from .depth import WIDE_MODES, refuse_lost_bits, to_8_bits
 
+_AVIF = 'avif' in features.modules and bool(features.check('avif'))
 # By content, not by name; MPO opens as JPEG. Pillow knows some forty formats, and one of them
 # starts a program.
-FORMATS = ('PNG', 'JPEG', 'WEBP', 'BMP', 'DIB', 'TIFF', 'GIF')
-SUFFIXES = ('.png', '.jpg', '.jpeg', '.webp', '.bmp', '.tif', '.tiff', '.gif')
+FORMATS = ('PNG', 'JPEG', 'WEBP', 'BMP', 'DIB', 'TIFF', 'GIF', *['AVIF'] * _AVIF)
+SUFFIXES = ('.png', '.jpg', '.jpeg', '.jpe', '.jfif', '.webp', '.bmp', '.tif', '.tiff', '.gif',
+            *['.avif'] * _AVIF)
+MAX_PIXELS = 2**27
+"""134 megapixels: more than a camera takes at once, and half a gigabyte a copy when decoded."""
+_ORIENTATION = 0x0112  # in EXIF; read by exif_transpose
+# Of the process or the machine, not of the image.
+_NOT_OF_THE_FILE = (errno.EMFILE, errno.ENFILE, errno.ENOMEM)
 
 
-class UnreadableImageError(MilanError):
-    """A file that cannot be decoded; the message names it."""
-
-
-def open_image(path: str | Path) -> Image.Image:
+def open_image(path: str | Path, max_pixels: int = MAX_PIXELS,
+               value_range: tuple[float, float] | None = None) -> Image.Image:
     """Decodes an image, upright, as RGB, or as RGBA where the file has transparency.
 
     Palettes are looked up, grey and CMYK converted, 16-bit and float channels scaled to 8 bits,
@@ -25,20 +36,51 @@ def open_image(path: str | Path) -> Image.Image:
 
     Args:
         path: of a file whose content is in one of :data:`FORMATS`.
+        max_pixels: of a larger image only the header is read.
+        value_range: see :func:`to_8_bits`.
 
     Raises:
-        UnreadableImageError: if the file is missing, truncated or no image.
+        UnreadableImageError: if the file is missing, truncated, no image or no regular file, too
+            large, or its values would come out black or white.
     """
+    with opened(path, max_pixels) as image:
+        deep = any(';16' in str(tile[3]) for tile in image.tile)
+        image.load()
+        if deep and image.mode not in WIDE_MODES:
+            refuse_lost_bits(image)
+        if image.mode == 'RGB' and 'transparency' not in image.info and image.getexif().get(
+                _ORIENTATION, 1) == 1:
+            return image  # a large one not copied
+        # A palette is looked up first: transposing keeps its transparency only as a note.
+        return ImageOps.exif_transpose(to_rgb(image, value_range))
+
+
+@contextmanager
+def opened(path: str | Path, max_pixels: int = MAX_PIXELS) -> Iterator[Image.Image]:
+    """An image of which the header is read; whatever fails within the block names the file.
+
+    Raises:
+        UnreadableImageError: see :func:`open_image`.
+    """
+    if Image.MAX_IMAGE_PIXELS is not None:  # Pillow refuses above twice that, and warns below
+        Image.MAX_IMAGE_PIXELS = max(Image.MAX_IMAGE_PIXELS, max_pixels)
     try:
+        if not stat.S_ISREG(os.stat(path).st_mode):  # opening a pipe would wait for its writer
+            raise UnreadableImageError('it is no regular file')
         with Image.open(path, formats=FORMATS) as image:
-            image.load()
-            # A palette is looked up first: transposing keeps its transparency only as a note.
-            return ImageOps.exif_transpose(to_rgb(image))
+            if image.width * image.height > max_pixels:
+                raise UnreadableImageError(
+                    f'its {image.width} x {image.height} pixels are more than {max_pixels}. Make '
+                    'it smaller, or in a config allow more: '
+                    'train_dataloader.dataset.pipeline.0.max_pixels=N')
+            yield image
     except MemoryError:
         raise
     except Exception as error:
-        raise UnreadableImageError(
-            f'cannot decode {path}: {type(error).__name__}: {error}') from error
+        ours = isinstance(error, MilanError) and not isinstance(error, UnreadableImageError)
+        if ours or getattr(error, 'errno', None) in _NOT_OF_THE_FILE:
+            raise
+        raise UnreadableImageError(f'cannot decode {printable(path)}: {_words(error)}') from error
 
 
 def composite(image: Image.Image,
@@ -50,11 +92,16 @@ def composite(image: Image.Image,
     return Image.alpha_composite(below, image).convert('RGB')
 
 
-def to_rgb(image: Image.Image) -> Image.Image:
-    """Any mode to RGB, or to RGBA where something is transparent; not yet turned upright."""
+def to_rgb(image: Image.Image, value_range: tuple[float, float] | None = None) -> Image.Image:
+    """Any mode to RGB, or to RGBA where something is transparent; not yet turned upright.
+
+    Raises:
+        UnreadableImageError: see :func:`to_8_bits`.
+    """
     exif = image.getexif()
-    if image.mode in ('I;16', 'I;16L', 'I;16B', 'I;16N', 'I', 'F'):
-        converted = Image.fromarray(_to_8_bits(np.asarray(image), image.mode)).convert('RGB')
+    if image.mode in WIDE_MODES:
+        pixels = to_8_bits(np.asarray(image), image.mode, value_range)
+        converted = Image.fromarray(pixels).convert('RGB')
     elif image.mode in ('RGBA', 'LA', 'PA', 'La', 'RGBa') or 'transparency' in image.info:
         converted = image.convert('RGBA')
         if converted.getchannel('A').getextrema()[0] == 255:  # an alpha channel that hides nothing
@@ -62,13 +109,15 @@ def to_rgb(image: Image.Image) -> Image.Image:
     else:
         converted = image.convert('RGB')
     converted.info.pop('exif', None)
-    converted.getexif()[0x0112] = exif.get(0x0112, 1)  # orientation, for exif_transpose
+    converted.getexif()[_ORIENTATION] = exif.get(_ORIENTATION, 1)
     return converted
 
 
-def _to_8_bits(pixels: np.ndarray, mode: str) -> np.ndarray:
-    if mode == 'F':  # the range of a float image is a convention; 0..1 and 0..255 are common
-        pixels = pixels * (255 if np.nanmax(pixels) <= 1 else 1)
-        return np.nan_to_num(pixels).clip(0, 255).astype(np.uint8)
-    # Pillow opens 16-bit grey as I;16 or, in older releases, as I.
-    return (pixels.astype(np.int64).clip(0, 65535) >> 8).astype(np.uint8)
+def _words(error: Exception) -> str:
+    if isinstance(error, UnreadableImageError):
+        return str(error)
+    if isinstance(error, UnidentifiedImageError):  # whose own text repeats the path
+        return 'its content is no image that is read here (nor are TIFFs of over four channels)'
+    if isinstance(error, OSError) and error.strerror:
+        return error.strerror
+    return f'{type(error).__name__}: {error}'

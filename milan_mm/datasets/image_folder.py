@@ -8,15 +8,14 @@ from typing import Any
 from mmengine.dataset import BaseDataset
 from torch import Tensor
 
-from ..errors import MilanError
+from ..errors import MilanError, UnreadableImageError
 from ..keyed_random import sample_key, seeded_globals
 from ..registry import DATASETS
 from ..wording import some_of
-from .decoding import SUFFIXES, UnreadableImageError
+from .finding import find_images
 from .labelled import refuse_splits
+from .loading import MAX_TRIES, all_unreadable
 from .sampler import SampleIndex
-
-_MAX_TRIES = 20
 
 
 @DATASETS.register_module()
@@ -93,17 +92,15 @@ class ImageFolder(BaseDataset):
         if not self._fully_initialized:
             self.full_init()
         unreadable: list[str] = []
-        for attempt in range(_MAX_TRIES):
+        for attempt in range(MAX_TRIES):
             try:
-                sample = self._run_pipeline(self._nth_choice(idx, attempt), idx, unreadable)
-            except UnreadableImageError:
+                return self._run_pipeline(self._nth_choice(idx, attempt), idx, unreadable)
+            except UnreadableImageError as error:
                 if self.test_mode:
                     return None
                 unreadable.append(self.path(self._nth_choice(idx, attempt)))
-                continue
-            return sample
-        raise MilanError(f'{_MAX_TRIES} images in a row cannot be decoded, the last of them '
-                         f'{unreadable[-1]}: is {self.data_root} damaged?')
+                last = error
+        raise all_unreadable(last)
 
     def path(self, index: int) -> str:
         """Of an image's file."""
@@ -152,31 +149,3 @@ def _holds_images(folder: Path) -> bool:
         return bool(find_images(folder, at_least_one=True))
     except MilanError:
         return False
-
-
-def find_images(root: Path, at_least_one: bool = False) -> list[str]:
-    """Paths of all images below ``root``, sorted, so that an index means the same everywhere.
-
-    Args:
-        root: the folder; links to folders are followed.
-        at_least_one: stop at the first folder that holds any, to know whether there is one.
-
-    Raises:
-        MilanError: if there is none.
-    """
-    if not root.is_dir():
-        raise MilanError(f'no such folder: {root}. Give a folder of images '
-                         '(--data-root DIR), sub-folders allowed')
-    found: list[str] = []
-    for folder, folders, files in os.walk(root, followlinks=True):
-        folders[:] = sorted(name for name in folders if not name.startswith('.'))
-        found += [
-            os.path.join(folder, name) for name in files
-            if name.lower().endswith(SUFFIXES) and not name.startswith('.')
-        ]
-        if at_least_one and found:
-            break
-    if not found:
-        raise MilanError(f'no image below {root}: expected files that end in '
-                         f'{", ".join(SUFFIXES)}')
-    return sorted(found)

@@ -11,10 +11,10 @@ from mmcv.transforms import BaseTransform
 from mmengine.dataset import BaseDataset
 from PIL import Image, ImageOps
 
-from ..errors import MilanError
+from ..errors import MilanError, UnreadableImageError
 from ..registry import DATASETS, TRANSFORMS
-from .decoding import FORMATS, SUFFIXES, UnreadableImageError
-from .image_folder import find_images
+from .decoding import SUFFIXES, opened
+from .finding import files_by_folder, find_images
 
 IGNORED = 255
 """Label of pixels that belong to no class."""
@@ -110,14 +110,8 @@ def read_label_map(path: str | Path) -> tuple[np.ndarray, str]:
     Raises:
         UnreadableImageError: if the file cannot be decoded, or holds colours.
     """
-    try:
-        with Image.open(path, formats=FORMATS) as file:
-            mode, labels = file.mode, np.asarray(file)
-    except MemoryError:
-        raise
-    except Exception as error:
-        raise UnreadableImageError(
-            f'cannot decode {path}: {type(error).__name__}: {error}') from error
+    with opened(path) as file:
+        mode, labels = file.mode, np.asarray(file)
     if labels.ndim == 3 and mode in ('RGB', 'RGBA', 'LA'):
         alpha = labels[..., -1] if mode in ('RGBA', 'LA') else np.uint8(255)
         colours = labels[..., :3] if mode != 'LA' else labels[..., :1]
@@ -131,7 +125,7 @@ def read_label_map(path: str | Path) -> tuple[np.ndarray, str]:
 
 def turned(labels: np.ndarray, image: str | Path) -> np.ndarray:
     """A map turned as the EXIF orientation of an image says."""
-    with Image.open(image, formats=FORMATS) as file:
+    with opened(image) as file:
         orientation = file.getexif().get(_ORIENTATION, 1)
     plain = Image.fromarray(labels.astype(np.uint8))
     plain.getexif()[_ORIENTATION] = orientation
@@ -158,11 +152,11 @@ def find_pairs(images: Path, maps: Path, img_suffix: str | None = None,
     if not names:
         raise MilanError(f'no image in {images} ends in {img_suffix}; img_suffix=None takes every '
                          'image')
-    there = {os.path.relpath(os.path.join(folder, name), maps)
-             for folder, _, files in os.walk(maps, followlinks=True) for name in files}
+    there = {os.path.relpath(file.path, maps)
+             for files in files_by_folder(str(maps)) for file in files if file.is_file()}
     by_stem: dict[str, list[str]] = {}
     for name in there:
-        if name.lower().endswith(SUFFIXES) and not os.path.basename(name).startswith('.'):
+        if name.lower().endswith(SUFFIXES):
             by_stem.setdefault(os.path.splitext(name)[0], []).append(name)
     pairs: list[tuple[str, str | None]] = []
     for name in names:

@@ -1,14 +1,20 @@
 # SPDX-License-Identifier: Apache-2.0
 """Images as mmdet's and mmseg's pipelines want them; one that cannot be decoded ends no run."""
+import json
 import os
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 from mmcv.transforms import BaseTransform
 
+from ..errors import MilanError
 from ..registry import TRANSFORMS
-from .decoding import UnreadableImageError, composite, open_image
+from .decoding import MAX_PIXELS, UnreadableImageError, composite, open_image
+from .depth import check_range
 
+MAX_TRIES = 20
+"""So many images in a row that cannot be decoded end a run."""
 _NOTES = 'MILAN_MM_UNREADABLE_NOTES'  # of the environment, so that workers of any kind inherit it
 
 
@@ -21,22 +27,37 @@ class LoadBGRImage(BaseTransform):
 
     Args:
         skip_unreadable: False for evaluation: such an image is an error that names it.
+        max_pixels, value_range: see :func:`open_image`.
+
+    Raises:
+        MilanError: if one image after the other cannot be decoded.
     """
 
-    def __init__(self, skip_unreadable: bool = True) -> None:
-        self.skip_unreadable = skip_unreadable
+    def __init__(self, skip_unreadable: bool = True, max_pixels: int = MAX_PIXELS,
+                 value_range: Sequence[float] | None = None) -> None:
+        self.skip_unreadable, self.in_a_row = skip_unreadable, 0
+        self.how = dict(max_pixels=max_pixels, value_range=check_range(value_range))
 
     def transform(self, results: dict) -> dict | None:
         try:
-            image = composite(open_image(results['img_path']))
-        except UnreadableImageError:
+            image = composite(open_image(results['img_path'], **self.how))
+        except UnreadableImageError as error:
             if not self.skip_unreadable:
                 raise
             note_unreadable(results['img_path'])
+            self.in_a_row += 1
+            if self.in_a_row == MAX_TRIES:
+                raise all_unreadable(error) from error
             return None
+        self.in_a_row = 0
         results['img'] = np.ascontiguousarray(np.asarray(image)[:, :, ::-1])
         results['img_shape'] = results['ori_shape'] = results['img'].shape[:2]
         return results
+
+
+def all_unreadable(last: UnreadableImageError) -> MilanError:
+    """What to raise after :data:`MAX_TRIES` images."""
+    return MilanError(f'{MAX_TRIES} images in a row cannot be used; the last of them: {last}')
 
 
 def keep_notes(work_dir: str | Path) -> None:
@@ -52,8 +73,8 @@ def note_unreadable(path: str) -> None:
     """Appends a path; a short line is written whole, whichever process writes beside."""
     notes = os.environ.get(_NOTES)
     if notes:
-        with open(notes, 'a', encoding='utf-8', errors='surrogateescape') as file:
-            file.write(f'{path}\n')
+        with open(notes, 'a', encoding='ascii') as file:
+            file.write(json.dumps(path) + '\n')  # in one line, whatever the name
 
 
 def noted_unreadable() -> list[str]:
@@ -61,5 +82,5 @@ def noted_unreadable() -> list[str]:
     notes = os.environ.get(_NOTES)
     if not notes or not os.path.exists(notes):
         return []
-    with open(notes, encoding='utf-8', errors='surrogateescape') as file:
-        return list(dict.fromkeys(file.read().splitlines()))
+    with open(notes, encoding='ascii') as file:
+        return list(dict.fromkeys(map(json.loads, file)))

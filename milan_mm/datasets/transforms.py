@@ -15,7 +15,8 @@ from PIL import Image
 
 from ..registry import TRANSFORMS
 from ..structures import pair
-from .decoding import composite, open_image
+from .decoding import MAX_PIXELS, composite, open_image
+from .depth import check_range
 
 _META = ('img_path', 'unreadable', 'ori_shape', 'img_shape')
 
@@ -26,14 +27,17 @@ class LoadPILImage(BaseTransform):
 
     Args:
         background: colour under transparent parts, RGB in 0..255.
+        max_pixels, value_range: see :func:`open_image`.
     """
 
-    def __init__(self, background: Sequence[int] = (255, 255, 255)) -> None:
+    def __init__(self, background: Sequence[int] = (255, 255, 255), max_pixels: int = MAX_PIXELS,
+                 value_range: Sequence[float] | None = None) -> None:
         red, green, blue = background
         self.background = (red, green, blue)
+        self.how = dict(max_pixels=max_pixels, value_range=check_range(value_range))
 
     def transform(self, results: dict) -> dict:
-        image = composite(open_image(results['img_path']), self.background)
+        image = composite(open_image(results['img_path'], **self.how), self.background)
         results['img'] = image
         results['ori_shape'] = results['img_shape'] = image.size[::-1]
         return results

@@ -1,6 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
 """What a pretraining run reports, beside what mmengine's hooks do."""
-import resource
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -12,10 +11,11 @@ from mmengine.hooks import Hook
 from mmengine.model import is_model_wrapper
 
 from ..compat.pixel_statistics import pixel_statistics
+from ..datasets.decoding import open_image
 from ..datasets.loading import noted_unreadable
-from ..errors import MilanError
+from ..errors import MilanError, UnreadableImageError
 from ..registry import HOOKS
-from ..wording import some_of
+from ..wording import printable, some_of
 
 
 @HOOKS.register_module()
@@ -56,7 +56,11 @@ def check_batches(loader: Any) -> None:
 
 
 def peak_memory_mb() -> float:
-    """Largest resident memory this process has had, in MB."""
+    """Largest resident memory this process has had, in MB; 0 where the system does not say."""
+    try:
+        import resource
+    except ImportError:  # on Windows
+        return 0.
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak / (2**20 if sys.platform == 'darwin' else 2**10)
 
@@ -102,8 +106,8 @@ class UnreadableImagesHook(Hook):
             for path in sample.metainfo.get('unreadable', ()):
                 if path not in self.evaluated:
                     self.evaluated[path] = None
-                    runner.logger.warning(f'{path} cannot be decoded; the evaluation counts '
-                                          'another image in its place')
+                    runner.logger.warning(f'{printable(path)} cannot be decoded; the evaluation '
+                                          'counts another image in its place')
 
     after_test_iter = after_val_iter
 
@@ -118,16 +122,32 @@ class UnreadableImagesHook(Hook):
         record = Path(runner.work_dir) / 'unreadable_images.txt'
         if is_main_process():
             with open(record, 'a', encoding='utf-8', errors='surrogateescape') as file:
-                file.writelines(f'{path}\n' for path in new)
+                file.writelines(_in_one_line(path) for path in new)
             runner.logger.warning(
                 f'{len(self.named)} of {total} images cannot be decoded and were replaced by '
-                f'others; new: {some_of(list(new), 3)}; all of them in {record}')
+                f'others; new: {some_of(list(new), 3)}; all of them in {record}. '
+                f'{_reason(next(iter(new)))}')
         if len(self.named) > max(1, self.max_share * total):
             raise MilanError(
                 f'{len(self.named)} of {total} images cannot be decoded '
                 f'({some_of(list(self.named), 3)}), more than the share allowed, '
-                f'{self.max_share:.1%}. They are listed in {record}: mend or remove them, or '
+                f'{self.max_share:.1%}. {_reason(next(iter(self.named)))}. They are listed in '
+                f'{record}: mend or remove them, or '
                 'raise --cfg-options default_hooks.unreadable.max_share')
+
+
+def _in_one_line(path: str) -> str:
+    """For the record, which keeps all other bytes of a name as they are."""
+    return path.replace('\n', '\\n').replace('\r', '\\r') + '\n'
+
+
+def _reason(path: str) -> str:
+    """Why an image cannot be decoded; tried again, as the worker that knew kept only its name."""
+    try:
+        open_image(path)
+    except UnreadableImageError as error:
+        return str(error)
+    return f'{printable(path)} can be read now'
 
 
 @HOOKS.register_module()

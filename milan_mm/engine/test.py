@@ -9,6 +9,7 @@ from mmengine.runner import Runner
 
 from ..checkpoints.io import write_atomically
 from ..checkpoints.remote import read_from_anywhere
+from ..compat.any_file_name import write_any_name
 from ..compat.gloo_launch import init_gloo_where_no_cuda
 from ..compat.safe_load import install_safe_loading
 from ..compat.sync_bn import replace_sync_bn
@@ -53,6 +54,7 @@ def test(config: str | Path, checkpoint: str | Path, *, out: str | Path | None =
     init_gloo_where_no_cuda(cfg)
     replace_sync_bn(cfg)
     runner = Runner.from_cfg(cfg)
+    write_any_name(runner.logger)
     # mmengine's own loading passes over what is missing or left over with a warning.
     model = runner.model.module if is_model_wrapper(runner.model) else runner.model
     loaded.load_into(model)

@@ -15,11 +15,12 @@ from mmengine.runner import Runner
 from torch import Tensor
 
 from ..checkpoints.remote import read_from_anywhere
+from ..compat.any_file_name import write_any_name
 from ..compat.gloo_launch import init_gloo_where_no_cuda
 from ..compat.safe_load import install_safe_loading
 from ..compat.sync_bn import replace_sync_bn
 from ..config.batch import apply_plan, plan_batch
-from ..config.data_paths import check_data, move_data
+from ..config.data_paths import check_data, move_data, settle_workers
 from ..config.own_data import fill_num_classes
 from ..config.read import merge_options, read_config
 from ..config.sane_numbers import check_numbers
@@ -93,6 +94,7 @@ def build_runner(cfg: Config, compile: bool = False) -> Any:
     save_wholly(cfg)
     words = apply_plan(cfg, plan_batch(cfg, world_size(cfg.launcher)))
     runner = RUNNERS.build(cfg) if 'runner_type' in cfg else Runner.from_cfg(cfg)
+    write_any_name(runner.logger)
     print_log(words, logger='current')
     if cfg.get('load_from'):
         runner.register_hook(CheckedLoadingHook(cfg.load_from, bool(cfg.get('resume'))))
@@ -113,6 +115,7 @@ def prepare_config(config: str | Path, work_dir: str | Path | None, data_root: s
     merge_options(cfg, cfg_options)
     if data_root:
         move_data(cfg, str(data_root))
+    settle_workers(cfg)
     return cfg
 
 

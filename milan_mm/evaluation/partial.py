@@ -17,7 +17,7 @@ from ..datasets import LoadPILImage, PackImageInputs, ResizeAndCenterCrop
 from ..datasets.sampler import SampleIndex
 from ..datasets.stream import ImageStream
 from ..datasets.transforms import RandomResizedCropAndFlip
-from ..errors import MilanError
+from ..errors import MilanError, UnreadableImageError
 from ..inference.encoders import Extractor, FeatureExtractor
 from ..keyed_random import sample_key, seeded_globals
 
@@ -155,13 +155,16 @@ class _Images:
         """Of an image's file."""
         return self.paths[index]
 
-    def pixels(self, index: int) -> Tensor:
-        """Of an image, uint8 (3, H, W)."""
+    def pixels(self, index: int) -> Tensor | None:
+        """Of an image, uint8 (3, H, W); None if it cannot be decoded any more."""
         sample: dict[str, Any] = dict(img_path=self.paths[index])
         key = sample_key(getattr(index, 'seed', 0), getattr(index, 'epoch', 0), index, 'partial')
         with seeded_globals(key):
-            for step in self.steps:
-                sample = step(sample)
+            try:
+                for step in self.steps:
+                    sample = step(sample)
+            except UnreadableImageError:
+                return None
         return sample['inputs']
 
 

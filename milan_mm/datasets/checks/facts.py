@@ -11,7 +11,8 @@ from PIL import Image
 from ...errors import MilanError
 from ...packages import __version__
 from ...progress import Progress
-from ..decoding import FORMATS
+from ...wording import printable
+from ..decoding import opened
 
 ORIENTATION = 0x0112  # the EXIF tag
 _ENDS = dict(PNG=b'IEND', JPEG=b'\xff\xd9')
@@ -63,8 +64,12 @@ class Facts:
         except MemoryError:
             raise
         except Exception as error:
-            words = str(error) if isinstance(error, MilanError) else (
-                f'cannot be read ({type(error).__name__}: {str(error).partition(chr(10))[0]})')
+            words = str(error)
+            reason = words.removeprefix(f'cannot decode {printable(path)}: ')
+            if reason != words:
+                words = f'cannot be read ({reason})'
+            elif not isinstance(error, MilanError):
+                words = f'cannot be read ({type(error).__name__}: {words.partition(chr(10))[0]})'
             return dict(problem=words.replace(f' {path!r}', '').replace(path, 'the file'))
 
 
@@ -79,7 +84,7 @@ def image_header(path: str) -> dict:
 
     Its pixels are decoded only where the file does not end as a whole one does.
     """
-    with Image.open(path, formats=FORMATS) as image:
+    with opened(path) as image:
         end = _ENDS.get(image.format or '')
         if end and end not in _tail(path):
             image.load()

@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """Images and their label maps: sizes, values, and which classes occur."""
+import itertools
 import os
 from collections.abc import Sequence
 from pathlib import Path
@@ -10,6 +11,7 @@ import numpy as np
 from ...errors import MilanError
 from ...wording import some_of
 from ..decoding import SUFFIXES
+from ..finding import files_by_folder
 from ..label_maps import IGNORED, find_pairs, read_label_map
 from .facts import Facts, image_header
 from .findings import LEFT_OUT, Findings
@@ -116,16 +118,15 @@ def _note_others(images: Path, maps: Path, pairs: list, img_suffix: str | None,
     """Files that are neither an image of the set nor a map of one."""
     used = {image for image, _ in pairs} | {labels for _, labels in pairs}
     for folder, thing in ((images, 'image'), (maps, 'label map')):
-        for path, _, names in os.walk(folder, followlinks=True):
-            for name in names:
-                inside = os.path.relpath(os.path.join(path, name), folder)
-                if inside in used or name.startswith('.') or name in ('Thumbs.db', 'desktop.ini'):
-                    continue
-                if name.lower().endswith(SUFFIXES):
-                    found.note('label map without an image' if thing == 'label map' else
-                               f'image that does not end in {img_suffix}, not read', inside)
-                elif thing == 'image':
-                    found.note('file of a kind that is not read as an image', inside)
+        for file in itertools.chain.from_iterable(files_by_folder(str(folder))):
+            inside = os.path.relpath(file.path, folder)
+            if inside in used or file.name in ('Thumbs.db', 'desktop.ini'):
+                continue
+            if file.name.lower().endswith(SUFFIXES):
+                found.note('label map without an image' if thing == 'label map' else
+                           f'image that does not end in {img_suffix}, not read', inside)
+            elif thing == 'image':
+                found.note('file of a kind that is not read as an image', inside)
 
 
 def _refuse_strange(paths: list[str], values: list[dict], classes: Sequence[str],

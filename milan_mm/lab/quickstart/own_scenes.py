@@ -5,13 +5,12 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import numpy as np
-from PIL import Image
 
 from ...datasets.checks.coco import check_coco
 from ...datasets.checks.facts import Facts
 from ...datasets.checks.findings import LEFT_OUT
 from ...datasets.checks.text import read_names
-from ...datasets.decoding import FORMATS
+from ...datasets.decoding import opened
 from ...datasets.image_folder import find_images
 from ...errors import MilanError
 from ...progress import Progress
@@ -143,9 +142,10 @@ def _pairs(root: Path, part: str) -> list[tuple[Path, Path]]:
 
 def _highest_label(path: Path, labels: Path, classes: list[str]) -> int:
     """The highest label of a map, the ignored one left out."""
-    with Image.open(path, formats=FORMATS) as image, Image.open(labels, formats=FORMATS) as file:
+    with opened(path) as image:
         turned = image.getexif().get(0x0112, 1) >= 5  # by a quarter, when it is decoded
         size = image.size[::-1] if turned else image.size
+    with opened(labels) as file:
         if file.mode not in ('L', 'P') or file.size != size:
             raise MilanError(
                 f'--ade: {labels} is of mode {file.mode} and {file.size[0]} x {file.size[1]}; '

@@ -9,7 +9,7 @@ from PIL import Image
 
 from ...compat.quiet_import import quiet_import
 from ...config.read import read_config
-from ...datasets.decoding import FORMATS, composite, open_image
+from ...datasets.decoding import composite, open_image, opened
 from ...drawing import predictions as drawing
 from ...drawing.panels import Tile
 from ...errors import MilanError
@@ -158,7 +158,7 @@ def _segmentation_scenes(data: Path, models: dict[str, TaskModel]) -> _Scenes:
     for path in _spread(images):
         image = composite(open_image(path))
         truth = data / 'annotations/validation' / f'{path.stem}.png'
-        with Image.open(truth, formats=FORMATS) as file:
+        with opened(truth) as file:
             maps = [('truth', np.array(file))]
         maps += [(START_NAMES[start], trained(image, path).pred_sem_seg.data[0].cpu().numpy())
                  for start, trained in models.items()]

@@ -1,0 +1,124 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The images below a folder, and what else lies there that was perhaps meant as one."""
+import os
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+
+from mmengine.logging import print_log
+
+from ..errors import MilanError
+from ..wording import printable, some_of
+from .decoding import SUFFIXES
+
+_OTHER_IMAGES = (
+    '.avif', '.heic', '.heif', '.hif', '.jxl', '.jp2', '.j2k', '.jpx', '.psd', '.svg', '.eps',
+    '.ppm', '.pgm', '.pnm', '.tga', '.exr', '.hdr', '.dcm', '.dng', '.cr2', '.cr3', '.nef', '.arw',
+    '.raf', '.orf', '.rw2')
+
+
+def find_images(root: Path, at_least_one: bool = False) -> list[str]:
+    """Paths of all images below ``root``, sorted, so that an index means the same everywhere.
+
+    Each real folder is gone through once, however many links lead to it. Pipes, devices and
+    sockets named like images, images of other kinds, and folders that cannot be read are left out,
+    counted and named in the log.
+
+    Args:
+        root: the folder; links to folders are followed.
+        at_least_one: stop at the first folder that holds any, to know whether there is one.
+
+    Raises:
+        MilanError: if there is none.
+    """
+    if not root.is_dir():
+        raise MilanError(f'no such folder: {printable(root)}. Give a folder of images '
+                         '(--data-root DIR), sub-folders allowed')
+    found: list[str] = []
+    others: Counter[str] = Counter()
+    irregular: list[str] = []
+    closed: list[str] = []
+    for files in files_by_folder(str(root), closed):
+        for entry in files:
+            name = entry.name.lower()
+            if not name.endswith(SUFFIXES):
+                if name.endswith(_OTHER_IMAGES):
+                    others[os.path.splitext(name)[1]] += 1
+            elif _is_special(entry):
+                irregular.append(entry.path)
+            else:
+                found.append(entry.path)
+        if at_least_one and found:
+            return sorted(found)
+    _tell(root, others, sorted(irregular), closed)
+    if not found:
+        raise MilanError(f'no image below {printable(root)}: expected files that end in '
+                         f'{", ".join(SUFFIXES)}' + (f'; found {_counts(others)}' if others
+                                                     else ''))
+    return sorted(found)
+
+
+def files_by_folder(root: str, closed: list[str] | None = None) -> Iterator[list[os.DirEntry]]:
+    """The files of each folder below another; each once, real folders before links.
+
+    Args:
+        root: the other.
+        closed: receives the names of folders that cannot be read, and why; None for nobody.
+
+    Yields:
+        A folder's files, in the order of their names; names that begin with a dot are left out.
+    """
+    seen, real, links = set[tuple[int, int]](), [root], list[str]()
+    while real or links:
+        folder = real.pop() if real else links.pop(0)
+        try:
+            state = os.stat(folder)
+            if (state.st_dev, state.st_ino) in seen:
+                continue
+            with os.scandir(folder) as entries:
+                inside = sorted((e for e in entries if not e.name.startswith('.')),
+                                key=lambda entry: entry.name)
+        except OSError as error:
+            if closed is not None:
+                closed.append(f'{folder} ({error.strerror})')
+            continue
+        seen.add((state.st_dev, state.st_ino))
+        files, folders = list[os.DirEntry](), list[os.DirEntry]()
+        for entry in inside:
+            (folders if _is_folder(entry) else files).append(entry)
+        links += [entry.path for entry in folders if entry.is_symlink()]
+        real += [entry.path for entry in reversed(folders) if not entry.is_symlink()]
+        yield files
+
+
+def _is_folder(entry: os.DirEntry) -> bool:
+    try:
+        return entry.is_dir()
+    except OSError:  # such as a link to itself: a file that will not open
+        return False
+
+
+def _is_special(entry: os.DirEntry) -> bool:
+    """Whether it is there and no regular file; a link to nothing is an image that is missing."""
+    try:
+        return not entry.is_file() and os.path.exists(entry.path)
+    except OSError:
+        return False
+
+
+def _tell(root: Path, others: Counter[str], irregular: list[str], closed: list[str]) -> None:
+    told = []
+    if others:
+        told.append(f'images of kinds that are not read here: {_counts(others)}; convert them '
+                    'to PNG or JPEG')
+    if irregular:
+        told.append(f'what is no regular file (pipes, devices, sockets), {len(irregular)}: '
+                    f'{some_of(irregular)}')
+    if closed:
+        told.append(f'folders that cannot be read, {len(closed)}: {some_of(closed)}')
+    for words in told:
+        print_log(f'left out below {printable(root)}: {words}', logger='current', level=30)
+
+
+def _counts(others: Counter[str]) -> str:
+    return ', '.join(f'{suffix} {count}' for suffix, count in others.most_common())
