@@ -2,10 +2,12 @@
 """Every config builds, and the paper's configs hold the paper's numbers."""
 import functools
 
+import mmengine.registry
 import pytest
 import torch
 from conftest import ROOT
 from mmengine.config import Config
+from mmengine.registry import Registry
 
 from milan_mm.config.batch import apply_plan, plan_batch
 from milan_mm.config.read import read_config
@@ -74,6 +76,25 @@ def test_config_builds(config, teacher_folder, image_folder):
         'quickstart' in config
     for hook in cfg.default_hooks.values():
         HOOKS.build(dict(hook))
+
+
+def types_of(value):
+    if isinstance(value, dict):
+        yield from [value['type']] if 'type' in value else []
+        value = value.values()
+    for part in value if not isinstance(value, str) and hasattr(value, '__iter__') else ():
+        yield from types_of(part)
+
+
+@pytest.mark.parametrize('path', sorted((ROOT / 'configs').rglob('*.py')), ids=lambda p: p.stem)
+def test_types_need_no_default_scope(path):
+    """Whatever is not mmengine's own is named with its scope, so that configs may be mixed."""
+    roots = [root for root in vars(mmengine.registry).values() if isinstance(root, Registry)]
+    # Of mmcv, where roots come late, and of torch.
+    known = {'nms', 'RoIAlign', 'torch.distributed.fsdp.wrap.size_based_auto_wrap_policy'}
+    bare = {name for name in types_of(read_config(path).to_dict())
+            if not name.startswith(('milan_mm.', 'mmpretrain.', 'mmdet.', 'mmseg.'))}
+    assert not [name for name in bare - known if not any(name in root for root in roots)]
 
 
 @pytest.mark.parametrize('name', sorted(GPUS))

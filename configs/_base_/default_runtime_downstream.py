@@ -1,4 +1,4 @@
-# What every finetuning shares: hooks, logging, environment. Each task sets its default_scope.
+# What every run shares: hooks, logging, environment. Each finetuning sets its default_scope.
 custom_imports = dict(imports=['milan_mm'], allow_failed_imports=False)
 
 default_hooks = dict(

@@ -10,9 +10,9 @@ max_epochs = 2
 channels = 64
 
 model = dict(
-    type='MaskRCNN',
+    type='mmdet.MaskRCNN',
     data_preprocessor=dict(
-        type='DetDataPreprocessor',
+        type='mmdet.DetDataPreprocessor',
         mean=[123.675, 116.28, 103.53],
         std=[58.395, 57.12, 57.375],
         bgr_to_rgb=True,
@@ -33,50 +33,53 @@ model = dict(
         scales=(2, 1, 0.5),  # strides 4, 8, 16
         num_extra=0),
     rpn_head=dict(
-        type='RPNHead',
+        type='mmdet.RPNHead',
         in_channels=channels,
         feat_channels=channels,
         anchor_generator=dict(
-            type='AnchorGenerator', scales=[4], ratios=[0.5, 1.0, 2.0], strides=[4, 8, 16]),
+            type='mmdet.AnchorGenerator', scales=[4], ratios=[0.5, 1.0, 2.0], strides=[4, 8, 16]),
         bbox_coder=dict(
-            type='DeltaXYWHBBoxCoder', target_means=[0.] * 4, target_stds=[1.] * 4),
-        loss_cls=dict(type='CrossEntropyLoss', use_sigmoid=True),
-        loss_bbox=dict(type='L1Loss')),
+            type='mmdet.DeltaXYWHBBoxCoder', target_means=[0.] * 4, target_stds=[1.] * 4),
+        loss_cls=dict(type='mmdet.CrossEntropyLoss', use_sigmoid=True),
+        loss_bbox=dict(type='mmdet.L1Loss')),
     roi_head=dict(
-        type='StandardRoIHead',
+        type='mmdet.StandardRoIHead',
         bbox_roi_extractor=dict(
-            type='SingleRoIExtractor',
+            type='mmdet.SingleRoIExtractor',
             roi_layer=dict(type='RoIAlign', output_size=7, sampling_ratio=2),
             out_channels=channels,
             featmap_strides=[4, 8, 16],
             finest_scale=12),
         bbox_head=dict(
-            type='Shared2FCBBoxHead',
+            type='mmdet.Shared2FCBBoxHead',
             in_channels=channels,
             fc_out_channels=256,
             roi_feat_size=7,
             num_classes=None,
             bbox_coder=dict(
-                type='DeltaXYWHBBoxCoder', target_means=[0.] * 4, target_stds=[.1, .1, .2, .2]),
-            loss_cls=dict(type='CrossEntropyLoss'),
-            loss_bbox=dict(type='L1Loss')),
+                type='mmdet.DeltaXYWHBBoxCoder',
+                target_means=[0.] * 4,
+                target_stds=[.1, .1, .2, .2]),
+            loss_cls=dict(type='mmdet.CrossEntropyLoss'),
+            loss_bbox=dict(type='mmdet.L1Loss')),
         mask_roi_extractor=dict(
-            type='SingleRoIExtractor',
+            type='mmdet.SingleRoIExtractor',
             roi_layer=dict(type='RoIAlign', output_size=14, sampling_ratio=2),
             out_channels=channels,
             featmap_strides=[4, 8, 16],
             finest_scale=12),
         mask_head=dict(
-            type='FCNMaskHead',
+            type='mmdet.FCNMaskHead',
             num_convs=2,
             in_channels=channels,
             conv_out_channels=channels,
             num_classes=None,
-            loss_mask=dict(type='CrossEntropyLoss', use_mask=True))),
+            loss_mask=dict(type='mmdet.CrossEntropyLoss', use_mask=True))),
     train_cfg=dict(
         rpn=dict(
-            assigner=dict(type='MaxIoUAssigner', pos_iou_thr=0.7, neg_iou_thr=0.3, min_pos_iou=0.3),
-            sampler=dict(type='RandomSampler', num=64, pos_fraction=0.5,
+            assigner=dict(
+                type='mmdet.MaxIoUAssigner', pos_iou_thr=0.7, neg_iou_thr=0.3, min_pos_iou=0.3),
+            sampler=dict(type='mmdet.RandomSampler', num=64, pos_fraction=0.5,
                          add_gt_as_proposals=False),
             allowed_border=-1,
             pos_weight=-1,
@@ -84,8 +87,9 @@ model = dict(
         rpn_proposal=dict(
             nms_pre=100, max_per_img=50, nms=dict(type='nms', iou_threshold=0.7), min_bbox_size=0),
         rcnn=dict(
-            assigner=dict(type='MaxIoUAssigner', pos_iou_thr=0.5, neg_iou_thr=0.5, min_pos_iou=0.5),
-            sampler=dict(type='RandomSampler', num=32, pos_fraction=0.25,
+            assigner=dict(
+                type='mmdet.MaxIoUAssigner', pos_iou_thr=0.5, neg_iou_thr=0.5, min_pos_iou=0.5),
+            sampler=dict(type='mmdet.RandomSampler', num=32, pos_fraction=0.25,
                          add_gt_as_proposals=True),
             mask_size=28,
             pos_weight=-1,
@@ -99,15 +103,15 @@ model = dict(
 
 train_pipeline = [
     dict(type='milan_mm.LoadBGRImage'),
-    dict(type='LoadAnnotations', with_bbox=True, with_mask=True),
-    dict(type='Resize', scale=size, keep_ratio=True),
-    dict(type='RandomFlip', prob=0.5),
-    dict(type='PackDetInputs'),
+    dict(type='mmdet.LoadAnnotations', with_bbox=True, with_mask=True),
+    dict(type='mmdet.Resize', scale=size, keep_ratio=True),
+    dict(type='mmdet.RandomFlip', prob=0.5),
+    dict(type='mmdet.PackDetInputs'),
 ]
 test_pipeline = [
     dict(type='milan_mm.LoadBGRImage', skip_unreadable=False),
-    dict(type='Resize', scale=size, keep_ratio=True),
-    dict(type='PackDetInputs',
+    dict(type='mmdet.Resize', scale=size, keep_ratio=True),
+    dict(type='mmdet.PackDetInputs',
          meta_keys=('img_id', 'img_path', 'ori_shape', 'img_shape', 'scale_factor')),
 ]
 train_dataloader = dict(
@@ -116,7 +120,7 @@ train_dataloader = dict(
     persistent_workers=True,
     sampler=dict(type='DefaultSampler', shuffle=True),
     dataset=dict(
-        type='CocoDataset', data_root=data_root, ann_file='annotations/train.json',
+        type='mmdet.CocoDataset', data_root=data_root, ann_file='annotations/train.json',
         data_prefix=dict(img='train/'), pipeline=train_pipeline))
 val_dataloader = dict(
     batch_size=8,
@@ -125,11 +129,11 @@ val_dataloader = dict(
     drop_last=False,
     sampler=dict(type='DefaultSampler', shuffle=False),
     dataset=dict(
-        type='CocoDataset', data_root=data_root, ann_file='annotations/test.json',
+        type='mmdet.CocoDataset', data_root=data_root, ann_file='annotations/test.json',
         data_prefix=dict(img='test/'), test_mode=True, pipeline=test_pipeline))
 test_dataloader = val_dataloader
 val_evaluator = dict(
-    type='CocoMetric', ann_file=data_root + '/annotations/test.json', metric=['bbox', 'segm'])
+    type='mmdet.CocoMetric', ann_file=data_root + '/annotations/test.json', metric=['bbox', 'segm'])
 test_evaluator = val_evaluator
 
 optim_wrapper = dict(

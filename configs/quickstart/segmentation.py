@@ -10,9 +10,9 @@ channels = 64
 norm_cfg = dict(type='SyncBN', requires_grad=True)
 
 model = dict(
-    type='EncoderDecoder',
+    type='mmseg.EncoderDecoder',
     data_preprocessor=dict(
-        type='SegDataPreProcessor',
+        type='mmseg.SegDataPreProcessor',
         mean=[123.675, 116.28, 103.53],
         std=[58.395, 57.12, 57.375],
         bgr_to_rgb=True,
@@ -30,9 +30,9 @@ model = dict(
         final_norm=False,
         init_cfg=dict(type='milan_mm.PretrainedViT', checkpoint=None)),
     neck=dict(  # strides 4, 8, 16, 32, as patches of 16 have them with the paper's 4, 2, 1, 0.5
-        type='Feature2Pyramid', embed_dim=128, rescales=[2, 1, 0.5, 0.25], norm_cfg=norm_cfg),
+        type='mmseg.Feature2Pyramid', embed_dim=128, rescales=[2, 1, 0.5, 0.25], norm_cfg=norm_cfg),
     decode_head=dict(
-        type='UPerHead',
+        type='mmseg.UPerHead',
         in_channels=[128] * 4,
         in_index=[0, 1, 2, 3],
         pool_scales=(1, 2, 3, 6),
@@ -41,9 +41,9 @@ model = dict(
         num_classes=None,
         norm_cfg=norm_cfg,
         align_corners=False,
-        loss_decode=dict(type='CrossEntropyLoss', use_sigmoid=False, loss_weight=1.0)),
+        loss_decode=dict(type='mmseg.CrossEntropyLoss', use_sigmoid=False, loss_weight=1.0)),
     auxiliary_head=dict(
-        type='FCNHead',
+        type='mmseg.FCNHead',
         in_channels=128,
         in_index=2,
         channels=channels,
@@ -53,22 +53,22 @@ model = dict(
         num_classes=None,
         norm_cfg=norm_cfg,
         align_corners=False,
-        loss_decode=dict(type='CrossEntropyLoss', use_sigmoid=False, loss_weight=0.4)),
+        loss_decode=dict(type='mmseg.CrossEntropyLoss', use_sigmoid=False, loss_weight=0.4)),
     train_cfg=dict(),
     test_cfg=dict(mode='whole'))
 
 train_pipeline = [
     dict(type='milan_mm.LoadBGRImage'),
-    dict(type='LoadAnnotations'),
-    dict(type='Resize', scale=size),
-    dict(type='RandomFlip', prob=0.5),
-    dict(type='PackSegInputs'),
+    dict(type='mmseg.LoadAnnotations'),
+    dict(type='mmseg.Resize', scale=size),
+    dict(type='mmseg.RandomFlip', prob=0.5),
+    dict(type='mmseg.PackSegInputs'),
 ]
 test_pipeline = [
     dict(type='milan_mm.LoadBGRImage', skip_unreadable=False),
-    dict(type='Resize', scale=size),
-    dict(type='LoadAnnotations'),  # after the resizing: measured in the image's own size
-    dict(type='PackSegInputs'),
+    dict(type='mmseg.Resize', scale=size),
+    dict(type='mmseg.LoadAnnotations'),  # after the resizing: measured in the image's own size
+    dict(type='mmseg.PackSegInputs'),
 ]
 train_dataloader = dict(
     batch_size=32,
@@ -76,7 +76,7 @@ train_dataloader = dict(
     persistent_workers=True,
     sampler=dict(type='InfiniteSampler', shuffle=True),
     dataset=dict(
-        type='BaseSegDataset', data_root=data_root, img_suffix='.jpg', seg_map_suffix='.png',
+        type='mmseg.BaseSegDataset', data_root=data_root, img_suffix='.jpg', seg_map_suffix='.png',
         data_prefix=dict(img_path='images/training', seg_map_path='annotations/training'),
         pipeline=train_pipeline))
 val_dataloader = dict(
@@ -85,11 +85,11 @@ val_dataloader = dict(
     persistent_workers=True,
     sampler=dict(type='DefaultSampler', shuffle=False),
     dataset=dict(
-        type='BaseSegDataset', data_root=data_root, img_suffix='.jpg', seg_map_suffix='.png',
+        type='mmseg.BaseSegDataset', data_root=data_root, img_suffix='.jpg', seg_map_suffix='.png',
         data_prefix=dict(img_path='images/validation', seg_map_path='annotations/validation'),
         test_mode=True, pipeline=test_pipeline))
 test_dataloader = val_dataloader
-val_evaluator = dict(type='IoUMetric', iou_metrics=['mIoU'])
+val_evaluator = dict(type='mmseg.IoUMetric', iou_metrics=['mIoU'])
 test_evaluator = val_evaluator
 
 optim_wrapper = dict(

@@ -14,6 +14,7 @@ import time
 from pathlib import Path
 
 from ..errors import MilanError
+from ..resources import locate
 from . import options
 
 EXAMPLES = """\
@@ -48,7 +49,8 @@ def run(args: argparse.Namespace) -> int:
     # A polite kill ends the trainings too, as Ctrl-C does.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     start = time.time()
-    work = Path(args.work_dir or f'work_dirs/studies/{Path(args.study).stem}').resolve()
+    name = locate(args.study, 'studies').stem
+    work = Path(args.work_dir or f'work_dirs/studies/{name}').resolve()
     study = read_study(args.study)
     runner = StudyRunner(study, work, args.seeds, args.only, args.jobs,
                          lambda line: print(line, flush=True), args.data_root)
