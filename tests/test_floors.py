@@ -36,7 +36,7 @@ def test_floors(house):
 
 @pytest.mark.parametrize('file, line, found', [
     ('datasets/sampler.py', 'from ..models import milan', 'sampler -> milan_mm.models.milan'),
-    ('lab/quickstart/data_folder.py', 'from . import own_images', 'No cycles are allowed in'),
+    ('lab/quickstart/data_folder.py', 'from . import own_folder', 'No cycles are allowed in'),
     ('lab/captions.py', 'from .. import __version__', 'milan_mm.lab.captions -> milan_mm'),
     ('new_room.py', 'pass', 'milan_mm.new_room'),
 ])

@@ -100,6 +100,9 @@ def test_sdist_and_clone_make_the_same_wheel(built):
         assert {p.relative_to(ROOT).as_posix() for p in (ROOT / folder).rglob('*')
                 if p.is_file() and '__pycache__' not in p.parts} <= names
     assert {'model-index.yml', 'tools/train.py', 'tools/test.py', 'tools/dist_train.sh'} <= names
+    # By which mim finds it: no other file of the package has this name.
+    assert [name for name in names if name.endswith('own_images.py')] == [
+        'configs/milan/own_images.py']
     code = [p for p in (ROOT / 'milan_mm').rglob('*.*') if '.mim' not in p.parts]
     assert {p.relative_to(ROOT).as_posix() for p in code if p.suffix != '.pyc'} <= names
     assert not [name for name in names if name.startswith('tests/') or '__pycache__' in name]

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from .data_folder import whole_folder, write_meta
 from .demo_images import make_demo_images
-from .own_images import make_own_images
+from .own_folder import make_own_images
 
 
 def make_images(out: str | Path,

@@ -18,7 +18,7 @@ from ..steps import StepNotPossibleError
 from .backgrounds import Backgrounds, place
 from .data_folder import make_pools, whole_folder, write_meta
 from .demo_images import read_demo
-from .own_images import read_own_images
+from .own_folder import read_own_images
 from .own_scenes import own_ade, own_coco
 from .scene_files import BACKGROUND, PARTS, Scene, SceneWriter
 
