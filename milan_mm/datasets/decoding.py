@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
-from PIL import Image, ImageOps, UnidentifiedImageError, features
+from PIL import Image, ImageFile, ImageOps, UnidentifiedImageError, features
 
 from ..errors import MilanError, UnreadableImageError
 from ..wording import printable
@@ -56,7 +56,7 @@ def open_image(path: str | Path, max_pixels: int = MAX_PIXELS,
 
 
 @contextmanager
-def opened(path: str | Path, max_pixels: int = MAX_PIXELS) -> Iterator[Image.Image]:
+def opened(path: str | Path, max_pixels: int = MAX_PIXELS) -> Iterator[ImageFile.ImageFile]:
     """An image of which the header is read; whatever fails within the block names the file.
 
     Raises:

@@ -55,8 +55,7 @@ def check_range(value_range: Sequence[float] | None) -> tuple[float, float] | No
 
 def refuse_lost_bits(image: Image.Image) -> None:
     """For colours of 16 bits, of which Pillow keeps the upper 8: raises if these are near 0."""
-    bands = image.convert('RGB').getextrema()
-    if max(high for _, high in bands) < 256 * _FAINT:
+    if np.asarray(image.convert('RGB')).max() < 256 * _FAINT:
         raise UnreadableImageError(
             'none of its 16-bit colours reaches 4096 of 65535, and all would come out nearly '
             'black. Convert it to 8 bits')

@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """Images as mmdet's and mmseg's pipelines want them; one that cannot be decoded ends no run."""
+import functools
 import json
 import os
 from collections.abc import Sequence
@@ -36,11 +37,12 @@ class LoadBGRImage(BaseTransform):
     def __init__(self, skip_unreadable: bool = True, max_pixels: int = MAX_PIXELS,
                  value_range: Sequence[float] | None = None) -> None:
         self.skip_unreadable, self.in_a_row = skip_unreadable, 0
-        self.how = dict(max_pixels=max_pixels, value_range=check_range(value_range))
+        self.open = functools.partial(
+            open_image, max_pixels=max_pixels, value_range=check_range(value_range))
 
     def transform(self, results: dict) -> dict | None:
         try:
-            image = composite(open_image(results['img_path'], **self.how))
+            image = composite(self.open(results['img_path']))
         except UnreadableImageError as error:
             if not self.skip_unreadable:
                 raise

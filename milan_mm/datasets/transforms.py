@@ -4,6 +4,7 @@
 They draw from ``numpy.random``'s global generator, as OpenMMLab's do; :class:`ImageFolder`
 starts it from each sample's key.
 """
+import functools
 import math
 from collections.abc import Sequence
 
@@ -34,10 +35,11 @@ class LoadPILImage(BaseTransform):
                  value_range: Sequence[float] | None = None) -> None:
         red, green, blue = background
         self.background = (red, green, blue)
-        self.how = dict(max_pixels=max_pixels, value_range=check_range(value_range))
+        self.open = functools.partial(
+            open_image, max_pixels=max_pixels, value_range=check_range(value_range))
 
     def transform(self, results: dict) -> dict:
-        image = composite(open_image(results['img_path'], **self.how), self.background)
+        image = composite(self.open(results['img_path']), self.background)
         results['img'] = image
         results['ori_shape'] = results['img_shape'] = image.size[::-1]
         return results
