@@ -2,6 +2,7 @@
 """Weights from and to other libraries: whole, unchanged, or an error that names what is amiss."""
 import json
 import os
+import re
 
 import pytest
 import timm
@@ -16,6 +17,7 @@ import milan_mm
 from milan_mm import MaskedVisionTransformer, MilanError
 from milan_mm.checkpoints.convert import convert
 from milan_mm.checkpoints.handover import load_encoder
+from milan_mm.checkpoints.io import state_of
 from milan_mm.checkpoints.vit import read_vit
 from milan_mm.positions import sincos_positions
 
@@ -224,6 +226,22 @@ def test_spoiled_sources(source, tmp_path, change, words, to):
     with pytest.raises(MilanError, match=words):
         convert(source, target, to)
     assert sorted(p.name for p in tmp_path.iterdir()) == ['epoch_1.pth']
+
+
+@pytest.mark.parametrize('to, missing, misshapen', [
+    ('timm', 'blocks.1.attn.qkv.weight', 'norm.bias'),
+    ('authors', 'blocks.1.mlp.fc2.bias', 'patch_embed.proj.bias'),
+    ('timm', 'patch_embed.proj.weight', 'blocks.0.norm1.weight')])
+def test_a_tensor_is_called_as_the_file_calls_it(source, tmp_path, to, missing, misshapen):
+    convert(source, tmp_path / 'whole.pth', to)
+    state = state_of(torch.load(tmp_path / 'whole.pth', weights_only=True))
+    for name, changed in ((missing, {k: v for k, v in state.items() if k != missing}),
+                          (misshapen, {**state, misshapen: torch.ones(3)})):
+        torch.save(changed, tmp_path / 'cut.pth')
+        with pytest.raises(MilanError, match=rf'[ (]{re.escape(name)}\b'):
+            read_vit(tmp_path / 'cut.pth')
+    with pytest.raises(MilanError, match=r'missing 12 \(blocks\.2\.norm1\.weight\)'):
+        take_over(tmp_path / 'whole.pth', arch=dict(ARCH, num_layers=3))
 
 
 class Poison:

@@ -42,7 +42,7 @@ def load_encoder(backbone: nn.Module, vit: ViTWeights) -> str:
     if 'pos_embed' in given:
         given['pos_embed'], said = fit_positions(given['pos_embed'], vit, backbone)
         words += said
-    problem = mismatch({k: v for k, v in own.items() if k not in new}, given)
+    problem = mismatch({k: v for k, v in own.items() if k not in new}, given, vit.in_file)
     if problem:
         raise MilanError(f'{vit.source} does not fit the encoder: {problem}.'
                          + _advice(own, vit))

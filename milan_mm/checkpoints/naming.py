@@ -128,16 +128,35 @@ def to_ours(state: dict[str, Tensor], naming: Naming) -> Renamed:
 def from_ours(state: dict[str, Tensor],
               naming: Naming) -> tuple[dict[str, Tensor], list[str]]:
     """The inverse: in another library's names, and what that library has no name for."""
-    inner, outer = ([(ours, theirs) for theirs, ours in pairs]
-                    for pairs in (naming.inner, naming.outer))
     renamed, nameless = {}, []
     for key, value in state.items():
-        name = _rename(key, naming.our_blocks, naming.blocks, inner, outer)
+        name = theirs(key, naming)
         if name is None:
             nameless.append(key)
         else:
             renamed[name] = value
     return renamed, nameless
+
+
+def theirs(key: str, naming: Naming) -> str | None:
+    """What another library calls a tensor of this package; None if it has no name for it."""
+    inner, outer = ([(ours, other) for other, ours in pairs]
+                    for pairs in (naming.inner, naming.outer))
+    return _rename(key, naming.our_blocks, naming.blocks, inner, outer)
+
+
+def in_file(key: str, format: str, layer_scale: bool = False) -> str:
+    """What a file of a format calls an encoder's tensor, for messages.
+
+    Args:
+        key: in this package's names.
+        format: one of ``vit.FORMATS``.
+        layer_scale: whether the encoder has it; of Hugging Face's, DINOv2's has.
+    """
+    naming = dict(authors=TIMM, timm=TIMM, clip=CLIP, hf=HF_DINOV2 if layer_scale else HF)
+    name = theirs(key, naming[format]) if format in naming else None
+    # There query, key and value are tensors of their own.
+    return (name or key).replace('.attention.qkv.', '.attention.attention.query.')
 
 
 def why_foreign(key: str, naming: Naming) -> str | None:

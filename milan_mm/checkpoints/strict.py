@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """Strict loading: every tensor accounted for, or an error that names the first which is not."""
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
@@ -9,20 +9,22 @@ from torch import Tensor, nn
 from ..errors import MilanError
 
 
-def mismatch(own: dict[str, Any], given: dict[str, Any]) -> str | None:
+def mismatch(own: dict[str, Any], given: dict[str, Any],
+             called: Callable[[str], str] = str) -> str | None:
     """What keeps one state dict from being the other, in words; None if nothing does.
 
     Args:
         own: tensors, or shapes of tensors of floats, by name, as they should be.
         given: tensors as they are.
+        called: the name of a tensor in the words, such as the one that it has in the file.
     """
-    words = [f'{what} {len(names)} ({names[0]})' for what, names in
+    words = [f'{what} {len(names)} ({called(names[0])})' for what, names in
              (('missing', [k for k in own if k not in given]),
               ('left over', [k for k in given if k not in own])) if names]
     for key in (key for key in own if key in given):
         problem = _unlike(own[key], given[key])
         if problem:
-            words.append(f'{key} {problem}')
+            words.append(f'{called(key)} {problem}')
             break
     return ', '.join(words) or None
 

@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """From a file of weights, whoever wrote it, to a ViT whose every tensor is accounted for."""
+import functools
 import json
 import re
 from collections.abc import Callable
@@ -13,7 +14,7 @@ from ..errors import MilanError
 from ..wording import some_of
 from . import naming
 from .io import read_checkpoint, state_of
-from .naming import to_ours, why_foreign
+from .naming import in_file, to_ours, why_foreign
 from .spec import EncoderSpec, describe_by_folder, read_spec
 from .strict import mismatch
 
@@ -46,6 +47,10 @@ class ViTWeights(NamedTuple):
     spec: EncoderSpec
     described: dict[str, Any] | None
 
+    def in_file(self, key: str) -> str:
+        """What the file calls an encoder's tensor, for messages."""
+        return in_file(key, self.format, _has_scales(self.encoder))
+
 
 def read_vit(path: Path_, trust: bool = False, format: str | None = None,
              content: dict[str, Any] | None = None) -> ViTWeights:
@@ -69,7 +74,7 @@ def read_vit(path: Path_, trust: bool = False, format: str | None = None,
     if format not in FORMATS:
         raise MilanError(f'unknown format {format!r}; known are {list(FORMATS)}')
     encoder, decoder, beside = _READERS[format](state, str(path))
-    check_encoder(encoder, str(path))
+    check_encoder(encoder, str(path), format)
     spec, described = read_spec(path, checkpoint, encoder, by_folder)
     return ViTWeights(str(path), format, encoder, decoder, sorted(beside), spec, described)
 
@@ -100,23 +105,33 @@ def recognise(state: dict[str, Tensor], source: str) -> str:
         "CLIP, or a Hugging Face ViT's folder")
 
 
-def check_encoder(encoder: dict[str, Tensor], source: str) -> None:
+def check_encoder(encoder: dict[str, Tensor], source: str, format: str) -> None:
     """Compares an encoder with the ViT that its own widths and depth promise.
+
+    Args:
+        encoder: in this package's names.
+        source: what messages call the file.
+        format: whose names the file has, for messages.
 
     Raises:
         MilanError: naming the first tensor that is missing, misshapen, or no finite floats.
     """
-    problem = mismatch(_expected(encoder, source), encoder)
+    called = functools.partial(in_file, format=format, layer_scale=_has_scales(encoder))
+    for key in (*_OUTER, 'layers.0.ffn.layers.0.0.weight'):
+        if key not in encoder:
+            raise MilanError(f'{source} does not hold a whole encoder: missing {called(key)}')
+    problem = mismatch(_expected(encoder), encoder, called)
     if problem:
         raise MilanError(f'{source} does not hold a whole encoder: {problem}. Was the file put '
                          'together by hand, or cut?')
 
 
-def _expected(encoder: dict[str, Tensor], source: str) -> dict[str, tuple[int, ...]]:
+def _has_scales(encoder: dict[str, Tensor]) -> bool:
+    return any(key.endswith(_SCALES) for key in encoder)
+
+
+def _expected(encoder: dict[str, Tensor]) -> dict[str, tuple[int, ...]]:
     """Name and shape of every tensor of a ViT with this one's width, depth and extras."""
-    for key in (*_OUTER, 'layers.0.ffn.layers.0.0.weight'):
-        if key not in encoder:
-            raise MilanError(f'{source} does not hold a whole encoder: missing {key}')
     patch_map = encoder['patch_embed.projection.weight']
     width, hidden = len(patch_map), len(encoder['layers.0.ffn.layers.0.0.weight'])
     shapes = {'ln1': (width, ), 'ln2': (width, ), 'attn.qkv': (3 * width, width),
@@ -131,7 +146,7 @@ def _expected(encoder: dict[str, Tensor], source: str) -> dict[str, tuple[int, .
     finals = {k.split('.')[0] for k in encoder if k.startswith(('ln1.', 'ln2.'))} or {'ln1'}
     outer += [f'{norm}.{kind}' for norm in sorted(finals) for kind in ('weight', 'bias')]
     expected.update({key: (width, ) for key in outer})
-    scales = _SCALES if any(k.endswith(_SCALES) for k in encoder) else ()
+    scales = _SCALES if _has_scales(encoder) else ()
     depth = 1 + max(int(n) for n in (k.split('.')[1] for k in encoder if k.startswith('layers.'))
                     if n.isdigit())
     for i in range(depth):
