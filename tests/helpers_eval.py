@@ -82,10 +82,19 @@ def logged():
 Ran = collections.namedtuple('Ran', 'returncode stdout stderr')
 
 
+def point_loggers_at(stream):
+    """What an earlier test's run made may write to that test's own stream, closed since."""
+    for logger in MMLogger._instance_dict.values():
+        for handler in logger.handlers:
+            if type(handler) is logging.StreamHandler:
+                handler.stream = stream
+
+
 def run_tool_here(capfd, name, *args):
     """Runs tools/<name>.py as a script in this process, which has imported everything already."""
     argv = sys.argv
     sys.argv = [f'{name}.py', *map(str, args)]
+    point_loggers_at(sys.stdout)
     capfd.readouterr()
     try:
         runpy.run_path(str(ROOT / 'tools' / f'{name}.py'), run_name='__main__')
@@ -93,6 +102,7 @@ def run_tool_here(capfd, name, *args):
         return Ran(exit.code, *capfd.readouterr())
     finally:
         sys.argv = argv
+        point_loggers_at(sys.__stdout__)
     raise AssertionError(f'tools/{name}.py ended without an exit code')
 
 

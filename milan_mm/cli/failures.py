@@ -1,8 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """What becomes of an error: one line where it is the user's to mend, else Python's own report."""
 import errno
+import os
 import re
 import sys
+import traceback
 from collections.abc import Callable
 from typing import Any
 
@@ -25,7 +27,8 @@ def guarded(run: Callable[[Any], int | None], args: Any) -> int:
 
     2 is the user's own mistake, or something that the machine lacks, after one line that says so;
     130 the keyboard's interruption; 141 a reader that has seen enough, such as ``| head``. Any
-    other error is this program's, and is raised.
+    other error is this program's, and is raised. With ``MILAN_DEBUG=1`` in the environment the
+    line comes after Python's report.
     """
     try:
         return run(args) or 0
@@ -39,6 +42,8 @@ def guarded(run: Callable[[Any], int | None], args: Any) -> int:
         words = in_words(error)
         if words is None:
             raise
+        if os.environ.get('MILAN_DEBUG', '0') != '0':
+            traceback.print_exc()
         print(f'error: {words}', file=sys.stderr)
         return 2
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A config from its file and the options of a command line."""
+"""A config from its file."""
 from pathlib import Path
 
 from mmengine.config import Config
@@ -25,23 +25,9 @@ def read_config(path: str | Path, folder: str = 'configs') -> Config:
                          f'{RESOURCES / folder} and are named milan_mm::PATH, with PATH from there')
     try:
         return renew(Config.fromfile(found))
-    except Exception as error:
+    except (Exception, SystemExit) as error:  # a config is a program, and may end like one
+        words = ' '.join(str(error).split())
+        if isinstance(error, RecursionError):
+            words += '. Does its _base_ lead back to itself?'
         raise MilanError(f'{path} is not a readable config: {type(error).__name__}: '
-                         f'{error}') from error
-
-
-def merge_options(cfg: Config, options: dict | None, name: str = '--cfg-options') -> None:
-    """Entries by their dotted keys; one that does not fit the config is a MilanError.
-
-    Args:
-        cfg: changed in place.
-        options: of ``--cfg-options``, or of where ``name`` says.
-        name: for the message.
-    """
-    if not options:
-        return
-    try:
-        cfg.merge_from_dict(options)
-    except Exception as error:
-        raise MilanError(f'{name} {" ".join(options)} does not fit the config: '
-                         f'{type(error).__name__}: {error}') from error
+                         f'{words}') from error

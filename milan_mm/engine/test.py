@@ -18,6 +18,7 @@ from ..config.data_paths import check_data
 from ..config.own_data import fill_num_classes
 from ..errors import MilanError
 from ..inference.checkpoint import Checkpoint
+from .building import building
 from .train import forget_start, prepare_config
 
 
@@ -43,18 +44,20 @@ def test(config: str | Path, checkpoint: str | Path, *, out: str | Path | None =
                          'its own. Measure its encoder with: milan eval CHECKPOINT --data DIR')
     if not Path(checkpoint).expanduser().is_file():
         raise MilanError(f'no such checkpoint: {checkpoint}')
-    cfg.load_from = None
-    forget_start(cfg)
-    check_data(cfg, ('test_dataloader', ))
-    fill_num_classes(cfg, DataCheck(cfg, loaders=('test_dataloader', )))
-    loaded = Checkpoint(checkpoint, cfg, trust=trust_checkpoint)
-    if loaded.has_boxes_alone:
-        without_masks(cfg)
-    install_safe_loading(read_from_anywhere, trust_checkpoint)
-    init_gloo_where_no_cuda(cfg)
-    replace_sync_bn(cfg)
-    runner = Runner.from_cfg(cfg)
-    write_any_name(runner.logger)
+    with building(cfg):
+        cfg.load_from = None
+        forget_start(cfg)
+        check_data(cfg, ('test_dataloader', ))
+        fill_num_classes(cfg, DataCheck(cfg, loaders=('test_dataloader', )))
+        loaded = Checkpoint(checkpoint, cfg, trust=trust_checkpoint)
+        if loaded.has_boxes_alone:
+            without_masks(cfg)
+        install_safe_loading(read_from_anywhere, trust_checkpoint)
+        init_gloo_where_no_cuda(cfg)
+        replace_sync_bn(cfg)
+        runner = Runner.from_cfg(cfg)
+        write_any_name(runner.logger)
+        _ = runner.test_loop
     # mmengine's own loading passes over what is missing or left over with a warning.
     model = runner.model.module if is_model_wrapper(runner.model) else runner.model
     loaded.load_into(model)

@@ -20,13 +20,16 @@ from ..compat.gloo_launch import init_gloo_where_no_cuda
 from ..compat.safe_load import install_safe_loading
 from ..compat.sync_bn import replace_sync_bn
 from ..config.batch import apply_plan, plan_batch
+from ..config.check import check_config
 from ..config.data_paths import check_data, move_data, settle_workers
+from ..config.options import merge_options
 from ..config.own_data import fill_num_classes
-from ..config.read import merge_options, read_config
+from ..config.read import read_config
 from ..config.sane_numbers import check_numbers
 from ..config.schedule import set_length
 from ..datasets.loading import keep_notes
 from ..errors import MilanError
+from .building import building
 from .hooks import check_batches
 from .resume import CheckedLoadingHook, find_resumed
 from .saving import save_wholly
@@ -61,19 +64,21 @@ def train(config: str | Path, *, work_dir: str | Path | None = None, data_root: 
     Raises:
         MilanError: for what is the user's to mend, before the first step where it can be known.
     """
-    cfg = prepare_config(config, work_dir, data_root, launcher, cfg_options)
-    if epochs is not None or iters is not None:
-        set_length(cfg, epochs, iters)
-    if init_from:
-        start_from(cfg, init_from, trust_checkpoint)
-    if resume:
-        cfg.resume = True
-        cfg.load_from = None if resume == 'auto' else resume
-    if auto_scale_lr:
-        cfg.setdefault('auto_scale_lr', {})['enable'] = True
-    set_amp(cfg, amp)
-    install_safe_loading(read_from_anywhere, trust_checkpoint)
-    build_runner(cfg, compile).train()
+    cfg = prepare_config(config, work_dir, data_root, launcher, cfg_options, training=True)
+    with building(cfg):
+        if epochs is not None or iters is not None:
+            set_length(cfg, epochs, iters)
+        if init_from:
+            start_from(cfg, init_from, trust_checkpoint)
+        if resume:
+            cfg.resume = True
+            cfg.load_from = None if resume == 'auto' else resume
+        if auto_scale_lr:
+            cfg.setdefault('auto_scale_lr', {})['enable'] = True
+        set_amp(cfg, amp)
+        install_safe_loading(read_from_anywhere, trust_checkpoint)
+        runner = build_runner(cfg, compile)
+    runner.train()
     return Path(cfg.work_dir)
 
 
@@ -103,18 +108,25 @@ def build_runner(cfg: Config, compile: bool = False) -> Any:
     if isinstance(runner, Runner):  # FlexibleRunner builds its loop later; the hook checks there
         _ = runner.train_loop
         check_batches(runner.train_dataloader)
+        # What training would build first, in its order, so that a mistake shows before it.
+        runner.optim_wrapper = runner.build_optim_wrapper(runner.optim_wrapper)
+        if runner.param_schedulers is not None:
+            runner.param_schedulers = runner.build_param_scheduler(runner.param_schedulers)
+        _ = runner.val_loop
     return runner
 
 
 def prepare_config(config: str | Path, work_dir: str | Path | None, data_root: str | None,
-                   launcher: str, cfg_options: dict | None) -> Config:
+                   launcher: str, cfg_options: dict | None, training: bool = False) -> Config:
     """A config with what training and test are told alike; arguments as of :func:`train`."""
     cfg = read_config(config)
     cfg.launcher = launcher
     cfg.work_dir = str(work_dir or cfg.get('work_dir') or f'work_dirs/{Path(config).stem}')
     merge_options(cfg, cfg_options)
+    check_config(cfg, config, training)
     if data_root:
-        move_data(cfg, str(data_root))
+        with building(cfg):
+            move_data(cfg, str(data_root))
     settle_workers(cfg)
     return cfg
 

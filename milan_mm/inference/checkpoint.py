@@ -11,7 +11,8 @@ from ..checkpoints.io import read_checkpoint, state_of
 from ..checkpoints.saved_config import saved_config
 from ..checkpoints.strict import load_strictly
 from ..checkpoints.vit import ViTWeights, read_vit
-from ..config.read import merge_options, read_config
+from ..config.options import merge_options
+from ..config.read import read_config
 
 
 class Checkpoint:

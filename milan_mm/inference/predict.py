@@ -10,7 +10,8 @@ import numpy as np
 from PIL import Image
 
 from ..checkpoints import write_atomically
-from ..config.read import merge_options, read_config
+from ..config.options import merge_options
+from ..config.read import read_config
 from ..datasets.decoding import UnreadableImageError, composite, open_image
 from ..datasets.image_folder import find_images
 from ..drawing import predictions as drawing

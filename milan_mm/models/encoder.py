@@ -34,7 +34,8 @@ class MaskedVisionTransformer(StartsPretrained, VisionTransformer):
         **kwargs: arguments of ``VisionTransformer``.
 
     Raises:
-        MilanError: if the patches do not tile the image or the architecture is unknown.
+        MilanError: if the patches do not tile the image, the heads do not share the width, or the
+            architecture is unknown.
 
     Attributes:
         new_parameters, unused_parameters: regular expressions of what a pretrained encoder cannot
@@ -50,6 +51,7 @@ class MaskedVisionTransformer(StartsPretrained, VisionTransformer):
                  **kwargs: Any) -> None:
         arch = look_up(arch)
         check_tiling(img_size, patch_size)
+        check_heads(arch.get('embed_dims'), arch.get('num_heads'))
         if positions not in ('fixed', 'learned'):
             raise MilanError(f"positions must be 'fixed' or 'learned', got {positions!r}")
         super().__init__(
@@ -119,6 +121,13 @@ def look_up(arch: str | dict) -> dict:
                              'or give a dict of widths and depths')
         arch = ARCHITECTURES[arch]
     return dict(arch)
+
+
+def check_heads(width: Any, heads: Any) -> None:
+    """Raises MilanError if an attention's heads cannot share its channels evenly."""
+    if isinstance(width, int) and isinstance(heads, int) and (heads < 1 or width % heads):
+        raise MilanError(f'{heads} heads cannot share {width} channels: set num_heads to a divisor '
+                         f'of {width}')
 
 
 def check_tiling(img_size: int | tuple[int, int], patch_size: int) -> None:

@@ -11,7 +11,7 @@ from ..compat.ffn_forward import make_ffn_traceable
 from ..positions import sincos_positions
 from ..registry import MODELS
 from ..structures import MaskIds, pair
-from .encoder import init_transformer
+from .encoder import check_heads, init_transformer
 
 
 @MODELS.register_module()
@@ -32,6 +32,7 @@ class MAEDecoder(MAEPretrainDecoder):
                  decoder_num_heads: int = 16,
                  mlp_ratio: float = 4.,
                  init_cfg: Any | None = None) -> None:
+        check_heads(decoder_embed_dim, decoder_num_heads)
         # mmpretrain derives the width of the prediction from a patch size in pixels; a 1 x 1
         # patch of T channels says T.
         super().__init__(

@@ -9,7 +9,7 @@ from torch.nn import functional as F
 from ..positions import sincos_positions
 from ..registry import MODELS
 from ..structures import MaskIds, gather_tokens
-from .encoder import init_transformer
+from .encoder import check_heads, init_transformer
 
 
 @MODELS.register_module()
@@ -40,6 +40,7 @@ class PromptingDecoder(BaseModule):
                  decoder_num_heads: int = 16,
                  mlp_ratio: float = 4.,
                  init_cfg: dict | None = None) -> None:
+        check_heads(decoder_embed_dim, decoder_num_heads)
         super().__init__(init_cfg)
         self.decoder_embed = nn.Linear(embed_dim, decoder_embed_dim)
         self.mask_token = nn.Parameter(torch.zeros(1, 1, decoder_embed_dim))

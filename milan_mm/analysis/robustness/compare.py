@@ -9,7 +9,8 @@ import numpy as np
 from PIL import Image
 
 from ...checkpoints import write_atomically
-from ...config.read import merge_options, read_config
+from ...config.options import merge_options
+from ...config.read import read_config
 from ...errors import MilanError
 from ...inference.device import check_device
 from ...inference.tasks import TaskModel, load_task_model

@@ -14,7 +14,8 @@ from typing import Any, NamedTuple
 
 from mmengine.config import Config, DictAction
 
-from ...config.read import merge_options, read_config
+from ...config.options import merge_options
+from ...config.read import read_config
 from ...errors import MilanError
 from ..run_tool import find_tool
 
