@@ -46,7 +46,8 @@ SHARED: dict[str, dict[str, Any]] = {
     '--launcher': dict(choices=['none', 'pytorch', 'slurm', 'mpi'], default='none',
                        help='What has started the processes of a distributed run.'),
     '--cfg-options': dict(nargs='+', action=CfgOptions, metavar='KEY=VALUE', help='Change entries '
-                          'of the config, such as train_dataloader.batch_size=64.'),
+                          'of the config, such as train_dataloader.batch_size=64; a + before '
+                          'the key sets one that the config does not have.'),
 }
 
 
