@@ -84,10 +84,10 @@ Ran = collections.namedtuple('Ran', 'returncode stdout stderr')
 
 def point_loggers_at(stream):
     """What an earlier test's run made may write to that test's own stream, closed since."""
-    for logger in MMLogger._instance_dict.values():
-        for handler in logger.handlers:
-            if type(handler) is logging.StreamHandler:
-                handler.stream = stream
+    for reference in logging._handlerList:
+        handler = reference()
+        if type(handler) is logging.StreamHandler:
+            handler.stream = stream
 
 
 def run_tool_here(capfd, name, *args):

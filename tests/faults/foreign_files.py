@@ -437,7 +437,8 @@ def make_images(folder: Path) -> Path:
         path = folder / f'{CLASSES[i % 3]}/{i}.png'
         path.parent.mkdir(parents=True, exist_ok=True)
         Image.fromarray(rng.integers(0, 255, (60, 70, 3), dtype=np.uint8)).save(path)
-    folder.with_name('val').symlink_to(folder)
+    for name in ('val', 'test'):
+        folder.with_name(name).symlink_to(folder)
     return folder
 
 
