@@ -19,6 +19,7 @@ from mmengine.fileio import get_file_backend
 from mmengine.logging import print_log
 from mmengine.runner import checkpoint as tables
 
+from ..compat.zoo_folder import zoo_folder
 from ..errors import MilanError
 from .io import first_line, read_checkpoint, write_atomically
 
@@ -50,7 +51,7 @@ def read_from_anywhere(name: str, trust: bool = False) -> dict[str, Any]:
         if '://' in found:
             checkpoint = _read_kept(found, download(found, trust), trust)
         else:
-            checkpoint = read_checkpoint(Path(tables._get_mmengine_home()) / found, trust)
+            checkpoint = read_checkpoint(zoo_folder() / found, trust)
         return _backbone_of(checkpoint) if scheme == 'mmcls' else checkpoint
     if scheme == 'pavi' or re.fullmatch(r'(\S+:)?(s3|petrel)', scheme):
         with tempfile.TemporaryDirectory() as folder:

@@ -92,12 +92,12 @@ def extract_features(extractor: Extractor,
 
 class _Rows:
     """Rows on disk, and what must be known to read them."""
-    grid: tuple[int, int]
 
     def __init__(self, files: Mapping[str, IO[bytes]], dtype: type) -> None:
         self.files, self.dtype = files, np.dtype(dtype)
         self.names: list[str] = []
         self.row_shape: dict[str, tuple[int, ...]] = {}
+        self.grid = (0, 0)
 
     def append(self, names: list[str], features: Any) -> None:
         self.names += names

@@ -9,6 +9,7 @@ from mmengine.runner import Runner
 from torch import nn
 from torch.distributed.fsdp import FullyShardedDataParallel
 
+from ..datasets import ImageFolder
 from ..datasets.labelled import find_splits, splits_in
 from ..engine.hooks import describe_encoder
 from ..errors import MilanError
@@ -60,6 +61,8 @@ class FeatureEvalHook(Hook):
         if data is None and queries is not None:
             raise MilanError('FeatureEvalHook: queries are classified by data, which is not given')
         self.data, self.queries, self.interval, self.feature = data, queries, interval, feature
+        self._gallery: ImageFolder | None = None  # filled before training, if data is given
+        self._queries: ImageFolder | None = None
         self.k, self.temperature, self.crop_ratio = k, temperature, crop_ratio
         self.batch_size, self.num_workers = batch_size, num_workers
 
@@ -77,14 +80,13 @@ class FeatureEvalHook(Hook):
         if len(splits_in(data)) > 1:
             data, queries = find_splits(data, queries=queries)
         extractor = self._extractor(runner)
-        self._gallery = image_folder(extractor, data, with_label=True)
-        classes = self._gallery.metainfo['classes']
-        self._queries = None
+        self._gallery = gallery = image_folder(extractor, data, with_label=True)
+        classes = gallery.metainfo['classes']
         if queries is not None:
             self._queries = image_folder(extractor, queries, with_label=True)
             check_classes(classes, self._queries.metainfo['classes'], data, queries)
-        elif len(classes) < 2 or len(self._gallery) < 2:
-            raise MilanError(f'{data} has {len(classes)} class(es) and {len(self._gallery)} '
+        elif len(classes) < 2 or len(gallery) < 2:
+            raise MilanError(f'{data} has {len(classes)} class(es) and {len(gallery)} '
                              'image(s); expected at least 2 of each')
 
     def after_train_epoch(self, runner: Runner) -> None:
