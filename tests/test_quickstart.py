@@ -195,8 +195,8 @@ def test_tasks_are_read_from_their_runs(tmp_path):
     assert found == dict(milan=dict(bbox_mAP=25.0, segm_mAP=0.0),
                          scratch=dict(bbox_mAP=12.5, segm_mAP=0.0))
     lines = task_table(dict(detection=found))
-    assert [line.split() for line in lines if 'bbox_mAP' in line] == [
-        ['detection,', 'bbox_mAP', '25.0', '-', '12.5']]
+    assert [line.split() for line in lines if 'box mAP' in line] == [
+        ['detection,', 'box', 'mAP', '25.0', '-', '12.5']]
     assert task_sentence(dict(detection=found)) == (
         "From MILAN's encoder: detection 25.0 % box mAP, 12.5 points more than from scratch.")
     behind = dict(detection=dict(milan=dict(bbox_mAP=1.), scratch=dict(bbox_mAP=3.)))

@@ -17,10 +17,8 @@ from ...inference.tasks import TaskModel, load_task_model
 from ...reports.charts import Panel, Series, axis_end, bars, curves
 from ...reports.curves import read_run
 from ...wording import some_of
-from .tasks import STARTS, TASKS, last_checkpoint
+from .tasks import METRIC_WORDS, STARTS, TASKS, last_checkpoint
 
-METRIC_WORDS = dict(top1='top-1 accuracy', bbox_mAP='box mAP', segm_mAP='mask mAP', mIoU='mIoU',
-                    aAcc='pixel accuracy')
 START_NAMES = dict(milan='from MILAN', mae='from MAE', scratch='from scratch')
 _COLOURS = dict(milan='milan', mae='mae', scratch='random')
 _SCORE, _SUREST = 0.1, 3  # drawn are so many detections, from this score on

@@ -15,6 +15,10 @@ _QUICK = tuple(f'{loader}.{key}={value}' for loader in ('train_dataloader', 'val
                for key, value in (('num_workers', 0), ('persistent_workers', False)))
 
 
+METRIC_WORDS = dict(top1='top-1 accuracy', bbox_mAP='box mAP', segm_mAP='mask mAP', mIoU='mIoU',
+                    aAcc='pixel accuracy')
+
+
 class Task(NamedTuple):
     """A task that an encoder is carried into.
 
@@ -116,8 +120,9 @@ def task_table(result: dict[str, Any], starts: Sequence[str] = STARTS) -> list[s
                 text = f'{row[metric]:.1f}' if metric in row else '-'
                 cells.append(text + (f' ±{row[metric + "_std"]:.1f}'
                                      if f'{metric}_std' in row else ''))
-            lines.append(f'{task.title + ", " + metric:24}' + ''.join(f'{c:>14}' for c in cells))
+            words = f'{task.title}, {METRIC_WORDS[metric]}'
+            lines.append(f'{words:32}' + ''.join(f'{c:>14}' for c in cells))
     if lines:
         lines = ['', 'held-out images after finetuning, percent',
-                 f'{"from":24}' + ''.join(f'{start:>14}' for start in starts), *lines]
+                 f'{"from":32}' + ''.join(f'{start:>14}' for start in starts), *lines]
     return lines
