@@ -17,6 +17,7 @@ from torch import Tensor
 from ..checkpoints.remote import read_from_anywhere
 from ..compat.any_file_name import write_any_name
 from ..compat.gloo_launch import init_gloo_where_no_cuda
+from ..compat.mha_fast_path import forbid_mha_fast_path
 from ..compat.safe_load import install_safe_loading
 from ..compat.sync_bn import replace_sync_bn
 from ..config.batch import apply_plan, plan_batch
@@ -182,6 +183,7 @@ def compile_loss(model: torch.nn.Module) -> None:
     same graph as the others.
     """
     module = model.module if is_model_wrapper(model) else model
+    forbid_mha_fast_path()
     compiled: Callable[..., dict[str, Tensor]] = torch.compile(module.loss, fullgraph=True)
 
     def loss(inputs: Tensor, data_samples: list | None = None,
