@@ -22,7 +22,7 @@ from milan_mm.cli.failures import guarded, in_words
 from milan_mm.cli.main import ALIASES, COMMANDS, command_parser, main, parse
 from milan_mm.cli.options import SHARED
 from milan_mm.evaluation import extract as feature_files
-from milan_mm.lab.benchmark import memory, step
+from milan_mm.lab.benchmark import downstream, step
 from milan_mm.lab.quickstart import stages
 
 TOOLS = {path.stem: path for path in sorted((ROOT / 'tools').glob('*.py'))
@@ -48,7 +48,7 @@ def test_help_of_every_command_imports_nothing_heavy():
 import sys
 from milan_mm_cli import main
 for words in ([], ['--version'], *([name] for name in {list(COMMANDS)}), ['benchmark', 'step'],
-              ['benchmark', 'memory']):
+              ['benchmark', 'downstream']):
     try:
         main([*words, *(['--help'] if words != ['--version'] else [])])
     except SystemExit as exit:
@@ -85,7 +85,7 @@ def test_every_tool_is_a_command():
         assert words[0] in COMMANDS
     assert set(COMMANDS) - {words[0] for words in told.values()} == {'pretrain'}
     assert set(ALIASES.values()) <= set(COMMANDS)
-    assert told['measure_memory'] == ['benchmark', 'memory']
+    assert told['measure_memory'] == ['benchmark', 'downstream']
 
 
 def test_a_tool_runs_from_anywhere(tmp_path, golden):
@@ -143,9 +143,9 @@ def test_choices_are_those_of_the_code():
     assert robustness.SUITES == suites.SUITES
     assert (robustness.CORRUPTIONS, robustness.SEVERITIES) == (
         corruptions.CORRUPTIONS, corruptions.SEVERITIES)
-    assert benchmark.VARIANTS == tuple(memory.VARIANTS) and benchmark.COMPARED == tuple(
+    assert benchmark.VARIANTS == tuple(downstream.VARIANTS) and benchmark.COMPARED == tuple(
         step._LETTERS)
-    assert set(benchmark.ARCHS) == set(memory.ARCHITECTURES)
+    assert set(benchmark.ARCHS) == set(downstream.ARCHITECTURES)
     assert pretrain_command.ARCHS == tuple(RECIPES)
     assert quickstart.STAGES == stages.STAGES and tuple(visualize.RATIOS) == tuple(views.RATIOS)
 

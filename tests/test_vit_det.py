@@ -13,7 +13,7 @@ from torch import nn
 
 from milan_mm import MaskedVisionTransformer, MilanError
 from milan_mm.cli.main import main
-from milan_mm.lab.benchmark import memory as tool
+from milan_mm.lab.benchmark import downstream as tool
 from milan_mm.models import SimpleFeaturePyramid, WindowedVisionTransformer
 from milan_mm.models.window_attention import WindowAttention
 
@@ -345,12 +345,12 @@ def test_pyramid():
 
 
 def test_memory_tool(capsys):
-    assert main(['benchmark', 'memory', '--arch', 'vit-s', '--img-size', '64', '--variants',
+    assert main(['benchmark', 'downstream', '--arch', 'vit-s', '--img-size', '64', '--variants',
                  'windowed']) == 0
     out = capsys.readouterr().out
-    peak = re.search(r'\| windows of 14 .* \| ([\d.]+) GB \| \d+ \|', out)
+    peak = re.search(r'\| windows of 14 .* \| ([\d.]+) \| [\d.]+ \|', out)
     assert .3 < float(peak[1]) < 3 and 'threads, torch' in out
     assert tool.table_bytes('vit-b', 1024, 1) == 12 * 12 * 4096**2 * 4
     assert tool.measure('plain', 'vit-s', 32, 1)['peak_mb'] > 200
     with pytest.raises(MilanError, match='multiple of 16. Set img_size to 96 or 112'):
-        tool.measure_all(img_size=100)
+        tool.benchmark(img_size=100)

@@ -1,52 +1,93 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Measures the time of a training step, or the memory of a detector's backbone.
+"""Measures this package beside mmpretrain on this machine.
 
-step: MILAN's training step here against that of mmpretrain's own MILAN, as a ratio. Both models,
-with the same sizes, images and randomly weighted CLIP teacher, take their steps in turns in one
-process, so that whatever else the machine does meets both.
+step: a training step of MILAN, here in each mode and in mmpretrain.
+data: from files to a batch.
+downstream: a forward and backward pass of a detector's backbone.
 
-memory: a forward and backward pass of a backbone with windows, with checkpointing, and with global
-attention, each in a process of its own, on the CPU.
+Contenders take turns in one process, so that whatever else the machine does meets all of them; the
+memory of each is measured in a process of its own. Each prints a table, and writes it as JSON.
 """
 import argparse
-from typing import Any
+from collections.abc import Callable
+from typing import Any, NamedTuple
 
 from . import options
 
 ARCHS = ('vit-b', 'vit-h', 'vit-l', 'vit-s')
 COMPARED = ('vit-b', 'vit-l', 'vit-h')  # those that mmpretrain has, too
 VARIANTS = ('windowed', 'checkpointed', 'relative', 'plain', 'tables')
-STEP_EXAMPLE = '  milan benchmark step --batch-size 64 --device cuda'
-MEMORY_EXAMPLE = '  milan benchmark memory --arch vit-l --img-size 512 --variants windowed plain'
-EXAMPLES = f'{STEP_EXAMPLE}\n{MEMORY_EXAMPLE}'
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    kinds = parser.add_subparsers(dest='kind', required=True, metavar='step|memory')
-    how: dict[str, Any] = dict(description=__doc__, formatter_class=parser.formatter_class)
-    step = kinds.add_parser('step', help='Time of a training step, against mmpretrain.',
-                            epilog=f'examples:\n{STEP_EXAMPLE}', **how)
-    step.add_argument('--arch', choices=COMPARED, default='vit-b', help='Size of the student '
-                      '(default: %(default)s).')
-    options.add(step, '--batch-size', default=8)
-    step.add_argument('--steps', type=int, default=5, metavar='N', help='Number of timed steps of '
-                      'each (default: %(default)s).')
-    options.add(step, '--device')
-    memory = kinds.add_parser('memory', help='Memory of a backbone for detection.',
-                              epilog=f'examples:\n{MEMORY_EXAMPLE}', **how)
-    memory.add_argument('--arch', choices=ARCHS, default='vit-b', help='Size of the backbone '
-                        '(default: %(default)s).')
-    options.add(memory, '--img-size', default=1024, help='Side of the image in pixels (default: '
-                '%(default)s).')
-    options.add(memory, '--batch-size', default=1)
-    memory.add_argument('--variants', nargs='+', choices=VARIANTS, default=list(VARIANTS),
-                        help='Which backbones (default: all).')
+    kinds = parser.add_subparsers(dest='kind', required=True, metavar='|'.join(KINDS))
+    for name, kind in KINDS.items():
+        sub = kinds.add_parser(name, help=kind.help, description=__doc__,
+                               epilog=f'examples:\n  {kind.example}',
+                               formatter_class=parser.formatter_class)
+        kind.add_arguments(sub)
+        sub.add_argument('--json', metavar='FILE', help='Also write the figures to this file.')
 
 
 def run(args: argparse.Namespace) -> None:
-    if args.kind == 'step':
-        from ..lab.benchmark.step import benchmark
-        benchmark(args.arch, args.batch_size, args.steps, args.device)
-    else:
-        from ..lab.benchmark.memory import measure_all
-        measure_all(args.arch, args.img_size, args.batch_size, args.variants)
+    KINDS[args.kind].run(args)
+
+
+def _add_step(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument('--arch', choices=COMPARED, default='vit-b', help='Size of the student '
+                        '(default: %(default)s).')
+    options.add(parser, '--batch-size', default=8)
+    parser.add_argument('--steps', type=int, default=5, metavar='N', help='Number of timed steps '
+                        'of each (default: %(default)s).')
+    options.add(parser, '--device')
+
+
+def _step(args: Any) -> None:
+    from ..lab.benchmark.step import benchmark
+    benchmark(args.arch, args.batch_size, args.steps, args.device)
+
+
+def _add_data(parser: argparse.ArgumentParser) -> None:
+    options.add(parser, '--num-images', default=200, help='Number of images in a turn (default: '
+                '%(default)s).')
+    parser.add_argument('--turns', type=int, default=5, metavar='N', help='Number of timed turns '
+                        'of each (default: %(default)s).')
+
+
+def _data(args: Any) -> None:
+    from ..lab.benchmark.data import benchmark
+    benchmark(args.num_images, args.turns, args.json)
+
+
+def _add_downstream(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument('--arch', choices=ARCHS, default='vit-b', help='Size of the backbone '
+                        '(default: %(default)s).')
+    options.add(parser, '--img-size', default=1024, help='Side of the image in pixels (default: '
+                '%(default)s).')
+    options.add(parser, '--batch-size', default=1)
+    parser.add_argument('--variants', nargs='+', choices=VARIANTS, default=list(VARIANTS),
+                        help='Which backbones (default: all).')
+
+
+def _downstream(args: Any) -> None:
+    from ..lab.benchmark.downstream import benchmark
+    benchmark(args.arch, args.img_size, args.batch_size, args.variants, args.json)
+
+
+class _Kind(NamedTuple):
+    help: str
+    example: str
+    add_arguments: Callable[[argparse.ArgumentParser], None]
+    run: Callable[[Any], None]
+
+
+KINDS = dict(
+    step=_Kind('Time and memory of a training step, against mmpretrain.',
+               'milan benchmark step --batch-size 64 --device cuda', _add_step, _step),
+    data=_Kind('Images per second and core from files to a batch, against mmpretrain.',
+               'milan benchmark data --num-images 500', _add_data, _data),
+    downstream=_Kind('Time and memory of a backbone for detection.',
+                     'milan benchmark downstream --arch vit-l --img-size 512 --variants windowed',
+                     _add_downstream, _downstream),
+)
+EXAMPLES = '\n'.join(f'  {kind.example}' for kind in KINDS.values())

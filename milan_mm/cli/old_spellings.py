@@ -12,7 +12,8 @@ _OLD = {
     'visualize': {'--folder': '--gallery', '--masks': '--num-masks', '--most': '--num-images'},
     'eval': {'--train': '--gallery', '--test': '--queries', '--lars-batch': '--lars-batch-size'},
     'train-clip': {'--data': '--data-root', '--image-size': '--img-size'},
-    'benchmark': {'--batch': '--batch-size', '--size': '--img-size'},
+    'benchmark': {'--batch': '--batch-size', '--size': '--img-size',
+                  'memory': 'downstream'},
 }
 
 

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from ...architectures import ARCHITECTURES
 from ...inference.device import check_device
 from ...registry import MODELS
-from .memory import machine
+from .measuring import in_words, machine
 
 _TEACHER = 'ViT-B-16-quickgelu'
 _LETTERS = {'vit-b': 'b', 'vit-l': 'l', 'vit-h': 'h'}  # mmpretrain's names of the same sizes
@@ -71,7 +71,7 @@ def benchmark(arch: str = 'vit-b', batch_size: int = 8, steps: int = 5,
     rates = {name: batch_size / statistics.median(s) for name, s in seconds.items()}
     low, high = timing.spread
     print(f'\nMILAN {arch}, teacher {_TEACHER}, 224 px, batch {batch_size}, float32, forward, '
-          f'backward and AdamW; {machine()}, {place}\n'
+          f'backward and AdamW; {in_words(machine())}, {place}\n'
           f'here        {rates["ours"]:.2f} images/s, {parameters["ours"]:.1f} M trained '
           f'parameters\nmmpretrain  {rates["theirs"]:.2f} images/s, {parameters["theirs"]:.1f} M '
           f'trained parameters\nratio       {timing.ratio:.2f} ({low:.2f} to {high:.2f} over '

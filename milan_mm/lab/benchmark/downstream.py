@@ -1,10 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
 """How much memory a forward and backward pass of a detector's backbone takes."""
-import json
-import os
-import platform
-import subprocess
-import sys
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -14,11 +9,11 @@ import torch
 from torch import Tensor, nn
 
 from ...architectures import ARCHITECTURES
-from ...engine.hooks import peak_memory_mb
 from ...errors import MilanError
 from ...models.encoder import MaskedVisionTransformer, check_tiling
 from ...models.vit_det import WindowedVisionTransformer
 from ...models.window_attention import WindowAttention
+from .measuring import available_bytes, in_own_process, peak_mb, report
 
 _PATCH = 16
 
@@ -74,15 +69,17 @@ VARIANTS: dict[str, Variant] = dict(
 )
 
 
-def measure_all(arch: str = 'vit-b', img_size: int = 1024, batch_size: int = 1,
-                variants: Sequence[str] = tuple(VARIANTS)) -> None:
-    """Prints a table in Markdown, each line measured in a process of its own.
+def benchmark(arch: str = 'vit-b', img_size: int = 1024, batch_size: int = 1,
+              variants: Sequence[str] = tuple(VARIANTS),
+              json_file: str | Path | None = None) -> None:
+    """Prints a table, each line measured in a process of its own.
 
     Args:
         arch: one of ``ARCHITECTURES``.
         img_size: side of the images in pixels.
         batch_size: number of images.
         variants: which of :data:`VARIANTS`.
+        json_file: see :func:`report`.
 
     Raises:
         MilanError: if the patches do not tile the image, or a measurement fails.
@@ -90,17 +87,20 @@ def measure_all(arch: str = 'vit-b', img_size: int = 1024, batch_size: int = 1,
     check_tiling(img_size, _PATCH)
     if batch_size < 1:
         raise MilanError(f'--batch-size must be at least 1, got {batch_size}')
-    print(f'{arch}, {img_size} x {img_size} pixels, {batch_size} images, float32; '
-          f'{machine()}\n\n| backbone | peak memory | seconds |\n|---|---|---|', flush=True)
+    rows = []
     for name in variants:
+        row: dict[str, Any] = dict(backbone=VARIANTS[name].label)
         need, free = table_bytes(arch, img_size, batch_size), available_bytes()
         if name == 'tables' and 1.8 * need > free:  # with all the rest beside the tables
-            cell = (f'not run: the tables kept are {need / 2**30:.1f} GB, {free / 2**30:.1f} GB '
-                    'are free | - |')
+            row['peak GiB'] = (f'not run: the tables kept are {need / 2**30:.1f} GiB, '
+                               f'{free / 2**30:.1f} are free')
         else:
-            result = _in_own_process(name, arch, img_size, batch_size)
-            cell = f'{result["peak_mb"] / 1024:.2f} GB | {result["seconds"]:.0f} |'
-        print(f'| {VARIANTS[name].label} | {cell}', flush=True)
+            print(f'measuring: {row["backbone"]}', flush=True)
+            result = in_own_process(__name__, 'measure', name, arch, img_size, batch_size)
+            row.update({'peak GiB': result['peak_mb'] / 1024, 'seconds': result['seconds']})
+        rows.append(row)
+    report(f'Forward and backward of a backbone: {arch}, {img_size} x {img_size} pixels, '
+           f'{batch_size} images, float32, CPU', rows, json_file)
 
 
 def measure(name: str, arch: str, size: int, batch: int) -> dict[str, float]:
@@ -121,53 +121,10 @@ def measure(name: str, arch: str, size: int, batch: int) -> dict[str, float]:
     pixels = torch.randn(batch, 3, size, size)
     start = time.perf_counter()
     backbone(pixels)[-1].square().mean().backward()
-    return dict(peak_mb=_peak_mb(), seconds=time.perf_counter() - start)
+    return dict(peak_mb=peak_mb(), seconds=time.perf_counter() - start)
 
 
 def table_bytes(arch: str, size: int, batch: int) -> int:
     """What the attention weights of all blocks, kept for the backward pass, take in float32."""
     sizes, tokens = ARCHITECTURES[arch], (size // _PATCH)**2
     return 4 * batch * sizes['num_layers'] * sizes['num_heads'] * tokens**2
-
-
-def available_bytes() -> float:
-    """Memory that is free for use; infinite where the system does not say."""
-    free = _field('/proc/meminfo', 'MemAvailable')
-    return 1024. * free if free else float('inf')
-
-
-def machine() -> str:
-    """Processor, threads and version of torch."""
-    names = [line.partition(':')[2].strip() for line in _lines('/proc/cpuinfo')
-             if line.startswith('model name')]
-    return (f'{names[0] if names else platform.machine()}, {torch.get_num_threads()} threads, '
-            f'torch {torch.__version__}')
-
-
-def _in_own_process(name: str, arch: str, size: int, batch: int) -> dict[str, float]:
-    code = (f'import json; from {__name__} import measure; '
-            f'print(json.dumps(measure({name!r}, {arch!r}, {size}, {batch})))')
-    done = subprocess.run([sys.executable, '-c', code], text=True, capture_output=True)
-    if done.returncode:
-        what = 'killed, out of memory' if done.returncode < 0 else done.stderr.strip()[-300:]
-        raise MilanError(f'measuring {name} failed ({what}); leave it out with --variants, or take '
-                         'a smaller --img-size or --batch-size')
-    return json.loads(done.stdout.splitlines()[-1])
-
-
-def _peak_mb() -> float:
-    # ru_maxrss also counts what the process was before exec, which is its parent.
-    peak = _field(f'/proc/{os.getpid()}/status', 'VmHWM')
-    return peak / 1024 if peak else peak_memory_mb()
-
-
-def _field(path: str, key: str) -> int:
-    """A number in KB of one of Linux's files; 0 elsewhere."""
-    for line in _lines(path):
-        if line.startswith(f'{key}:'):
-            return int(line.split()[1])
-    return 0
-
-
-def _lines(path: str) -> tuple[str, ...]:
-    return tuple(Path(path).read_text().splitlines()) if os.path.exists(path) else ()
