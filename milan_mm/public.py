@@ -20,6 +20,7 @@ with quiet_import():
     from .engine.bad_numbers import BadNumbersHook
     from .engine.hooks import DescribeEncoderHook, RunSummaryHook, UnreadableImagesHook
     from .engine.layer_decay import LayerDecayOptimWrapperConstructor
+    from .engine.precision import AutocastOptimWrapper
     from .engine.saving import WholeCheckpointHook
     from .engine.signals import StopOnSignalHook
     from .errors import MilanError
@@ -33,6 +34,6 @@ __all__ = [
     'pretrain', 'get_model', 'embed', 'MilanError', *models.__all__, *datasets.__all__,
     'LayerDecayOptimWrapperConstructor', 'BadNumbersHook', 'PlainCheckpointHook',
     'DescribeEncoderHook', 'RunSummaryHook', 'UnreadableImagesHook', 'WholeCheckpointHook',
-    'StopOnSignalHook', 'FeatureEvalHook',
+    'StopOnSignalHook', 'FeatureEvalHook', 'AutocastOptimWrapper',
     'TeacherOutput', 'MaskIds', 'sincos_positions',  # what parts of one's own are made of
 ]

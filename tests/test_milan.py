@@ -160,12 +160,11 @@ def test_the_whole_loss_is_one_graph(teacher_folder, decoder):
 
 
 @pytest.mark.slow
-def test_compiled_steps_are_those_of_the_plain_loss(milan, request):
+def test_compiled_steps_are_those_of_the_plain_loss(milan):
     """``--compile`` as users have it: the default backend, forward and backward, one graph for an
     epoch whose last batch is short."""
     compiled = torch.nn.Module()
     compiled.loss = milan.loss
-    request.addfinalizer(lambda: torch.backends.mha.set_fastpath_enabled(True))
     compile_loss(compiled)
     counters.clear()
     for batch in (4, 4, 3):

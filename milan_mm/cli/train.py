@@ -17,7 +17,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_training_options(parser)
     parser.add_argument('--iters', type=int, metavar='N', help='Train for N iterations, for '
                         'configs that count these instead of epochs.')
-    parser.add_argument('--amp', action='store_true', help='Train in mixed precision.')
+    parser.add_argument('--amp', action='store_true', help='Train in mixed precision: bfloat16 '
+                        'on GPUs from Ampere on and on CPUs that are faster with it, float16 on '
+                        'older GPUs. The log says which.')
     parser.add_argument('--auto-scale-lr', action='store_true', help='Scale the learning rate from '
                         'the batch of the recipe to the batch of this run.')
 

@@ -17,7 +17,6 @@ from torch import Tensor
 from ..checkpoints.remote import read_from_anywhere
 from ..compat.any_file_name import write_any_name
 from ..compat.gloo_launch import init_gloo_where_no_cuda
-from ..compat.mha_fast_path import forbid_mha_fast_path
 from ..compat.safe_load import install_safe_loading
 from ..compat.sync_bn import replace_sync_bn
 from ..config.batch import apply_plan, plan_batch
@@ -32,6 +31,7 @@ from ..datasets.loading import keep_notes
 from ..errors import MilanError
 from .building import building
 from .hooks import check_batches
+from .precision import set_amp
 from .resume import CheckedLoadingHook, find_resumed
 from .saving import save_wholly
 
@@ -52,7 +52,7 @@ def train(config: str | Path, *, work_dir: str | Path | None = None, data_root: 
         iters: the same for configs that count iterations.
         init_from: checkpoint that the encoder starts from, see :func:`start_from`.
         resume: checkpoint of a stopped run to go on from; 'auto' for its latest.
-        amp: mixed precision.
+        amp: mixed precision, see :func:`milan_mm.engine.precision.set_amp`.
         auto_scale_lr: scale the learning rate from the recipe's batch to this run's.
         compile: the loss, with ``torch.compile``.
         launcher: 'none', 'pytorch', 'slurm' or 'mpi'.
@@ -156,19 +156,6 @@ def forget_start(cfg: Config) -> None:
         cfg.model.backbone.init_cfg = None
 
 
-def set_amp(cfg: Config, asked: bool) -> None:
-    """Mixed precision if config or user ask for it; float32 where mmengine has none (CPU)."""
-    wrapper = cfg.optim_wrapper
-    if asked:
-        wrapper.type = 'AmpOptimWrapper'
-        wrapper.setdefault('loss_scale', 'dynamic')
-    if wrapper.get('type') == 'AmpOptimWrapper' and not torch.cuda.is_available():
-        wrapper.type = 'OptimWrapper'
-        wrapper.pop('dtype', None)
-        wrapper.pop('loss_scale', None)
-        print_log('mixed precision is off: it needs a CUDA device, and this run is on the CPU')
-
-
 def world_size(launcher: str) -> int:
     """Processes that will train; slurm's and mpi's groups do not exist yet."""
     names = dict(pytorch='WORLD_SIZE', slurm='SLURM_NTASKS', mpi='OMPI_COMM_WORLD_SIZE')
@@ -183,7 +170,6 @@ def compile_loss(model: torch.nn.Module) -> None:
     same graph as the others.
     """
     module = model.module if is_model_wrapper(model) else model
-    forbid_mha_fast_path()
     compiled: Callable[..., dict[str, Tensor]] = torch.compile(module.loss, fullgraph=True)
 
     def loss(inputs: Tensor, data_samples: list | None = None,

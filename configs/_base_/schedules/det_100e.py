@@ -12,7 +12,7 @@ optim_wrapper = dict(
     dtype='float16',
     loss_scale='dynamic',
     accumulative_counts=accumulated,
-    optimizer=dict(type='AdamW', lr=1e-4, betas=(0.9, 0.999), weight_decay=0.1),
+    optimizer=dict(type='AdamW', lr=1e-4, betas=(0.9, 0.999), weight_decay=0.1, fused=True),
     constructor='milan_mm.LayerDecayOptimWrapperConstructor',
     paramwise_cfg=dict(layer_decay_rate=0.7))
 auto_scale_lr = dict(base_batch_size=effective_batch, enable=False)

@@ -8,7 +8,7 @@ optim_wrapper = dict(
     type='OptimWrapper',
     accumulative_counts=1,
     optimizer=dict(type='AdamW', lr=1.5e-4 * effective_batch / 256, betas=(0.9, 0.95),
-                   weight_decay=0.05),
+                   weight_decay=0.05, fused=True),
     # The norm is logged; a bound this high never changes a step.
     clip_grad=dict(max_norm=1e9),
     paramwise_cfg=dict(

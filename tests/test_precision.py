@@ -1,0 +1,63 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Mixed precision on a CPU: which kind is taken, and what a step in bfloat16 leaves as it is."""
+import pytest
+import torch
+from conftest import milan_config
+from mmengine.config import Config
+from mmengine.optim import build_optim_wrapper
+
+from milan_mm.engine.precision import bfloat16_gain, choose_precision, set_amp
+from milan_mm.errors import MilanError
+from milan_mm.registry import MODELS
+
+on_cpu = pytest.mark.skipif(torch.cuda.is_available(), reason='of machines without a GPU')
+
+
+def wrapper_of(asked, **options):
+    cfg = Config(dict(optim_wrapper=dict(optimizer=dict(type='AdamW', lr=1e-3), **options)))
+    set_amp(cfg, asked)
+    return cfg.optim_wrapper
+
+
+@on_cpu
+def test_amp_takes_what_the_processor_is_fast_at():
+    choice = choose_precision()
+    assert bfloat16_gain() > 0 and choice.dtype in ('bfloat16', 'float32')
+    assert 'times as fast' in choice.reason
+    wrapper = wrapper_of(True, type='AmpOptimWrapper', dtype='float16', loss_scale='dynamic')
+    assert wrapper.type == dict(bfloat16='milan_mm.AutocastOptimWrapper',
+                                float32='OptimWrapper')[wrapper.get('dtype', 'float32')]
+    assert 'loss_scale' not in wrapper and wrapper.optimizer.type == 'AdamW'
+
+
+@on_cpu
+def test_float16_of_a_config_is_float32_on_the_cpu():
+    wrapper = wrapper_of(False, type='AmpOptimWrapper', dtype='float16', loss_scale='dynamic')
+    assert wrapper == dict(type='OptimWrapper', optimizer=dict(type='AdamW', lr=1e-3))
+
+
+def test_a_step_in_bfloat16(teacher_folder):
+    torch.manual_seed(0)
+    model = MODELS.build(milan_config(teacher_folder))
+    model.init_weights()
+    wrapper = build_optim_wrapper(model, dict(
+        type='milan_mm.AutocastOptimWrapper', optimizer=dict(type='AdamW', lr=1e-3, fused=True)))
+    seen = []
+    model.neck.decoder_pred.register_forward_hook(lambda *args: seen.append(args[-1].dtype))
+    batch = dict(inputs=torch.randn(2, 3, 32, 32), sample_keys=torch.arange(2))
+    plain = model.loss(**batch)['loss']
+    before = model.neck.decoder_pred.weight.detach().clone()
+    with wrapper.optim_context(model):
+        loss = model.loss(**batch)['loss']
+    wrapper.update_params(loss)
+    assert seen == [torch.float32, torch.bfloat16]
+    assert loss.dtype == torch.float32 and 0 < (loss - plain).abs() < 0.02 * plain
+    assert {p.dtype for p in model.parameters()} == {torch.float32}
+    assert not torch.equal(model.neck.decoder_pred.weight, before)
+
+
+def test_float16_needs_a_scaler(teacher_folder):
+    model = MODELS.build(milan_config(teacher_folder))
+    with pytest.raises(MilanError, match='needs a loss scaler'):
+        build_optim_wrapper(model, dict(type='milan_mm.AutocastOptimWrapper', dtype='float16',
+                                        optimizer=dict(type='AdamW', lr=1e-3)))
