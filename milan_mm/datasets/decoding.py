@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """From a file to RGB pixels, whatever the file holds."""
 import errno
+import io
 import os
 import stat
 from collections.abc import Iterator
@@ -28,7 +29,8 @@ _NOT_OF_THE_FILE = (errno.EMFILE, errno.ENFILE, errno.ENOMEM)
 
 
 def open_image(path: str | Path, max_pixels: int = MAX_PIXELS,
-               value_range: tuple[float, float] | None = None) -> Image.Image:
+               value_range: tuple[float, float] | None = None,
+               content: bytes | None = None) -> Image.Image:
     """Decodes an image, upright, as RGB, or as RGBA where the file has transparency.
 
     Palettes are looked up, grey and CMYK converted, 16-bit and float channels scaled to 8 bits,
@@ -38,12 +40,13 @@ def open_image(path: str | Path, max_pixels: int = MAX_PIXELS,
         path: of a file whose content is in one of :data:`FORMATS`.
         max_pixels: of a larger image only the header is read.
         value_range: see :func:`to_8_bits`.
+        content: of the file, where it has been read already; the path only names it then.
 
     Raises:
         UnreadableImageError: if the file is missing, truncated, no image or no regular file, too
             large, or its values would come out black or white.
     """
-    with opened(path, max_pixels) as image:
+    with opened(path, max_pixels, content) as image:
         deep = any(';16' in str(tile[3]) for tile in image.tile)
         image.load()
         if deep and image.mode not in WIDE_MODES:
@@ -56,8 +59,11 @@ def open_image(path: str | Path, max_pixels: int = MAX_PIXELS,
 
 
 @contextmanager
-def opened(path: str | Path, max_pixels: int = MAX_PIXELS) -> Iterator[ImageFile.ImageFile]:
+def opened(path: str | Path, max_pixels: int = MAX_PIXELS,
+           content: bytes | None = None) -> Iterator[ImageFile.ImageFile]:
     """An image of which the header is read; whatever fails within the block names the file.
+
+    Arguments as of :func:`open_image`.
 
     Raises:
         UnreadableImageError: see :func:`open_image`.
@@ -65,9 +71,9 @@ def opened(path: str | Path, max_pixels: int = MAX_PIXELS) -> Iterator[ImageFile
     if Image.MAX_IMAGE_PIXELS is not None:  # Pillow refuses above twice that, and warns below
         Image.MAX_IMAGE_PIXELS = max(Image.MAX_IMAGE_PIXELS, max_pixels)
     try:
-        if not stat.S_ISREG(os.stat(path).st_mode):  # opening a pipe would wait for its writer
-            raise UnreadableImageError('it is no regular file')
-        with Image.open(path, formats=FORMATS) as image:
+        if content is None and not stat.S_ISREG(os.stat(path).st_mode):
+            raise UnreadableImageError('it is no regular file')  # a pipe would wait for its writer
+        with Image.open(path if content is None else io.BytesIO(content), formats=FORMATS) as image:
             if image.width * image.height > max_pixels:
                 raise UnreadableImageError(
                     f'its {image.width} x {image.height} pixels are more than {max_pixels}. Make '

@@ -18,6 +18,7 @@ from ..registry import TRANSFORMS
 from ..structures import pair
 from .decoding import MAX_PIXELS, composite, open_image
 from .depth import check_range
+from .jpegs import JPEG, open_jpeg
 
 _META = ('img_path', 'unreadable', 'ori_shape', 'img_shape')
 
@@ -29,17 +30,25 @@ class LoadPILImage(BaseTransform):
     Args:
         background: colour under transparent parts, RGB in 0..255.
         max_pixels, value_range: see :func:`open_image`.
+        scaled_jpegs: whether JPEGs are read as :class:`JPEG`, which a crop then decodes at the
+            scale it needs. The same boxes are cut; pixels differ from those of the whole image
+            by a level or so. Other files, and JPEGs that are odd, are read as ever.
     """
 
     def __init__(self, background: Sequence[int] = (255, 255, 255), max_pixels: int = MAX_PIXELS,
-                 value_range: Sequence[float] | None = None) -> None:
+                 value_range: Sequence[float] | None = None, scaled_jpegs: bool = False) -> None:
         red, green, blue = background
-        self.background = (red, green, blue)
+        self.background, self.max_pixels = (red, green, blue), max_pixels
+        self.scaled_jpegs = scaled_jpegs
         self.open = functools.partial(
             open_image, max_pixels=max_pixels, value_range=check_range(value_range))
 
     def transform(self, results: dict) -> dict:
-        image = composite(self.open(results['img_path']), self.background)
+        path = results['img_path']
+        image: Image.Image | JPEG | None = None
+        if self.scaled_jpegs:
+            image = open_jpeg(path, self.max_pixels)
+        image = image or composite(self.open(path), self.background)
         results['img'] = image
         results['ori_shape'] = results['img_shape'] = image.size[::-1]
         return results
@@ -64,13 +73,17 @@ class RandomResizedCropAndFlip(BaseTransform):
         self.size, self.scale, self.ratio, self.flip_prob = pair(size), scale, ratio, flip_prob
 
     def transform(self, results: dict) -> dict:
-        image: Image.Image = results['img']
+        image: Image.Image | JPEG = results['img']
         box = self.random_box(*image.size)
-        height, width = self.size
-        image = image.resize((width, height), Image.Resampling.BICUBIC, box=box)
-        if np.random.rand() < self.flip_prob:
-            image = image.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
-        results.update(img=image, img_shape=self.size)
+        flip = np.random.rand() < self.flip_prob
+        if isinstance(image, JPEG):
+            pixels = image.cropped(box, self.size)
+            results['img'] = pixels[:, ::-1] if flip else pixels
+        else:
+            height, width = self.size
+            image = image.resize((width, height), Image.Resampling.BICUBIC, box=box)
+            results['img'] = image.transpose(Image.Transpose.FLIP_LEFT_RIGHT) if flip else image
+        results['img_shape'] = self.size
         return results
 
     def random_box(self, width: int, height: int) -> tuple[int, int, int, int]:
@@ -119,12 +132,11 @@ class PackImageInputs(BaseTransform):
     """Turns a sample into what the model takes: ``inputs``, ``data_samples``, ``sample_key``."""
 
     def transform(self, results: dict) -> dict:
-        pixels = np.array(results['img'], dtype=np.uint8)
+        pixels = np.asarray(results['img'], dtype=np.uint8).transpose(2, 0, 1)
         sample = DataSample(metainfo={k: results[k] for k in _META if k in results})
         if 'gt_label' in results:
             sample.set_gt_label(results['gt_label'])
-        packed = dict(
-            inputs=torch.from_numpy(pixels).permute(2, 0, 1).contiguous(), data_samples=sample)
+        packed = dict(inputs=torch.from_numpy(np.array(pixels, order='C')), data_samples=sample)
         if 'sample_key' in results:
             packed['sample_key'] = results['sample_key']
         return packed
