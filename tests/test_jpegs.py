@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """JPEGs decoded at the scale of the crop: the same boxes, nearly the same pixels, nothing lost."""
 import io
+import json
 
 import numpy as np
 import pytest
@@ -10,6 +11,7 @@ from milan_mm.datasets import ImageFolder, LoadPILImage, PackImageInputs, Random
 from milan_mm.datasets.decoding import UnreadableImageError, open_image
 from milan_mm.datasets.jpegs import JPEG, open_jpeg
 from milan_mm.datasets.sampler import SampleIndex
+from milan_mm.lab.benchmark.data import PIPELINES, benchmark
 from milan_mm.lab.benchmark.photographs import photograph
 
 FAST = [dict(type='milan_mm.LoadPILImage', scaled_jpegs=True),
@@ -110,5 +112,16 @@ def test_spoilt_files_are_replaced_and_noted(tmp_path, photo):
     fooled = JPEG(tmp_path / '1.jpg', b'\xff\xd8 no image', (91, 80))
     with pytest.raises(UnreadableImageError, match='1.jpg'):
         fooled.cropped((0, 0, 80, 80), (16, 16))
-    elsewhere = JPEG(tmp_path / '0.jpg', (tmp_path / '0.jpg').read_bytes(), (92, 80))  # not its size
-    assert elsewhere.cropped((0, 0, 90, 80), (16, 16)).shape == (16, 16, 3)
+    other_size = JPEG(tmp_path / '0.jpg', (tmp_path / '0.jpg').read_bytes(), (92, 80))
+    assert other_size.cropped((0, 0, 90, 80), (16, 16)).shape == (16, 16, 3)
+
+
+def test_benchmark_compares_with_mmpretrain(capsys, tmp_path):
+    benchmark(2, 1, tmp_path / 'data.json', sizes=[(160, 120, 1, 1), (1600, 1200, 1, 1)])
+    rows = json.loads((tmp_path / 'data.json').read_text())['rows']
+    assert [row['pipeline'] for row in rows] == 2 * list(PIPELINES)
+    assert all(row['images/s'] > 0 for row in rows)
+    off = [row['levels of 255 off'] for row in rows]
+    assert off[1] == off[4] == 0 and off[2] is off[5] is None
+    assert 0 < off[0] < .2 < off[3] < 2
+    assert f'| {list(PIPELINES)[0]} |' in capsys.readouterr().out

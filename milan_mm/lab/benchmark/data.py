@@ -1,55 +1,115 @@
 # SPDX-License-Identifier: Apache-2.0
 """From a JPEG file to a packed sample: this package's transforms and mmpretrain's, in turns."""
+import statistics
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+import cv2
 import numpy as np
+import torch
 from mmengine.dataset import Compose
-from PIL import Image
 
+from ...keyed_random import seeded_globals
 from .measuring import faster, report, take_turns
+from .photographs import photograph
 
+_CROP: list[dict[str, Any]] = [
+    dict(type='milan_mm.RandomResizedCropAndFlip', size=224, scale=(0.2, 1.0)),
+    dict(type='milan_mm.PackImageInputs')]
+THEIRS = 'mmpretrain'
 PIPELINES: dict[str, list[dict[str, Any]]] = {
-    'milan_mm': [
-        dict(type='milan_mm.LoadPILImage'),
-        dict(type='milan_mm.RandomResizedCropAndFlip', size=224, scale=(0.2, 1.0)),
-        dict(type='milan_mm.PackImageInputs')],
-    'mmpretrain': [
+    'milan_mm, scaled_jpegs=True': [
+        dict(type='milan_mm.LoadPILImage', scaled_jpegs=True), *_CROP],
+    'milan_mm': [dict(type='milan_mm.LoadPILImage'), *_CROP],
+    THEIRS: [
         dict(type='mmpretrain.LoadImageFromFile'),
         dict(type='mmpretrain.RandomResizedCrop', scale=224, crop_ratio_range=(0.2, 1.0),
              backend='pillow', interpolation='bicubic'),
         dict(type='mmpretrain.RandomFlip', prob=0.5),
         dict(type='mmpretrain.PackInputs')],
 }
+# Width, height, number of files, and for how many images of the first size one of these stands.
+SIZES = ((500, 375, 8, 1), (4000, 3000, 2, 25))
 
 
-def benchmark(num_images: int = 200, turns: int = 5, json_file: str | None = None) -> None:
-    """Prints images per second on one core.
+def benchmark(num_images: int = 200, turns: int = 5, json_file: str | None = None,
+              sizes: Sequence[tuple[int, int, int, int]] = SIZES) -> None:
+    """Prints images per second on one core, and by how much the pixels differ.
 
     Args:
-        num_images: in a turn.
+        num_images: of the smaller size in a turn.
         turns: counted ones.
         json_file: see :func:`report`.
+        sizes: as :data:`SIZES`.
     """
-    size = (500, 375)
+    rows, every, threads = [], {}, (torch.get_num_threads(), cv2.getNumThreads())
+    torch.set_num_threads(1)  # as in a worker of a loader
+    cv2.setNumThreads(0)
+    pipelines = {name: Compose(steps) for name, steps in PIPELINES.items()}
     with tempfile.TemporaryDirectory() as folder:
-        file = Path(folder) / 'image.jpg'
-        noise = np.random.default_rng(0).integers(0, 255, (48, 64, 3), dtype=np.uint8)
-        Image.fromarray(noise).resize(size, Image.Resampling.BICUBIC).save(file, quality=90)
-        seconds = take_turns({name: _reader(Compose(steps), str(file), num_images)
-                              for name, steps in PIPELINES.items()}, turns)
-    rows = [{'pipeline': name, 'images/s': num_images / sorted(took)[len(took) // 2],
-             'ratio': str(faster(took, seconds['mmpretrain']))} for name, took in seconds.items()]
-    report(f'Loading JPEGs of {size[0]} x {size[1]}, one process', rows, json_file, seconds=seconds)
+        for width, height, count, share in sizes:
+            files = _photographs(Path(folder), width, height, count)
+            images = max(count, num_images // share)
+            seconds = take_turns({name: _reader(pipeline, files, images)
+                                  for name, pipeline in pipelines.items()}, turns)
+            every[f'{width} x {height}'] = seconds
+            size = sum(Path(file).stat().st_size for file in files) / count / 1e6
+            rows += [{'JPEGs': f'{width} x {height}, {size:.2g} MB', 'pipeline': name,
+                      'images/s': images / statistics.median(took),
+                      f'times {THEIRS}': None if name == THEIRS else str(
+                          faster(took, seconds[THEIRS])),
+                      'levels of 255 off': _difference(pipelines, name, files)}
+                     for name, took in seconds.items()]
+        decoding = _decoding(files)
+    torch.set_num_threads(threads[0])
+    cv2.setNumThreads(threads[1])
+    report('From JPEG files to crops of 224 px on one core; decoding the last size at an eighth, '
+           f'with nothing else, takes {decoding * 1e3:.3g} ms an image', rows, json_file,
+           seconds=every)
 
 
-def _reader(pipeline: Compose, file: str, num_images: int) -> Callable[[], float]:
+def _photographs(folder: Path, width: int, height: int, count: int) -> list[str]:
+    files = [str(folder / f'{width} {i}.jpg') for i in range(count)]
+    for i, file in enumerate(files):
+        photograph(width, height, np.random.default_rng(i)).save(file, quality=90)
+    return files
+
+
+def _reader(pipeline: Compose, files: Sequence[str], num_images: int) -> Callable[[], float]:
     def read() -> float:
-        start = time.perf_counter()
-        for _ in range(num_images):
-            pipeline(dict(img_path=file))
-        return time.perf_counter() - start
+        with seeded_globals(0):
+            start = time.perf_counter()
+            for i in range(num_images):
+                pipeline(dict(img_path=files[i % len(files)]))
+            return time.perf_counter() - start
     return read
+
+
+def _difference(pipelines: dict[str, Compose], name: str, files: Sequence[str],
+                crops: int = 16) -> float | None:
+    """Mean of absolute differences to the whole image decoded and resized by Pillow."""
+    if name == THEIRS:  # which draws other boxes
+        return None
+    differences = []
+    for i in range(crops):
+        pair = []
+        for each in (name, 'milan_mm'):
+            with seeded_globals(i):
+                sample = pipelines[each](dict(img_path=files[i % len(files)]))
+            pair.append(sample['inputs'].float())
+        differences.append(float((pair[0] - pair[1]).abs().mean()))
+    return statistics.mean(differences)
+
+
+def _decoding(files: Sequence[str]) -> float:
+    """Seconds of the entropy decoding, which no scale spares."""
+    took = []
+    for file in files:
+        content = np.fromfile(file, np.uint8)
+        start = time.perf_counter()
+        cv2.imdecode(content, cv2.IMREAD_REDUCED_COLOR_8)
+        took.append(time.perf_counter() - start)
+    return statistics.mean(took)

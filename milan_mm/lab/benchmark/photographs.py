@@ -28,7 +28,7 @@ def photograph(width: int, height: int, rng: np.random.Generator, shapes: int = 
     image = Image.fromarray(np.stack(planes, -1).astype(np.uint8))
     draw = ImageDraw.Draw(image)
     for _ in range(shapes):
-        left, top = rng.integers(0, width), rng.integers(0, height)
-        side = rng.integers(4, max(5, width // 8))
+        left, top = int(rng.integers(0, width)), int(rng.integers(0, height))
+        side = int(rng.integers(4, max(5, width // 8)))
         draw.ellipse((left, top, left + side, top + side), tuple(rng.integers(0, 255, 3).tolist()))
     return image
