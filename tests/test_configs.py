@@ -133,7 +133,17 @@ def test_paper_numbers(name):
 
 def test_every_recipe_is_asserted():
     recipes = {name_of(c) for c in CONFIGS if 'pretrain' in c}
-    assert recipes == set(GPUS)
+    assert recipes == {*GPUS, 'milan/vitb_pretrain_fast'}
+
+
+def test_fast_recipe_has_the_papers_student_views():
+    cfg = read_config(ROOT / 'configs/milan/vitb_pretrain_fast.py')
+    plan, views = plan_batch(cfg, 8), cfg.model.mask_generator.views
+    assert plan.effective == plan.recipe and plan.effective * views == PAPER['batch']
+    assert cfg.train_cfg.max_epochs * views == PAPER['epochs']
+    paper = read_config(ROOT / 'configs/milan/vitb_pretrain.py')
+    assert cfg.optim_wrapper.optimizer == paper.optim_wrapper.optimizer
+    assert cfg.optim_wrapper.paramwise_cfg == paper.optim_wrapper.paramwise_cfg
 
 
 def test_learning_rate_follows_the_batch():

@@ -5,6 +5,7 @@ import math
 
 import pytest
 import torch
+from conftest import milan_config
 
 from milan_mm import keyed_random
 from milan_mm.errors import MilanError
@@ -17,6 +18,8 @@ from milan_mm.models.masking import (
     num_visible,
     order_by_blocks,
 )
+from milan_mm.registry import MODELS
+from milan_mm.structures import MaskIds
 
 # 1 % quantile of the chi-square distribution from above, by degrees of freedom
 CHI2_99 = {5: 15.09, 7: 18.48, 11: 24.72, 15: 30.58}
@@ -52,6 +55,56 @@ def test_arrange_and_back():
     assert torch.equal(arranged[:, 0], tokens[:, 0])
     assert torch.equal(arranged[0, 1], tokens[0, 1 + masks.visible[0, 0]])
     assert torch.equal(masks.to_raster(arranged), tokens)
+
+
+def test_views_are_masks_of_the_same_images(teacher_folder):
+    """Two views' loss is the mean of the losses of their masks, and one pass of the teacher."""
+    torch.manual_seed(0)
+    model = MODELS.build(milan_config(teacher_folder))
+    model.init_weights()
+    images, passes, losses = torch.randn(3, 3, 32, 32), [], []
+    model.target_generator.register_forward_hook(lambda *args: passes.append(len(args[1][0])))
+    importance = model.teach(images).importance
+    one, two = (SemanticMaskGenerator(views=views)(importance, keys(3)) for views in (1, 2))
+    assert torch.equal(two.visible[::2], one.visible)  # the first view is what it was
+    assert not torch.equal(two.visible[1::2], one.visible)
+    assert torch.equal(two.share_seen(importance)[::2], one.share_seen(importance))
+    for i in range(2):
+        model.mask_generator.forward = lambda *args, i=i: MaskIds(two.visible[i::2],
+                                                                  two.masked[i::2])
+        losses.append(model.loss(images)['loss'])
+    model.mask_generator = SemanticMaskGenerator(views=2)
+    passes.clear()
+    both = model.loss(images, sample_keys=keys(3))['loss']
+    torch.testing.assert_close(both, torch.stack(losses).mean())
+    both.backward()
+    assert passes == [3] and model.backbone.cls_token.grad.abs().sum() > 0
+    assert len(model.mask_generator.eval()(importance, keys(3)).visible) == 3
+
+
+def test_some_masked_patches_are_predicted(teacher_folder):
+    """What is left out costs no token in the decoder, and changes no other prediction's target."""
+    whole = SemanticMaskGenerator()(torch.rand(4, 16), keys(4))
+    part = SemanticMaskGenerator(predicted=.5)(torch.ones(4, 16), keys(4))
+    assert part.masked.shape == (4, 6) and part.skipped == 6 and part.num_patches == 16
+    part = SemanticMaskGenerator(predicted=.5)(torch.rand(4, 16), keys(4))
+    assert all(not set(a) & set(b) for a, b in zip(part.masked.tolist(), part.visible.tolist()))
+    tokens = torch.randn(4, 17, 3)
+    arranged = part.arrange(tokens)
+    assert arranged.shape == (4, 1 + 4 + 6, 3)
+    assert torch.equal(arranged[0, -1], tokens[0, 1 + part.masked[0, -1]])
+    assert whole.arrange(tokens).shape == (4, 17, 3)
+    model = MODELS.build(milan_config(
+        teacher_folder, mask_generator=dict(type='milan_mm.SemanticMaskGenerator', predicted=.5)))
+    shapes = []
+    model.neck.register_forward_hook(lambda *args: shapes.append(args[-1].shape[1]))
+    assert model.loss(torch.randn(2, 3, 32, 32))['loss'].isfinite() and shapes == [11]
+
+
+@pytest.mark.parametrize('wrong', [dict(views=0), dict(views=1.5), dict(predicted=0.)])
+def test_views_and_predicted_that_cannot_be(wrong):
+    with pytest.raises(MilanError, match=next(iter(wrong))):
+        RandomMaskGenerator(**wrong)
 
 
 def test_first_draw_follows_importance():

@@ -93,7 +93,8 @@ class MaskedVisionTransformer(StartsPretrained, VisionTransformer):
 
         Args:
             x: (B, 3, H, W) normalised pixels.
-            visible: (B, V) raster indices, or None for all patches.
+            visible: (B, V) raster indices, or None for all patches. There may be several
+                neighbouring rows for each image; the result has as many.
 
         Returns:
             (B, 1 + V, D), CLS first, in the order of ``visible``; without ``visible`` the tuple
@@ -102,7 +103,7 @@ class MaskedVisionTransformer(StartsPretrained, VisionTransformer):
         if visible is None:
             return super().forward(x)
         patches = self.patch_embed(x)[0] + self.pos_embed[:, 1:]
-        cls = (self.cls_token + self.pos_embed[:, :1]).expand(x.shape[0], -1, -1)
+        cls = (self.cls_token + self.pos_embed[:, :1]).expand(visible.shape[0], -1, -1)
         tokens = self.pre_norm(torch.cat([cls, gather_tokens(patches, visible)], dim=1))
         for layer in self.layers:
             tokens = layer(tokens)

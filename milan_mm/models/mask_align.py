@@ -23,7 +23,7 @@ from torch.nn import functional as F
 
 from ..errors import MilanError
 from ..registry import MODELS
-from ..structures import MaskIds, gather_tokens
+from ..structures import MaskIds, gather_tokens, repeat_for
 from .block_outputs import BlockOutputs
 from .milan import MILAN
 from .reconstruction_head import CosineReconstructionLoss
@@ -192,10 +192,10 @@ class AlignmentHead(BaseModule):
             ``loss``, and what the log shows beside it: the cosine with the whitened target on
             visible patches, without gradient.
         """
-        patches = masks.visible.shape[1] + masks.masked.shape[1]
+        patches = masks.num_patches
         target = gather_tokens(features[:, -patches:], masks.visible)
         if self.cls_token and features.shape[1] > patches:
-            target = torch.cat([features[:, :1], target], dim=1)
+            target = torch.cat([repeat_for(masks.visible, features[:, :1]), target], dim=1)
         target = target.float().unflatten(-1, aligned.shape[-2:])
         target = F.layer_norm(target, target.shape[-1:])
         per_token = self.loss_module(aligned[:, -target.shape[1]:], target)

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from .. import keyed_random
 from ..errors import MilanError
 from ..registry import MODELS
-from ..structures import MaskIds, pair
+from ..structures import MaskIds, pair, repeat_for
 
 _BLOCK_ASPECT = 1 / 0.3  # rectangles are up to so many times as high as wide, or as wide as high
 
@@ -71,19 +71,33 @@ def order_by_blocks(draws: Tensor, grid_size: tuple[int, int], least: float,
 
 
 class _MaskGenerator(nn.Module):
-    """Base of the generators: holds the ratio, turns keys into noise."""
+    """Base of the generators: holds the ratio, turns keys into noise.
+
+    Args:
+        mask_ratio: share of patches that are masked.
+        views: how many masks are drawn of an image in training: its targets, the dearest part of
+            a step, then serve so many steps of the student. 1 is the paper's.
+        predicted: which share of the masked patches is predicted in training; the others, drawn
+            at random, cost the decoder nothing. 1 is the paper's.
+    """
 
     #: whether the importance handed in must really have been measured
     needs_importance = False
     #: uniform numbers an image's mask takes besides one a patch
     extra_draws = 0
 
-    def __init__(self, mask_ratio: float = 0.75) -> None:
+    def __init__(self, mask_ratio: float = 0.75, views: int = 1, predicted: float = 1.) -> None:
         super().__init__()
         if not 0 < mask_ratio < 1:
             raise MilanError(f'mask_ratio must be between 0 and 1, got {mask_ratio}: it is the '
                              'share of patches the encoder does not see')
-        self.mask_ratio = mask_ratio
+        if not isinstance(views, int) or views < 1:
+            raise MilanError(f'views must be a whole number from 1, got {views!r}: it is how many '
+                             'masks are drawn of each image')
+        if not 0 < predicted <= 1:
+            raise MilanError(f'predicted must be above 0 and at most 1, got {predicted}: it is the '
+                             'share of the masked patches that are predicted')
+        self.mask_ratio, self.views, self.predicted = mask_ratio, views, predicted
 
     def num_visible(self, num_patches: int, mask_ratio: float | None = None) -> int:
         """V for a ratio, or for the generator's own.
@@ -123,12 +137,25 @@ class _MaskGenerator(nn.Module):
             keys: (B,) int64, one an image; the masks are a function of them. None takes keys
                 from torch's global generator.
             mask_ratio: another one than the generator's own, for whoever looks at a trained model.
+
+        Returns:
+            The ids, ``views`` neighbouring rows an image.
         """
         batch, patches = importance.shape
         if keys is None:
             keys = torch.randint(2**63 - 1, (batch, ), device=importance.device)
-        noise = keyed_random.uniform(keys, patches + self.extra_draws)
-        return self.draw(importance, noise, self.num_visible(patches, mask_ratio))
+        views, predicted = (self.views, self.predicted) if self.training else (1, 1.)
+        own = patches + self.extra_draws
+        count = own + (patches if predicted < 1 else 0)
+        noise = keyed_random.uniform(keys, views * count).view(batch * views, count)
+        masks = self.draw(repeat_for(noise, importance), noise[:, :own],
+                          self.num_visible(patches, mask_ratio))
+        if predicted == 1:
+            return masks
+        masked = masks.masked.shape[1]
+        kept = max(round(predicted * masked), 1)
+        chosen = noise[:, own:own + masked].argsort(dim=1)[:, :kept]
+        return MaskIds(masks.visible, masks.masked.gather(1, chosen), masked - kept)
 
 
 @MODELS.register_module()
@@ -140,14 +167,16 @@ class SemanticMaskGenerator(_MaskGenerator):
         temperature: patches are drawn in proportion to ``importance ** (1 / temperature)``. 1 is
             the paper's; below it the choice keeps closer to the most important patches, towards
             infinity it becomes random.
+        views, predicted: see :class:`RandomMaskGenerator`.
 
     Raises:
         MilanError: if the temperature is not above 0.
     """
     needs_importance = True
 
-    def __init__(self, mask_ratio: float = 0.75, temperature: float = 1.0) -> None:
-        super().__init__(mask_ratio)
+    def __init__(self, mask_ratio: float = 0.75, temperature: float = 1.0, views: int = 1,
+                 predicted: float = 1.) -> None:
+        super().__init__(mask_ratio, views, predicted)
         if not temperature > 0:
             raise MilanError(f'temperature must be above 0, got {temperature}: 1 is the paper\'s, '
                              'and LeastImportantMaskGenerator shows the least important patches')
@@ -182,6 +211,8 @@ class RandomMaskGenerator(_MaskGenerator):
 
     Args:
         mask_ratio: share of patches that are masked.
+        views: how many masks are drawn of an image in training, whose targets then serve them all.
+        predicted: which share of the masked patches is predicted in training.
     """
 
     def weights(self, importance: Tensor) -> Tensor:
@@ -199,6 +230,7 @@ class BlockwiseMaskGenerator(_MaskGenerator):
         mask_ratio: share of patches that are masked.
         least: area of the smallest rectangle as a share of the grid; BEiT's is 16 of 196.
         most: area of the largest.
+        views, predicted: see :class:`RandomMaskGenerator`.
 
     Raises:
         MilanError: if the shares are not 0 < least <= most <= 1.
@@ -206,9 +238,9 @@ class BlockwiseMaskGenerator(_MaskGenerator):
     blocks = 32
     extra_draws = 4 * blocks
 
-    def __init__(self, mask_ratio: float = 0.75, least: float = 16 / 196,
-                 most: float = 0.4) -> None:
-        super().__init__(mask_ratio)
+    def __init__(self, mask_ratio: float = 0.75, least: float = 16 / 196, most: float = 0.4,
+                 views: int = 1, predicted: float = 1.) -> None:
+        super().__init__(mask_ratio, views, predicted)
         if not 0 < least <= most <= 1:
             raise MilanError('least and most are shares of the grid, 0 < least <= most <= 1; got '
                              f'{least} and {most}')
