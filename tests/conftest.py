@@ -11,6 +11,7 @@ import numpy as np
 import open_clip
 import pytest
 import torch
+from helpers_browser import browser, look_at  # noqa: F401  fixtures
 from helpers_eval import run_tool_here
 from mmengine.registry import DefaultScope
 from PIL import Image

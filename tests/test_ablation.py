@@ -99,7 +99,7 @@ def test_changes_by_hand():
         ('b.c', '2', "'x'"), ('b.d.1.e', '4', '9'), ('gone', '5', ''), ('new', '', 'None')]
 
 
-def test_a_study_from_start_to_table(study_file, tmp_path, capfd):
+def test_a_study_from_start_to_table(study_file, tmp_path, capfd, look_at):
     path = study_file(dict(base=dict(value=10), better=dict(value=12.5), broken=dict(fail='yes')))
     work = tmp_path / 'work'
     done = run_tool_here(capfd, 'ablate', path, '--work-dir', work, '--jobs', 2)
@@ -119,6 +119,7 @@ def test_a_study_from_start_to_table(study_file, tmp_path, capfd):
     assert '1 of 1 cells differ from base by more than chance would explain' in page
     assert 'better, k-NN: +2.5 points. Runs that failed: 2.' in page and 'k-NN, %' in page
     assert (work / 'plot.png').read_bytes().startswith(b'\x89PNG')
+    look_at(work / 'study.html')
 
     again = run_tool_here(capfd, 'ablate', path, '--work-dir', work)
     assert again.returncode == 2 and '--resume' in again.stderr

@@ -263,7 +263,7 @@ def test_diagnosis_is_repeatable(place):
     assert json.dumps(one) == json.dumps(two)
 
 
-def test_diagnose_tool(place, tmp_path, capfd):
+def test_diagnose_tool(place, tmp_path, capfd, look_at):
     folder = tmp_path / '<i>x'
     write_images(folder, per_class=8)
     (folder / 'red/red_0.png').write_bytes(b'\x89PNG cut off')
@@ -281,6 +281,7 @@ def test_diagnose_tool(place, tmp_path, capfd):
     assert sorted(p.name for p in out.iterdir()) == sorted(
         ['diagnosis.json', 'index.html', *(f'{name}.png' for name in TITLES)])
     assert 'never on' in done.stdout and f'page: {out}' in done.stdout
+    look_at(out / 'index.html')
 
 
 def test_of_other_runs_what_there_is_is_measured(place, tmp_path, capfd):

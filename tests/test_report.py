@@ -1,14 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
 """The quickstart's page, and the images on it."""
 import json
-import re
 import shutil
-import subprocess
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from helpers_browser import check_in_browser
 from helpers_pages import Elements, check_page
 from matplotlib.figure import Figure
 from mmengine.config import Config
@@ -362,44 +361,13 @@ def test_parts_that_are_missing_are_left_out(work, tmp_path):
 # ------------------------------------------------------------------------------------------ browser
 
 
-def browser():
-    for name in ('chromium', 'chromium-browser', 'google-chrome', 'google-chrome-stable'):
-        if shutil.which(name):
-            return name
-    return None
-
-
-def visit(path, folder):
-    """Opens a page in headless Chromium: what its console said, what it asked of the network."""
-    log = folder / 'net.json'
-    run = subprocess.run(
-        [browser(), '--headless', '--no-sandbox', '--disable-gpu', '--no-first-run',
-         '--disable-background-networking', '--disable-component-update', '--disable-sync',
-         '--disable-dev-shm-usage', f'--user-data-dir={folder / "profile"}',
-         '--enable-logging=stderr', f'--log-net-log={log}', '--window-size=360,800', '--dump-dom',
-         path.as_uri()], capture_output=True, text=True, timeout=120)
-    assert run.returncode == 0, run.stderr[-2000:]
-    record = json.loads(log.read_text())
-    start = record['constants']['logEventTypes']['URL_REQUEST_START_JOB']
-    # What the browser asks for itself has no origin.
-    asked = [event['params'] for event in record['events']
-             if event['type'] == start and 'url' in event.get('params', {})]
-    asked = [params['url'] for params in asked
-             if params.get('initiator') != 'not an origin'
-             and params['url'].split(':')[0] not in ('file', 'data')]
-    return [line for line in run.stderr.splitlines() if 'CONSOLE' in line], asked, run.stdout
-
-
-@pytest.mark.skipif(browser() is None, reason='needs Chromium or Chrome, and none is installed')
-def test_in_a_browser_the_page_is_quiet_and_asks_nothing(page, tmp_path):
-    (tmp_path / 'a').mkdir()
-    (tmp_path / 'b').mkdir()
-    console, asked, dom = visit(page, tmp_path / 'a')
-    assert console == [] and asked == []
-    assert 'What to do next' in dom and dom.count('<img') == len(
-        re.findall('<img ', page.read_text(encoding='utf-8')))
-    # The same look at a page that does both, so that silence means something.
+def test_in_a_browser_the_page_is_quiet_and_serves_everybody(browser, page, tmp_path):
+    check_in_browser(browser, page)
+    assert 'What to do next' in browser.run('document.body.innerText')
+    # The same look at a page that is none of that, so that silence means something.
     loud = tmp_path / 'loud.html'
     loud.write_text('<img src="http://127.0.0.1:9/x.png"><script>console.error("loud")</script>')
-    console, asked, _ = visit(loud, tmp_path / 'b')
-    assert 'loud' in console[0] and asked == ['http://127.0.0.1:9/x.png']
+    browser.open(loud.as_uri())
+    assert any('loud' in line for line in browser.console)
+    assert browser.asked == [loud.as_uri(), 'http://127.0.0.1:9/x.png']
+    assert {'image-alt', 'html-has-lang'} <= {rule for rule, _ in browser.findings()}

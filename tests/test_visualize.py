@@ -409,7 +409,7 @@ def test_mae_is_shown_as_images(folder, pixels):
 # --------------------------------------------------------------------------------------------- page
 
 
-def test_the_tool(folder, milan, tmp_path, capfd):
+def test_the_tool(folder, milan, tmp_path, capfd, look_at):
     out = tmp_path / 'out'
     ran = run_tool_here(capfd, 'visualize', folder / 'milan.pth', folder / 'data/some' / EVIL,
                         folder / 'data', '--gallery', folder / 'data', '--out', out,
@@ -432,6 +432,7 @@ def test_the_tool(folder, milan, tmp_path, capfd):
     assert sorted(path.suffix for path in out.iterdir()) == ['.html', '.png', '.png', '.png']
     with Image.open(sheets[0]) as sheet:
         assert sheet.width == 6 * 192 + 5 * 8 + 40  # six panels of 32 px, six times enlarged
+    look_at(out / 'index.html')
 
 
 def test_a_model_that_predicts_nothing(folder, tmp_path):

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Pages: each one file that runs no script and asks nothing of any server.
+"""Pages: each one file that asks nothing of any other server, and most run no script.
 
 Templates lie in ``templates/``; ``base.html.j2`` has what all of them share. Whatever comes from
 users' files (class names, captions, paths) is escaped by the template engine.
@@ -31,10 +31,15 @@ def write_page(path: str | Path, template: str, **values: Any) -> Path:
     Returns:
         The path.
     """
-    page = _environment().get_template(f'{template}.html.j2').render(**values)
+    page = render(template, **values)
     # A file name that is no text in the system's encoding must not cost the page.
     write_atomically(path, lambda file: file.write_bytes(page.encode('utf-8', 'replace')))
     return Path(path)
+
+
+def render(template: str, **values: Any) -> str:
+    """The text of a page; arguments as of :func:`write_page`."""
+    return _environment().get_template(f'{template}.html.j2').render(**values)
 
 
 def data_uri(image: Image.Image, photograph: bool = False) -> str:

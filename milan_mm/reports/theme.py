@@ -10,11 +10,11 @@ COLOURS = dict(
     code=('#f2f0eb', '#22272c'),
     milan=('#0a6c8f', '#4db6d6'),
     second=('#3f93ad', '#a5dcec'),
-    mae=('#ab580a', '#e79a4b'),
+    mae=('#a45409', '#e79a4b'),
     random=('#858d96', '#878f98'),
     teacher=('#7b5ea7', '#b096dd'),
     chance=('#b3261e', '#ff8a80'),
-    hit=('#2f7d4f', '#6cc491'))
+    hit=('#2b7549', '#6cc491'))
 LIGHT = {name: light for name, (light, _) in COLOURS.items()}
 SERIES = ('milan', 'mae', 'teacher', 'hit', 'chance', 'second', 'random')  # one after the other
 

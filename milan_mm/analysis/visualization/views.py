@@ -11,6 +11,7 @@ from ...errors import MilanError
 from ...inference.pretraining import inputs_of, mask_keys
 from ...models import MILAN, PixelTargetGenerator
 from ...models.masking import num_visible
+from ...structures import MaskIds
 from .painting import as_uint8, paint
 from .rollout import cls_rollout
 
@@ -110,8 +111,8 @@ def _view_some(model: MILAN, pixels: Tensor, first: int, seed: int, draws: int,
     masks = torch.stack([model.mask_generator(importance, key).visible for key in keys], dim=1)
     patches = importance.shape[1]
     usual = getattr(model.mask_generator, 'mask_ratio', 1 - masks.shape[2] / patches)
-    attempts = [attempt(model, inputs, importance, features, keys[0], ratio)
-                for ratio in usable_ratios(ratios, usual, patches)]
+    attempts = [attempt(model, inputs, features, model.mask_generator(importance, keys[0], ratio),
+                        ratio) for ratio in usable_ratios(ratios, usual, patches)]
     # A generator of somebody's own may go by something else than a ratio.
     attempts = [one for one in attempts if one.ratio == usual
                 or one.visible.shape[1] == num_visible(patches, one.ratio)]
@@ -129,19 +130,17 @@ def _view_some(model: MILAN, pixels: Tensor, first: int, seed: int, draws: int,
         student=model.backbone(inputs)[-1][:, 1:])
 
 
-def attempt(model: MILAN, inputs: Tensor, importance: Tensor, features: Tensor, keys: Tensor,
+def attempt(model: MILAN, inputs: Tensor, features: Tensor, masks: MaskIds,
             ratio: float) -> Attempt:
-    """The training's step from the mask on, with another share masked.
+    """The training's step from the mask on.
 
     Args:
         model: in eval mode.
         inputs: (B, 3, H, W) normalised pixels.
-        importance: (B, N).
         features: (B, N, T) targets of the patches.
-        keys: (B,) int64.
-        ratio: share of patches to mask.
+        masks: which patches are seen.
+        ratio: share of patches that are masked.
     """
-    masks = model.mask_generator(importance, keys, ratio)
     if not model.predicts:
         return Attempt(ratio, masks.visible)
     predicted = model.predict(inputs, masks)
