@@ -8,7 +8,7 @@ from collections.abc import Sequence
 
 import torch
 from open_clip.constants import OPENAI_DATASET_MEAN, OPENAI_DATASET_STD
-from open_clip.transformer import QuickGELU
+from open_clip.transformer import QuickGELU, ResidualAttentionBlock
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -54,6 +54,9 @@ class ClsTower(Tower):
             raise MilanError(f'{name}: this tower does not end in standard attention with a '
                              'pooled CLS token, so the attention of CLS is not its measure of '
                              'importance. Use a tower such as ViT-B-16-quickgelu')
+        for block in visual.transformer.resblocks:
+            if type(block) is ResidualAttentionBlock and block.attn.batch_first:
+                block.__class__ = FusedBlock  # the same parameters
         # Looked up here so that a torch.compile graph meets constants.
         self.patch_size = visual.patch_size[0]
         self.grid_size = tuple(visual.grid_size)
@@ -74,33 +77,40 @@ class ClsTower(Tower):
         x = visual.ln_pre(x)
         *blocks, last = visual.transformer.resblocks
         for block in blocks:
-            x = run_block(block, x)[0]
-        x, query, keys = run_block(last, x)
-        x = visual.ln_post(x)
-        importance = cls_importance(query, keys)[:, 1:]
+            x = block(x)
+        importance = self.importance(last, x)
+        x = visual.ln_post(last(x))
         return (x if visual.proj is None else x @ visual.proj), importance
 
+    def importance(self, block: nn.Module, x: Tensor) -> Tensor:
+        """Attention of CLS to the patches in ``block``, given its input (B, 1 + N, width)."""
+        attn = block.attn
+        x = block.ln_1(x)
+        (wq, wk, _), (bq, bk, _) = attn.in_proj_weight.chunk(3), attn.in_proj_bias.chunk(3)
+        heads = (attn.num_heads, attn.head_dim)
+        query = F.linear(x[:, :1], wq, bq).unflatten(-1, heads).transpose(1, 2)
+        keys = F.linear(x, wk, bk).unflatten(-1, heads).transpose(1, 2)
+        return cls_importance(query, keys)[:, 1:]
 
-def run_block(block: nn.Module, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """A block of ``open_clip``, with torch's fused attention.
 
-    Called without gradients, its own ``nn.MultiheadAttention`` would write the N x N weights out,
-    and torch 2.5 could not compile it.
+class FusedBlock(ResidualAttentionBlock):
+    """The same block with torch's fused attention.
 
-    Args:
-        block: with ``ln_1``, ``attn``, ``ln_2``, ``mlp`` and two scales.
-        x: (B, 1 + N, width), CLS first.
-
-    Returns:
-        (B, 1 + N, width); the query of CLS, (B, heads, 1, head width); all keys.
+    Called without gradients, ``nn.MultiheadAttention`` writes the N x N weights out, torch 2.5
+    cannot compile it, and 2.14 compiles it to a product an order slower.
     """
-    attn = block.attn
-    qkv = F.linear(block.ln_1(x), attn.in_proj_weight, attn.in_proj_bias)
-    q, k, v = qkv.unflatten(-1, (3, attn.num_heads, -1)).permute(2, 0, 3, 1, 4).unbind(0)
-    mixed = F.scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(2)
-    x = x + block.ls_1(attn.out_proj(mixed))
-    x = x + block.ls_2(run_mlp(block.mlp, block.ln_2(x)))
-    return x, q[:, :, :1], k
+
+    def forward(self, x: Tensor, *context: Tensor | None,
+                attn_mask: Tensor | None = None) -> Tensor:
+        """(B, 1 + N, width), CLS first, to the same; what else a block takes goes to its own."""
+        if context or attn_mask is not None:
+            return super().forward(x, *context, attn_mask=attn_mask)
+        attn = self.attn
+        qkv = F.linear(self.ln_1(x), attn.in_proj_weight, attn.in_proj_bias)
+        q, k, v = qkv.unflatten(-1, (3, attn.num_heads, -1)).permute(2, 0, 3, 1, 4).unbind(0)
+        mixed = F.scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(2)
+        x = x + self.ls_1(attn.out_proj(mixed))
+        return x + self.ls_2(run_mlp(self.mlp, self.ln_2(x)))
 
 
 def run_mlp(mlp: nn.Sequential, x: Tensor) -> Tensor:
