@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from .checkpoints.io import last_checkpoint
-from .datasets.image_folder import find_images
+from .config.sources import Roots, count_images
 from .engine.train import train, world_size
 from .errors import MilanError
 from .evaluation.extract import extract_features
@@ -46,7 +46,7 @@ RECIPES = {
 }
 
 
-def pretrain(data: str | Path, out: str | Path | None = None, arch: str = 'vit-b',
+def pretrain(data: Roots, out: str | Path | None = None, arch: str = 'vit-b',
              teacher: str | Path | None = None, epochs: int | None = None, *,
              init_from: str | Path | None = None, batch_size: int | None = None,
              img_size: int = 224, workers: int = 8, seed: int = 0, resume: str | None = None,
@@ -55,7 +55,8 @@ def pretrain(data: str | Path, out: str | Path | None = None, arch: str = 'vit-b
     """Pretrains an encoder on the images of a folder: ``configs/milan/own_images.py``.
 
     Args:
-        data: folder of images, sub-folders included; no labels.
+        data: folder of images, sub-folders included; no labels. Or a list of images (CSV, JSON,
+            Parquet, text), or shards; or several of all these, each with ``:WEIGHT`` after it.
         out: folder for logs and checkpoints; None for ``work_dirs/own_images``.
         arch: 'vit-s', 'vit-b', 'vit-l' or 'vit-h'.
         teacher: a CLIP, see :func:`split_spec`; None for OpenAI's that goes with ``arch``.
@@ -79,14 +80,14 @@ def pretrain(data: str | Path, out: str | Path | None = None, arch: str = 'vit-b
         MilanError: for what is the user's to mend.
     """
     options = recipe_options(arch, teacher, batch_size, img_size, processes=world_size(launcher),
-                             images=len(find_images(Path(data).expanduser())))
+                             images=count_images(data))
     options.update({
         'train_dataloader.num_workers': workers,
         'train_dataloader.persistent_workers': workers > 0,
         'randomness.seed': seed, **(cfg_options or {})})
     config = 'own_images_continue' if init_from else 'own_images'
     folder = train(
-        f'milan_mm::milan/{config}.py', work_dir=out, data_root=str(data), epochs=epochs,
+        f'milan_mm::milan/{config}.py', work_dir=out, data_root=data, epochs=epochs,
         init_from=str(init_from) if init_from else None, resume=resume, compile=compile,
         launcher=launcher, cfg_options=options, trust_checkpoint=trust_checkpoint)
     return last_checkpoint(folder)

@@ -28,6 +28,7 @@ COMMANDS = {
     'analyze-logs': 'Plot and tabulate the curves of training runs.',
     'doctor': 'Say whether training can start on this machine.',
     'parity': 'Compare one training step with a recorded one, tensor by tensor.',
+    'shard': 'Write images into a few large files, which train faster than many small ones.',
     'benchmark': 'Measure steps, loading and memory on this machine, beside mmpretrain.',
     'train-clip': 'Train a small CLIP on images and their captions, as a teacher.',
     'quickstart': 'Run the whole method on a CPU in minutes, and measure it.',

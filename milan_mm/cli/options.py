@@ -57,9 +57,10 @@ def add(parser: argparse.ArgumentParser, *names: str, **changes: Any) -> None:
         parser.add_argument(name, **{**SHARED[name], **changes})
 
 
-def add_runner_options(parser: argparse.ArgumentParser) -> None:
-    """What OpenMMLab's train.py and test.py have both."""
-    add(parser, '--work-dir', '--data-root', '--trust-checkpoint', '--cfg-options')
+def add_runner_options(parser: argparse.ArgumentParser, **data_root: Any) -> None:
+    """What OpenMMLab's train.py and test.py have both; ``data_root`` changes that option."""
+    add(parser, '--data-root', **data_root)
+    add(parser, '--work-dir', '--trust-checkpoint', '--cfg-options')
     add_launcher(parser)
 
 

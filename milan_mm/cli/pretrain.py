@@ -21,7 +21,9 @@ EXAMPLES = """\
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument('data', metavar='DIR', help='Folder of images, sub-folders included.')
+    parser.add_argument('data', metavar='DATA', nargs='+', help='Folder of images, sub-folders '
+                        'included; a list of images (.csv, .json, .jsonl, .parquet, .txt); or a '
+                        'folder of shards. Several are mixed, DATA:2 with twice the weight.')
     parser.add_argument('--arch', choices=ARCHS, default='vit-b', help='Size of the encoder '
                         '(default: %(default)s).')
     options.add(parser, '--teacher', help='CLIP that teaches: a file, a folder, or MODEL:TAG in '

@@ -13,7 +13,10 @@ EXAMPLES = """\
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     options.add(parser, 'config')
-    options.add_runner_options(parser)
+    options.add_runner_options(parser, action='append', help='Training data instead of what the '
+                               'config names: a folder, a list of images or a folder of shards. '
+                               'In pretraining it may be given several times, DATA:2 with twice '
+                               'the weight.')
     add_training_options(parser)
     parser.add_argument('--iters', type=int, metavar='N', help='Train for N iterations, for '
                         'configs that count these instead of epochs.')

@@ -49,7 +49,12 @@ def check_data(cfg: Config, loaders: tuple[str, ...] = ('train_dataloader', 'val
     for name in loaders:
         for dataset in datasets_of((cfg.get(name) or {}).get('dataset')):
             root = Path(dataset.get('data_root') or '').expanduser()
-            if dataset.get('type', '').endswith('ImageFolder'):
+            kind = dataset.get('type', '').rpartition('.')[2]
+            if kind in ('ImageList', 'ImageShards'):
+                if not root.exists():
+                    raise MilanError(f'{name}: no such file or folder: {root}')
+                continue
+            if kind == 'ImageFolder':
                 prefix = (dataset.get('data_prefix') or {}).get('img_path', '')
                 held_out = next((s for s in ('val', 'test') if s in splits_in(root)), None)
                 if dataset.get('with_label') and prefix in ('val', 'test') and held_out and not (

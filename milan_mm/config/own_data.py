@@ -8,6 +8,7 @@ from mmengine.config import Config
 
 from ..datasets.checks.text import read_coco, read_names
 from ..datasets.image_folder import class_names
+from ..datasets.lists import list_classes
 from ..errors import MilanError
 from ..wording import some_of
 from .annotations import DataCheck, look_at_sets
@@ -95,6 +96,9 @@ def read_classes(dataset: dict) -> tuple[str, ...]:
         folder = root / (dataset.get('data_prefix') or {}).get('img_path', '')
         names = list(class_names(folder))
         expected = f'sub-folders of {folder}, one a class'
+    elif kind == 'ImageList':
+        names = list(list_classes(root, dataset.get('columns')))
+        expected = f'a column of labels in {root}'
     elif 'Coco' in kind:
         names = _categories(root / dataset['ann_file'])
         expected = f'categories in {root / dataset["ann_file"]}'

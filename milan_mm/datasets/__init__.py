@@ -3,13 +3,16 @@
 from .array_transforms import OnBGRArray
 from .image_folder import ImageFolder
 from .label_maps import LabelMapFolder, LoadLabelMap
+from .lists import ImageList
 from .loading import LoadBGRImage
+from .mixture import ImageMixture
 from .preprocessor import PretrainDataPreprocessor
 from .sampler import EpochSampler
+from .shards import ImageShards, ShardSampler
 from .transforms import LoadPILImage, PackImageInputs, RandomResizedCropAndFlip, ResizeAndCenterCrop
 
 __all__ = [
-    'ImageFolder', 'LabelMapFolder', 'EpochSampler', 'LoadPILImage', 'LoadBGRImage', 'LoadLabelMap',
-    'RandomResizedCropAndFlip', 'ResizeAndCenterCrop', 'OnBGRArray', 'PackImageInputs',
-    'PretrainDataPreprocessor'
+    'ImageFolder', 'ImageList', 'ImageShards', 'ImageMixture', 'LabelMapFolder', 'EpochSampler',
+    'ShardSampler', 'LoadPILImage', 'LoadBGRImage', 'LoadLabelMap', 'RandomResizedCropAndFlip',
+    'ResizeAndCenterCrop', 'OnBGRArray', 'PackImageInputs', 'PretrainDataPreprocessor'
 ]

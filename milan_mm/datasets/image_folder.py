@@ -5,27 +5,17 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from mmengine.dataset import BaseDataset
-from torch import Tensor
-
-from ..errors import MilanError, UnreadableImageError
-from ..keyed_random import sample_key, seeded_globals
+from ..errors import MilanError
 from ..registry import DATASETS
 from ..wording import some_of
 from .finding import find_images
+from .keyed_images import KeyedImages
 from .labelled import refuse_splits
-from .loading import MAX_TRIES, all_unreadable
-from .sampler import SampleIndex
 
 
 @DATASETS.register_module()
-class ImageFolder(BaseDataset):
-    """Every image below a folder, sub-folders included.
-
-    Two promises beyond ``BaseDataset``'s. What the pipeline draws at random is a function of
-    (seed, epoch, sample), if the indices come from :class:`EpochSampler`. And an image that
-    cannot be decoded is replaced by another, drawn by the same key, with its path noted in
-    ``unreadable``; :class:`UnreadableImagesHook` counts and names them.
+class ImageFolder(KeyedImages):
+    """Every image below a folder, sub-folders included; see also :class:`KeyedImages`.
 
     Args:
         data_root: the folder.
@@ -87,45 +77,6 @@ class ImageFolder(BaseDataset):
                              f'{len(classes)} classes of the training set ({source}): '
                              f'{some_of(classes)}. Rename or remove its folder')
         return tuple(classes)
-
-    def __getitem__(self, idx: int | SampleIndex) -> dict | None:
-        if not self._fully_initialized:
-            self.full_init()
-        unreadable: list[str] = []
-        for attempt in range(MAX_TRIES):
-            try:
-                return self._run_pipeline(self._nth_choice(idx, attempt), idx, unreadable)
-            except UnreadableImageError as error:
-                if self.test_mode:
-                    return None
-                unreadable.append(self.path(self._nth_choice(idx, attempt)))
-                last = error
-        raise all_unreadable(last)
-
-    def path(self, index: int) -> str:
-        """Of an image's file."""
-        return self.get_data_info(index)['img_path']
-
-    def pixels(self, index: int) -> Tensor | None:
-        """What the pipeline makes of an image, uint8 (3, H, W); None if it cannot be decoded."""
-        sample = self[index]
-        return None if sample is None else sample['inputs']
-
-    def _nth_choice(self, idx: int, attempt: int) -> int:
-        """The sample itself, then substitutes that depend on nothing but the sample's key."""
-        if attempt == 0:
-            return int(idx)
-        seed, epoch = getattr(idx, 'seed', 0), getattr(idx, 'epoch', 0)
-        return sample_key(seed, epoch, int(idx), f'substitute {attempt}') % len(self)
-
-    def _run_pipeline(self, chosen: int, idx: int, unreadable: list[str]) -> dict:
-        data = self.get_data_info(chosen)
-        data['unreadable'] = tuple(unreadable)
-        if not isinstance(idx, SampleIndex):
-            return self.pipeline(data)
-        data['sample_key'] = sample_key(idx.seed, idx.epoch, int(idx), 'mask')
-        with seeded_globals(sample_key(idx.seed, idx.epoch, int(idx), 'augment')):
-            return self.pipeline(data)
 
 
 def class_names(root: Path) -> tuple[str, ...]:

@@ -25,7 +25,7 @@ _META = ('img_path', 'unreadable', 'ori_shape', 'img_shape')
 
 @TRANSFORMS.register_module()
 class LoadPILImage(BaseTransform):
-    """Reads ``img_path`` into ``img``, a Pillow image in RGB, upright.
+    """Reads ``img_path``, or ``img_bytes`` from it, into ``img``, a Pillow image in RGB, upright.
 
     Args:
         background: colour under transparent parts, RGB in 0..255.
@@ -44,11 +44,11 @@ class LoadPILImage(BaseTransform):
             open_image, max_pixels=max_pixels, value_range=check_range(value_range))
 
     def transform(self, results: dict) -> dict:
-        path = results['img_path']
+        path, content = results['img_path'], results.pop('img_bytes', None)
         image: Image.Image | JPEG | None = None
         if self.scaled_jpegs:
-            image = open_jpeg(path, self.max_pixels)
-        image = image or composite(self.open(path), self.background)
+            image = open_jpeg(path, self.max_pixels, content)
+        image = image or composite(self.open(path, content=content), self.background)
         results['img'] = image
         results['ori_shape'] = results['img_shape'] = image.size[::-1]
         return results

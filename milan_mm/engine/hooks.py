@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """What a pretraining run reports, beside what mmengine's hooks do."""
+import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -144,6 +145,8 @@ def _in_one_line(path: str) -> str:
 def _reason(path: str) -> str:
     """Why an image cannot be decoded; tried again, as the worker that knew kept only its name."""
     try:
+        if not os.path.lexists(path):  # but a part of a shard
+            raise UnreadableImageError(f'cannot decode {printable(path)}')
         open_image(path)
     except UnreadableImageError as error:
         return str(error)

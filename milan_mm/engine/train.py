@@ -21,12 +21,13 @@ from ..compat.safe_load import install_safe_loading
 from ..compat.sync_bn import replace_sync_bn
 from ..config.batch import apply_plan, plan_batch
 from ..config.check import check_config
-from ..config.data_paths import check_data, move_data, settle_workers
+from ..config.data_paths import check_data, settle_workers
 from ..config.options import merge_options
 from ..config.own_data import fill_num_classes
 from ..config.read import read_config
 from ..config.sane_numbers import check_numbers
 from ..config.schedule import set_length
+from ..config.sources import Roots, move_to, name_kinds
 from ..datasets.loading import keep_notes
 from ..errors import MilanError
 from .building import building
@@ -36,7 +37,7 @@ from .resume import CheckedLoadingHook, find_resumed
 from .saving import save_wholly
 
 
-def train(config: str | Path, *, work_dir: str | Path | None = None, data_root: str | None = None,
+def train(config: str | Path, *, work_dir: str | Path | None = None, data_root: Roots | None = None,
           epochs: int | None = None, iters: int | None = None, init_from: str | None = None,
           resume: str | None = None, amp: bool = False, auto_scale_lr: bool = False,
           compile: bool = False, launcher: str = 'none', cfg_options: dict | None = None,
@@ -47,7 +48,8 @@ def train(config: str | Path, *, work_dir: str | Path | None = None, data_root: 
         config: its file.
         work_dir: folder for logs and checkpoints; None for the config's own, or else
             ``work_dirs/<name of the config>``.
-        data_root: folder of the training set, instead of the config's.
+        data_root: the training data instead of the config's: a folder, a list, shards, or for
+            pretraining several of these, see :func:`move_to`.
         epochs: to train for; warm-up and schedule shrink or grow with them.
         iters: the same for configs that count iterations.
         init_from: checkpoint that the encoder starts from, see :func:`start_from`.
@@ -117,7 +119,7 @@ def build_runner(cfg: Config, compile: bool = False) -> Any:
     return runner
 
 
-def prepare_config(config: str | Path, work_dir: str | Path | None, data_root: str | None,
+def prepare_config(config: str | Path, work_dir: str | Path | None, data_root: Roots | None,
                    launcher: str, cfg_options: dict | None, training: bool = False) -> Config:
     """A config with what training and test are told alike; arguments as of :func:`train`."""
     cfg = read_config(config)
@@ -125,9 +127,10 @@ def prepare_config(config: str | Path, work_dir: str | Path | None, data_root: s
     cfg.work_dir = str(work_dir or cfg.get('work_dir') or f'work_dirs/{Path(config).stem}')
     merge_options(cfg, cfg_options)
     check_config(cfg, config, training)
-    if data_root:
-        with building(cfg):
-            move_data(cfg, str(data_root))
+    with building(cfg):
+        if data_root:
+            move_to(cfg, data_root)
+        name_kinds(cfg)
     settle_workers(cfg)
     return cfg
 

@@ -1,0 +1,60 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What every source of training images promises, be it a folder, a list or shards."""
+from mmengine.dataset import BaseDataset
+from torch import Tensor
+
+from ..errors import UnreadableImageError
+from ..keyed_random import sample_key, seeded_globals
+from .loading import MAX_TRIES, all_unreadable
+from .sampler import SampleIndex
+
+
+class KeyedImages(BaseDataset):
+    """Images whose augmentation is a function of (seed, epoch, sample), and none of which is fatal.
+
+    What the pipeline draws at random depends on nothing else, if the indices come from
+    :class:`EpochSampler`. And an image that cannot be decoded is replaced by another, drawn by the
+    same key, with its path noted in ``unreadable``; :class:`UnreadableImagesHook` counts and names
+    them. In ``test_mode`` it gives None instead.
+    """
+    _fully_initialized: bool
+
+    def __getitem__(self, idx: int | SampleIndex) -> dict | None:
+        if not self._fully_initialized:
+            self.full_init()
+        unreadable: list[str] = []
+        for attempt in range(MAX_TRIES):
+            try:
+                return self._run_pipeline(self._nth_choice(idx, attempt), idx, unreadable)
+            except UnreadableImageError as error:
+                if self.test_mode:
+                    return None
+                unreadable.append(self.path(self._nth_choice(idx, attempt)))
+                last = error
+        raise all_unreadable(last)
+
+    def path(self, index: int) -> str:
+        """Of an image's file."""
+        return self.get_data_info(index)['img_path']
+
+    def pixels(self, index: int) -> Tensor | None:
+        """What the pipeline makes of an image, uint8 (3, H, W); None if it cannot be decoded."""
+        sample = self[index]
+        return None if sample is None else sample['inputs']
+
+    def _nth_choice(self, idx: int, attempt: int) -> int:
+        """The sample itself, then substitutes that depend on nothing but the sample's key."""
+        if attempt == 0:
+            return idx
+        seed, epoch = getattr(idx, 'seed', 0), getattr(idx, 'epoch', 0)
+        other = sample_key(seed, epoch, int(idx), f'substitute {attempt}') % len(self)
+        return SampleIndex(other, seed, epoch)
+
+    def _run_pipeline(self, chosen: int, idx: int, unreadable: list[str]) -> dict:
+        data = self.get_data_info(chosen)
+        data['unreadable'] = tuple(unreadable)
+        if not isinstance(idx, SampleIndex):
+            return self.pipeline(data)
+        data['sample_key'] = sample_key(idx.seed, idx.epoch, int(idx), 'mask')
+        with seeded_globals(sample_key(idx.seed, idx.epoch, int(idx), 'augment')):
+            return self.pipeline(data)
