@@ -43,7 +43,7 @@ def cka_panels(result: dict[str, Any]) -> list[Panel]:
             value = values[row, column]
             if max(values.shape) <= _MOST_NUMBERS and np.isfinite(value):
                 axes.text(column, row, f'{value:.2f}'.replace('0.', '.', 1), ha='center',
-                          va='center', fontsize=9, color='black' if value > 0.6 else 'white')
+                          va='center', fontsize=11, color='black' if value > 0.6 else 'white')
 
     return [Panel(title, partial(draw, kind=kind),
                   f'CKA of {len(rows)} by {len(columns)} layers, {title}',
