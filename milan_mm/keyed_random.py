@@ -27,6 +27,13 @@ def sample_key(seed: int, epoch: int, sample: int, purpose: str) -> int:
     return int.from_bytes(digest, 'little') >> 1
 
 
+def seed_globals(key: int) -> None:
+    """Starts ``random``, ``numpy.random`` and torch's CPU generator from ``key``."""
+    random.seed(key)
+    np.random.seed(key & 0xFFFFFFFF)
+    torch.random.default_generator.manual_seed(key)
+
+
 @contextlib.contextmanager
 def seeded_globals(key: int) -> Iterator[None]:
     """Within it, ``random``, ``numpy.random`` and torch's CPU generator start from ``key``.
@@ -35,9 +42,7 @@ def seeded_globals(key: int) -> Iterator[None]:
     pipeline run in the main process leaves no trace in the training's own draws.
     """
     states = random.getstate(), np.random.get_state(), torch.random.get_rng_state()
-    random.seed(key)
-    np.random.seed(key & 0xFFFFFFFF)
-    torch.random.default_generator.manual_seed(key)
+    seed_globals(key)
     try:
         yield
     finally:

@@ -20,6 +20,7 @@ with quiet_import():
     from .engine.bad_numbers import BadNumbersHook
     from .engine.hooks import DescribeEncoderHook, RunSummaryHook, UnreadableImagesHook
     from .engine.layer_decay import LayerDecayOptimWrapperConstructor
+    from .engine.loops import ExactEpochLoop, ExactIterLoop
     from .engine.precision import AutocastOptimWrapper
     from .engine.saving import WholeCheckpointHook
     from .engine.signals import StopOnSignalHook
@@ -34,6 +35,7 @@ __all__ = [
     'pretrain', 'get_model', 'embed', 'MilanError', *models.__all__, *datasets.__all__,
     'LayerDecayOptimWrapperConstructor', 'BadNumbersHook', 'PlainCheckpointHook',
     'DescribeEncoderHook', 'RunSummaryHook', 'UnreadableImagesHook', 'WholeCheckpointHook',
-    'StopOnSignalHook', 'FeatureEvalHook', 'AutocastOptimWrapper',
+    'StopOnSignalHook', 'FeatureEvalHook', 'AutocastOptimWrapper', 'ExactEpochLoop',
+    'ExactIterLoop',
     'TeacherOutput', 'MaskIds', 'sincos_positions',  # what parts of one's own are made of
 ]

@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Everything of own_coco.py and own_ade.py but their sizes: configs of one's own, and options."""
-from conftest import ROOT
+"""Everything of the own_*.py configs but their sizes: configs of one's own, options, data."""
+import numpy as np
+from conftest import ROOT, TINY_VIT
+from PIL import Image
 
 LOADERS = [f'{loader}_dataloader.{key}' for loader in ('train', 'val', 'test') for key in (
     'num_workers=0', 'persistent_workers=False', 'pin_memory=False')]
@@ -54,3 +56,37 @@ def small_segmentor(path):
         '    auxiliary_head=dict(in_channels=32, channels=16, dropout_ratio=0.),\n'
         '    test_cfg=dict(crop_size=(64, 64), stride=(43, 43)))\n')
     return path
+
+
+def small_classifier(path, kind):
+    """Finetuning or linear probing of a small ViT, a config of one's own."""
+    frozen = dict(frozen_stages=TINY_VIT['num_layers']) if kind == 'linear' else {}
+    neck = 'neck=dict(input_features=48), ' if kind == 'linear' else ''
+    path.write_text(
+        f"_base_ = '{ROOT}/configs/classification/own_{kind}.py'\n"
+        f'model = dict(backbone=dict(arch=dict(_delete_=True, **{TINY_VIT}), img_size=32, '
+        f'patch_size=8, **{frozen}), {neck}head=dict(in_channels=48))\n')
+    return path
+
+
+def make_scenes(root, classes):
+    """Coloured blocks on a dark ground; the frame of each image is not labelled."""
+    rng = np.random.default_rng(0)
+    for part, count in (('training', 16), ('validation', 5)):
+        for kind in ('images', 'annotations'):
+            (root / kind / part).mkdir(parents=True)
+        for i in range(count):
+            height, width = 70 + 4 * i, 96
+            pixels = rng.integers(0, 80, (height, width, 3))
+            labels = np.zeros((height, width), np.uint8)
+            for label in (1, 2):
+                y, x = rng.integers(4, height - 40), rng.integers(4, width - 40)
+                labels[y:y + 36, x:x + 36] = label
+                pixels[y:y + 36, x:x + 36] = rng.integers(0, 60, (36, 36, 3))
+                pixels[y:y + 36, x:x + 36, label - 1] += 180
+            labels[:2] = labels[-2:] = labels[:, :2] = labels[:, -2:] = 255
+            Image.fromarray(pixels.astype(np.uint8)).save(
+                root / 'images' / part / f'{i}.jpg', quality=95)
+            Image.fromarray(labels).save(root / 'annotations' / part / f'{i}.png')
+    (root / 'classes.txt').write_text('\n'.join(classes) + '\n', encoding='utf-8')
+    return root

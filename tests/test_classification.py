@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 from conftest import ROOT, TINY_VIT, run_tool
+from helpers_tasks import small_classifier
 from mmengine.optim import build_optim_wrapper
 from mmengine.registry import DATASETS, METRICS, MODELS, TRANSFORMS, init_default_scope
 from PIL import Image
@@ -233,17 +234,6 @@ SMALL = [
     'default_hooks.logger.interval=1']
 
 
-def small_config(path, kind):
-    """Finetuning or linear probing of a small ViT, a config of one's own."""
-    frozen = dict(frozen_stages=TINY_VIT['num_layers']) if kind == 'linear' else {}
-    neck = 'neck=dict(input_features=48), ' if kind == 'linear' else ''
-    path.write_text(
-        f"_base_ = '{ROOT}/configs/classification/own_{kind}.py'\n"
-        f'model = dict(backbone=dict(arch=dict(_delete_=True, **{TINY_VIT}), img_size=32, '
-        f'patch_size=8, **{frozen}), {neck}head=dict(in_channels=48))\n')
-    return path
-
-
 def check_run(out, work):
     """What every run on the three colours must have said and saved."""
     assert 'data: 36 images' in out and 'parameter groups:' in out
@@ -260,7 +250,7 @@ def check_run(out, work):
 
 
 def test_finetuning_by_the_command_line(classes_folder, tmp_path):
-    config = small_config(tmp_path / 'mine.py', 'finetune')
+    config = small_classifier(tmp_path / 'mine.py', 'finetune')
     out = run_tool('train.py', config, '--data-root', classes_folder, '--work-dir', tmp_path,
                    '--epochs', 10, '--cfg-options', *SMALL)
     groups, best = check_run(out, tmp_path)
@@ -272,7 +262,7 @@ def test_finetuning_by_the_command_line(classes_folder, tmp_path):
 
 
 def test_linear_probe_trains_the_head_alone(classes_folder, tmp_path):
-    config = small_config(tmp_path / 'mine.py', 'linear')
+    config = small_classifier(tmp_path / 'mine.py', 'linear')
     args = parse(['train', config, '--data-root', classes_folder, '--work-dir', tmp_path,
                   '--epochs', 10, '--cfg-options', *SMALL])
     args.run(args)

@@ -21,7 +21,7 @@ def test_all_parts_are_public_and_little_else():
                   if isinstance(one, Registry) and one.scope == 'milan_mm']
     parts = {name: part for one in registries for name, part in one.module_dict.items()
              if name not in OLD_NAMES.get(one, ()) and part.__module__.startswith('milan_mm.')}
-    assert len(registries) == 8 and len(parts) > 40
+    assert len(registries) == 9 and len(parts) > 40
     assert sorted(milan_mm.__all__) == sorted({*parts, *NOT_REGISTERED})
     assert all(getattr(milan_mm, name) is part for name, part in parts.items())
     assert all(hasattr(milan_mm, name) for name in NOT_REGISTERED)

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 from conftest import ROOT, run_tool
-from helpers_tasks import SMALL_SEGMENTOR, small_segmentor
+from helpers_tasks import SMALL_SEGMENTOR, make_scenes, small_segmentor
 from mmengine.config import Config
 from mmengine.dataset import pseudo_collate
 from mmengine.registry import DATASETS, METRICS, MODELS, init_default_scope
@@ -100,27 +100,7 @@ def test_model_and_data_recipe(name):
 
 @pytest.fixture(scope='module')
 def ade_folder(tmp_path_factory):
-    """Coloured blocks on a dark ground; the frame of each image is not labelled."""
-    root = tmp_path_factory.mktemp('eigene Bilder')
-    rng = np.random.default_rng(0)
-    for part, count in (('training', 16), ('validation', 5)):
-        for kind in ('images', 'annotations'):
-            (root / kind / part).mkdir(parents=True)
-        for i in range(count):
-            height, width = 70 + 4 * i, 96
-            pixels = rng.integers(0, 80, (height, width, 3))
-            labels = np.zeros((height, width), np.uint8)
-            for label in (1, 2):
-                y, x = rng.integers(4, height - 40), rng.integers(4, width - 40)
-                labels[y:y + 36, x:x + 36] = label
-                pixels[y:y + 36, x:x + 36] = rng.integers(0, 60, (36, 36, 3))
-                pixels[y:y + 36, x:x + 36, label - 1] += 180
-            labels[:2] = labels[-2:] = labels[:, :2] = labels[:, -2:] = 255
-            Image.fromarray(pixels.astype(np.uint8)).save(
-                root / 'images' / part / f'{i}.jpg', quality=95)
-            Image.fromarray(labels).save(root / 'annotations' / part / f'{i}.png')
-    (root / 'classes.txt').write_text('\n'.join(CLASSES) + '\n', encoding='utf-8')
-    return root
+    return make_scenes(tmp_path_factory.mktemp('eigene Bilder'), CLASSES)
 
 
 @pytest.mark.parametrize('name', CONFIGS)

@@ -24,9 +24,10 @@ from ..checkpoints.io import is_whole, run_checkpoints, state_of
 from ..checkpoints.strict import first_not_finite, is_finite, mismatch
 from ..errors import MilanError
 from ..structures import torch
+from .place import KEY, place_problem
 
 _NOT_NEGATIVE = ('lr', 'initial_lr', 'weight_decay', 'eps', 'momentum', 'lr_scale')
-_CHECKED_APART = ('state_dict', 'meta', 'message_hub')  # logs may hold NaN
+_CHECKED_APART = ('state_dict', 'meta', 'message_hub', KEY)  # logs and sums may hold NaN
 _INSTEAD = 'To start a new training from its weights: --init-from CHECKPOINT'
 
 
@@ -93,6 +94,7 @@ class CheckedLoadingHook(Hook):
                 or first_not_finite({key: part for key, part in checkpoint.items()
                                      if key not in _CHECKED_APART})
                 or _hub_problem(checkpoint.get('message_hub'))
+                or place_problem(checkpoint.get(KEY), state)
                 or _optimizer_problem(runner, checkpoint)
                 or _schedulers_problem(runner.param_schedulers, checkpoint.get('param_schedulers')))
 
@@ -171,7 +173,11 @@ def _optimizer_problem(runner: Any, checkpoint: dict) -> str | None:
             problem = _setting_problem(key, group[key], now[key])
             if problem:
                 return f'its optimizer\'s param_groups.{i}.{key} {problem}'
-    if any('betas' in group for group in own) and not state and checkpoint['meta']['iter']:
+    left_out = checkpoint['message_hub']['runtime_info'].get('updates_left_out', 0)
+    settings = runner.cfg.get('optim_wrapper') or {}
+    first = (1 + left_out) * settings.get('accumulative_counts', 1)  # batches up to an update
+    if any('betas' in group for group in own) and not state and (
+            checkpoint['meta']['iter'] >= first):
         return 'its optimizer keeps no moments'
     if isinstance(runner.model, FullyShardedDataParallel):
         return None  # by name, and put together by torch
@@ -228,6 +234,9 @@ def _setting_problem(name: str, saved: Any, now: Any) -> str | None:
         if name == 'betas' and not all(_is_number(v) and 0 <= float(v) < 1 for v in saved):
             return f'is {_short(saved)}, expected numbers from 0 to below 1'
         return next(filter(None, (_setting_problem(name, *pair) for pair in zip(saved, now))), None)
+    if isinstance(now, dict):  # a schedule's milestones
+        sound = isinstance(saved, dict) and all(map(_is_number, (*saved, *saved.values())))
+        return None if sound else f'is {_short(saved)}, expected {_short(now)}'
     if _is_number(now):
         if not _is_number(saved) or not math.isfinite(float(saved)):
             return f'is {_short(saved)}, expected a number'

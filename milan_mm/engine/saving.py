@@ -97,6 +97,7 @@ class _Whole:
     def save_checkpoint(self, out_dir: str, filename: str, *args: Any, **kwargs: Any) -> None:
         target = Path(out_dir) / filename
         part = target.with_name(f'.{target.stem}.pth.part')
+        self._runner.call_hook('before_writing')
         try:
             self._runner.save_checkpoint(out_dir, part.name, *args, **kwargs)
             barrier()  # of sharded states each process writes its own file, in a folder

@@ -32,6 +32,8 @@ from ..datasets.loading import keep_notes
 from ..errors import MilanError
 from .building import building
 from .hooks import check_batches
+from .loops import go_on_exactly
+from .place import PlaceHook
 from .precision import set_amp
 from .resume import CheckedLoadingHook, find_resumed
 from .saving import save_wholly
@@ -100,10 +102,12 @@ def build_runner(cfg: Config, compile: bool = False) -> Any:
     replace_sync_bn(cfg)
     find_resumed(cfg)
     save_wholly(cfg)
+    go_on_exactly(cfg)
     words = apply_plan(cfg, plan_batch(cfg, world_size(cfg.launcher)))
     runner = RUNNERS.build(cfg) if 'runner_type' in cfg else Runner.from_cfg(cfg)
     write_any_name(runner.logger)
     print_log(words, logger='current')
+    runner.register_hook(PlaceHook(bool(cfg.get('resume'))))
     if cfg.get('load_from'):
         runner.register_hook(CheckedLoadingHook(cfg.load_from, bool(cfg.get('resume'))))
     if compile:
