@@ -83,7 +83,8 @@ def test_every_tool_is_a_command():
         told[path.stem] = [word.strip("'") for word in words.split(', ')]
     for words in told.values():
         assert words[0] in COMMANDS
-    assert set(COMMANDS) - {words[0] for words in told.values()} == {'pretrain', 'shard', 'explore'}
+    assert set(COMMANDS) - {words[0] for words in told.values()} == {
+        'explore', 'pretrain', 'report', 'shard'}
     assert set(ALIASES.values()) <= set(COMMANDS)
     assert told['measure_memory'] == ['benchmark', 'downstream']
 

@@ -21,6 +21,7 @@ COMMANDS = {
     'predict': 'Predict classes, boxes and masks, or label maps, and draw them.',
     'visualize': 'Show importance, masks, errors and features of a pretrained model.',
     'explore': 'Open a local page to play with a pretrained model: masks, patches, neighbours.',
+    'report': 'Write the page of a run: curves, images, config, what to do next.',
     'diagnose': 'Measure what an encoder is like inside: layers, heads, units.',
     'zero-shot': 'Name images by text alone.',
     'robustness': 'Measure classifiers on corrupted images and on variants of ImageNet.',

@@ -143,9 +143,24 @@ def draw_segmentation(image: Image.Image,
     return canvas
 
 
+def image_alone(drawing: Image.Image, size: tuple[int, int]) -> Image.Image:
+    """A drawing without its bars or legend.
+
+    Args:
+        drawing: of :func:`draw_classification` or another.
+        size: width and height of the image that was drawn on.
+    """
+    factor = _factor(size)
+    return drawing.crop((0, 0, factor * size[0], factor * size[1]))
+
+
+def _factor(size: tuple[int, int]) -> int:
+    return max(1, math.ceil(_LEAST_SIDE / max(size)))
+
+
 def _enlarged(image: Image.Image) -> tuple[Image.Image, int]:
     """A copy, by a whole factor larger where it is small, and the factor."""
-    factor = max(1, math.ceil(_LEAST_SIDE / max(image.size)))
+    factor = _factor(image.size)
     if factor == 1:
         return image.copy(), 1
     return image.resize((factor * image.width, factor * image.height),
