@@ -13,7 +13,10 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from .checkpoints.io import last_checkpoint
-from .config.sources import Roots, count_images
+from .config.sources import Roots, count_images, open_source, split_weight
+from .datasets.channels import SUFFIXES as CHANNEL_SUFFIXES
+from .datasets.channels import LoadChannels, channel_statistics
+from .datasets.decoding import SUFFIXES
 from .engine.train import train, world_size
 from .errors import MilanError
 from .evaluation.extract import extract_features
@@ -50,7 +53,9 @@ def pretrain(data: Roots, out: str | Path | None = None, arch: str = 'vit-b',
              teacher: str | Path | None = None, epochs: int | None = None, *,
              init_from: str | Path | None = None, batch_size: int | None = None,
              img_size: int = 224, workers: int = 8, seed: int = 0, resume: str | None = None,
-             compile: bool = False, launcher: str = 'none', cfg_options: dict | None = None,
+             channels: int | None = None, teacher_channels: Sequence[int] | None = None,
+             value_range: Sequence[float] | None = None, compile: bool = False,
+             launcher: str = 'none', cfg_options: dict | None = None,
              trust_checkpoint: bool = False) -> Path | None:
     """Pretrains an encoder on the images of a folder: ``configs/milan/own_images.py``.
 
@@ -70,6 +75,10 @@ def pretrain(data: Roots, out: str | Path | None = None, arch: str = 'vit-b',
         workers: processes that read images.
         seed: of weights, order, augmentation and masks.
         resume: 'auto', or a checkpoint of a stopped run.
+        channels: of images that are not RGB, see :class:`LoadChannels`; None for RGB.
+        teacher_channels: three of them for the teacher, in its order; None for the first three, or
+            the first one thrice where there are fewer.
+        value_range: of their values, what becomes 0 and 255.
         compile, launcher, trust_checkpoint: see :func:`milan_mm.engine.train.train`.
         cfg_options: other changes of the config, dotted keys to values.
 
@@ -79,8 +88,12 @@ def pretrain(data: Roots, out: str | Path | None = None, arch: str = 'vit-b',
     Raises:
         MilanError: for what is the user's to mend.
     """
+    suffixes = SUFFIXES if channels is None else CHANNEL_SUFFIXES
     options = recipe_options(arch, teacher, batch_size, img_size, processes=world_size(launcher),
-                             images=count_images(data))
+                             images=count_images(data, suffixes))
+    if channels is not None:
+        del options['train_dataloader.dataset.pipeline.1.size']
+        options.update(channel_options(data, channels, teacher_channels, value_range, img_size))
     options.update({
         'train_dataloader.num_workers': workers,
         'train_dataloader.persistent_workers': workers > 0,
@@ -91,6 +104,32 @@ def pretrain(data: Roots, out: str | Path | None = None, arch: str = 'vit-b',
         init_from=str(init_from) if init_from else None, resume=resume, compile=compile,
         launcher=launcher, cfg_options=options, trust_checkpoint=trust_checkpoint)
     return last_checkpoint(folder)
+
+
+def channel_options(data: Roots, channels: int, teacher_channels: Sequence[int] | None = None,
+                    value_range: Sequence[float] | None = None,
+                    img_size: int = 224) -> dict[str, Any]:
+    """What images of other channels than RGB change in ``own_images.py``.
+
+    Mean and standard deviation of each channel are measured on some of the images.
+
+    Raises:
+        MilanError: if none of these can be read.
+    """
+    root = split_weight(data if isinstance(data, (str, Path)) else data[0])[0]
+    mean, std = channel_statistics(open_source(root, CHANNEL_SUFFIXES),
+                                   LoadChannels(channels, value_range))
+    if teacher_channels is None:
+        teacher_channels = (0, 1, 2) if channels > 2 else (0, 0, 0)
+    return {
+        'train_dataloader.dataset.pipeline': [
+            dict(type='milan_mm.LoadChannels', channels=channels, value_range=value_range),
+            dict(type='milan_mm.RandomResizedCropAndFlip', size=img_size, scale=(0.2, 1.0)),
+            dict(type='milan_mm.PackImageInputs')],
+        'train_dataloader.dataset.suffixes': list(CHANNEL_SUFFIXES),
+        'model.backbone.in_channels': channels,
+        'model.teacher_channels': list(teacher_channels),
+        'data_preprocessor.mean': mean, 'data_preprocessor.std': std}
 
 
 def recipe_options(arch: str, teacher: str | Path | None = None, batch_size: int | None = None,

@@ -50,6 +50,9 @@ def encoder_options(encoder: dict[str, Tensor], spec: EncoderSpec) -> dict[str, 
     """The arguments of ``MaskedVisionTransformer`` that make a place for each of the tensors."""
     options: dict[str, Any] = dict(arch=spec.arch, img_size=spec.img_size,
                                    patch_size=spec.patch_size)
+    patch_map = encoder.get('patch_embed.projection.weight')
+    if patch_map is not None and patch_map.shape[1] != 3:
+        options['in_channels'] = patch_map.shape[1]
     if 'pre_norm.weight' in encoder:
         options['pre_norm'] = True
     if 'layers.0.attn.gamma1.weight' in encoder:
@@ -157,7 +160,9 @@ def _described_spec(state: dict[str, Tensor], meta: dict, source: str) -> Encode
             pair(int(side) for side in encoder['img_size']), int(encoder['patch_size']),
             tuple(float(v) for v in meta['pixel_mean']), tuple(float(v) for v in meta['pixel_std']),
             bool(encoder.get('quick_gelu', False)))
-        sound = (len(spec.img_size) == 2 and len(spec.pixel_mean) == len(spec.pixel_std) == 3
+        channels = state['patch_embed.projection.weight'].shape[1]
+        sound = (len(spec.img_size) == 2
+                 and len(spec.pixel_mean) == len(spec.pixel_std) == channels
                  and min(spec.pixel_std) > 0 and min(spec.arch.values()) > 0)
     except (KeyError, TypeError, ValueError) as error:
         raise MilanError(f'{source}: its description is not understood ({type(error).__name__}: '

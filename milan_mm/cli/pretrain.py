@@ -37,6 +37,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
                 'accumulated to about 512 images an update.')
     options.add(parser, '--img-size', default=224, help='Side of the images in pixels (default: '
                 '%(default)s).')
+    parser.add_argument('--channels', type=int, metavar='N', help='Number of channels of images '
+                        'that are not RGB: .npy, TIFF or PNG of 8 or more bits (default: RGB).')
+    parser.add_argument('--teacher-channels', type=int, nargs=3, metavar='I', help='With '
+                        '--channels, the three that the teacher gets as red, green and blue, from '
+                        '0 (default: 0 1 2, or 0 0 0 where there are fewer).')
+    parser.add_argument('--value-range', type=float, nargs=2, metavar=('LOW', 'HIGH'), help='With '
+                        '--channels, the values that become 0 and 255 (default: all of 8 or 16 '
+                        'bits).')
     options.add(parser, '--workers', default=8)
     options.add(parser, '--seed', help='Seed of weights, order, augmentation and masks (default: '
                 '%(default)s).')
@@ -50,6 +58,8 @@ def run(args: argparse.Namespace) -> None:
     checkpoint = pretrain(
         args.data, args.work_dir, args.arch, args.teacher, args.epochs, init_from=args.init_from,
         batch_size=args.batch_size, img_size=args.img_size, workers=args.workers, seed=args.seed,
-        resume=args.resume, compile=args.compile, launcher=args.launcher,
-        cfg_options=args.cfg_options, trust_checkpoint=args.trust_checkpoint)
+        channels=args.channels, teacher_channels=args.teacher_channels,
+        value_range=args.value_range, resume=args.resume, compile=args.compile,
+        launcher=args.launcher, cfg_options=args.cfg_options,
+        trust_checkpoint=args.trust_checkpoint)
     print(f'{checkpoint}: milan eval, extract and visualize take it')

@@ -7,6 +7,7 @@ from typing import Any
 from mmengine.config import Config
 from mmengine.logging import print_log
 
+from ..datasets.decoding import SUFFIXES
 from ..datasets.image_folder import find_images
 from ..datasets.labelled import splits_in
 from ..errors import MilanError
@@ -61,7 +62,8 @@ def check_data(cfg: Config, loaders: tuple[str, ...] = ('train_dataloader', 'val
                         root / prefix).exists():
                     print_log(f'{root} has no {prefix}: {name} reads {held_out}', logger='current')
                     prefix = dataset['data_prefix']['img_path'] = held_out
-                find_images(root / prefix, at_least_one=True)
+                find_images(root / prefix, at_least_one=True,
+                            suffixes=dataset.get('suffixes') or SUFFIXES)
                 continue
             prefixes = dataset.get('data_prefix') or {}
             prefixes = prefixes if isinstance(prefixes, dict) else dict(img_path=prefixes)

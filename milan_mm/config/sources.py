@@ -32,7 +32,9 @@ def move_to(cfg: Config, roots: Roots) -> None:
     if cfg.get('data_root') is not None or not dataset.type.endswith('ImageFolder'):
         raise MilanError(f'{len(parts)} times --data-root: only pretraining mixes several sources; '
                          'this config takes one folder')
-    sources = [_source(dict(type='milan_mm.ImageFolder', data_root=root)) for root, _ in pairs]
+    suffixes = dataset.get('suffixes') or SUFFIXES
+    sources = [_source(dict(type='milan_mm.ImageFolder', data_root=root, suffixes=suffixes))
+               for root, _ in pairs]
     cfg.train_dataloader.dataset = dict(
         type='milan_mm.ImageMixture', datasets=sources, weights=[weight for _, weight in pairs],
         pipeline=dataset.pipeline)
@@ -73,7 +75,7 @@ def name_kinds(cfg: Config) -> None:
                 sampler['type'] = 'milan_mm.ShardSampler'
 
 
-def count_images(roots: Roots) -> int:
+def count_images(roots: Roots, suffixes: Sequence[str] = SUFFIXES) -> int:
     """How many samples an epoch of these sources has.
 
     Raises:
@@ -82,13 +84,14 @@ def count_images(roots: Roots) -> int:
     total = 0
     for root in [roots] if isinstance(roots, (str, Path)) else roots:
         path, weight = split_weight(root)
-        total += max(1, round(weight * len(open_source(path))))
+        total += max(1, round(weight * len(open_source(path, suffixes))))
     return total
 
 
-def open_source(root: str | Path) -> KeyedImages:
-    """The images of a folder, a list or shards, without a pipeline."""
-    return DATASETS.build(_source(dict(type='milan_mm.ImageFolder', data_root=str(root))))
+def open_source(root: str | Path, suffixes: Sequence[str] = SUFFIXES) -> KeyedImages:
+    """The images of a folder, a list or shards, without a pipeline; ``suffixes`` of a folder's."""
+    return DATASETS.build(_source(
+        dict(type='milan_mm.ImageFolder', data_root=str(root), suffixes=suffixes)))
 
 
 def _source(dataset: Any) -> Any:
@@ -109,7 +112,8 @@ def _source(dataset: Any) -> Any:
                              'or a list with a column of labels')
     else:
         return dataset
-    dataset.pop('data_prefix', None)
+    for name in ('data_prefix', 'suffixes'):
+        dataset.pop(name, None)
     dataset.update(type=f'milan_mm.{kind}', data_root=str(path))
     print_log(f'{path} is read as {"a list of images" if kind == "ImageList" else "shards"}',
               logger='current')

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Images, from a folder to a batch; importing this registers the parts."""
 from .array_transforms import OnBGRArray
+from .channels import LoadChannels
 from .image_folder import ImageFolder
 from .label_maps import LabelMapFolder, LoadLabelMap
 from .lists import ImageList
@@ -13,6 +14,7 @@ from .transforms import LoadPILImage, PackImageInputs, RandomResizedCropAndFlip,
 
 __all__ = [
     'ImageFolder', 'ImageList', 'ImageShards', 'ImageMixture', 'LabelMapFolder', 'EpochSampler',
-    'ShardSampler', 'LoadPILImage', 'LoadBGRImage', 'LoadLabelMap', 'RandomResizedCropAndFlip',
-    'ResizeAndCenterCrop', 'OnBGRArray', 'PackImageInputs', 'PretrainDataPreprocessor'
+    'ShardSampler', 'LoadPILImage', 'LoadBGRImage', 'LoadChannels', 'LoadLabelMap',
+    'RandomResizedCropAndFlip', 'ResizeAndCenterCrop', 'OnBGRArray', 'PackImageInputs',
+    'PretrainDataPreprocessor'
 ]

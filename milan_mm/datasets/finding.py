@@ -2,7 +2,7 @@
 """The images below a folder, and what else lies there that was perhaps meant as one."""
 import os
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from mmengine.logging import print_log
@@ -17,7 +17,8 @@ _OTHER_IMAGES = (
     '.raf', '.orf', '.rw2')
 
 
-def find_images(root: Path, at_least_one: bool = False) -> list[str]:
+def find_images(root: Path, at_least_one: bool = False,
+                suffixes: Sequence[str] = SUFFIXES) -> list[str]:
     """Paths of all images below ``root``, sorted, so that an index means the same everywhere.
 
     Each real folder is gone through once, however many links lead to it. Pipes, devices and
@@ -27,6 +28,7 @@ def find_images(root: Path, at_least_one: bool = False) -> list[str]:
     Args:
         root: the folder; links to folders are followed.
         at_least_one: stop at the first folder that holds any, to know whether there is one.
+        suffixes: what names of images end in, in lower case.
 
     Raises:
         MilanError: if there is none.
@@ -41,7 +43,7 @@ def find_images(root: Path, at_least_one: bool = False) -> list[str]:
     for files in files_by_folder(str(root), closed):
         for entry in files:
             name = entry.name.lower()
-            if not name.endswith(SUFFIXES):
+            if not name.endswith(tuple(suffixes)):
                 if name.endswith(_OTHER_IMAGES):
                     others[os.path.splitext(name)[1]] += 1
             elif _is_special(entry):
@@ -53,7 +55,7 @@ def find_images(root: Path, at_least_one: bool = False) -> list[str]:
     _tell(root, others, sorted(irregular), closed)
     if not found:
         raise MilanError(f'no image below {printable(root)}: expected files that end in '
-                         f'{", ".join(SUFFIXES)}' + (f'; found {_counts(others)}' if others
+                         f'{", ".join(suffixes)}' + (f'; found {_counts(others)}' if others
                                                      else ''))
     return sorted(found)
 

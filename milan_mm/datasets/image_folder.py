@@ -8,6 +8,7 @@ from typing import Any
 from ..errors import MilanError
 from ..registry import DATASETS
 from ..wording import some_of
+from .decoding import SUFFIXES
 from .finding import find_images
 from .keyed_images import KeyedImages
 from .labelled import refuse_splits
@@ -27,6 +28,7 @@ class ImageFolder(KeyedImages):
         classes_from: a part of the path below ``data_root`` whose classes number the labels, such
             as 'train' for a test set that may lack some of them; None for its own.
         test_mode: an unreadable image gives None instead of another image.
+        suffixes: what names of images end in.
         **kwargs: as of ``BaseDataset``.
 
     Raises:
@@ -39,8 +41,9 @@ class ImageFolder(KeyedImages):
                  with_label: bool = False,
                  classes_from: str | None = None,
                  test_mode: bool = False,
+                 suffixes: Sequence[str] = SUFFIXES,
                  **kwargs: Any) -> None:
-        self.with_label, self.classes_from = with_label, classes_from
+        self.with_label, self.classes_from, self.suffixes = with_label, classes_from, suffixes
         super().__init__(
             ann_file='',
             data_root=str(data_root),
@@ -50,7 +53,7 @@ class ImageFolder(KeyedImages):
 
     def load_data_list(self) -> list[dict]:
         root = Path(self.data_prefix['img_path'] or self.data_root).expanduser()
-        paths = find_images(root)
+        paths = find_images(root, suffixes=self.suffixes)
         if not self.with_label:
             return [dict(img_path=path) for path in paths]
         parts = [os.path.relpath(path, root).split(os.sep) for path in paths]

@@ -4,10 +4,9 @@ from pathlib import Path
 
 import cv2
 import numpy as np
-import torch
 from PIL import Image
-from torch.nn.functional import interpolate
 
+from .channels import resized
 from .decoding import MAX_PIXELS, open_image, opened
 
 SPARE = 1.25
@@ -75,7 +74,7 @@ class JPEG:
             image = open_image(self.path, self.max_pixels, content=self.content)
             return np.asarray(image.resize(wanted[::-1], Image.Resampling.BICUBIC, box=box))
         if factor == 1:
-            pixels = _resized(pixels[top:bottom, left:right], size)
+            pixels = resized(pixels, (left, top, right, bottom), size)
         else:
             inner = left / factor, top / factor, right / factor, bottom / factor
             pixels = np.asarray(Image.fromarray(pixels).resize(  # PyTorch has no such boxes
@@ -120,11 +119,3 @@ def open_jpeg(path: str | Path, max_pixels: int = MAX_PIXELS,
             return None
         turn = orientation if orientation in _TURNS else 1
         return JPEG(path, content, image.size, turn, max_pixels)
-
-
-def _resized(pixels: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-    """(H, W, 3) resized, as Pillow does it within a level or two and several times as fast."""
-    channels_last = torch.from_numpy(np.ascontiguousarray(pixels)).permute(2, 0, 1)[None]
-    small = interpolate(channels_last, size, mode='bicubic', antialias=True)
-    return small[0].permute(1, 2, 0).numpy()
-

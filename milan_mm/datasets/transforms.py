@@ -16,6 +16,7 @@ from PIL import Image
 
 from ..registry import TRANSFORMS
 from ..structures import pair
+from .channels import resized
 from .decoding import MAX_PIXELS, composite, open_image
 from .depth import check_range
 from .jpegs import JPEG, open_jpeg
@@ -73,16 +74,18 @@ class RandomResizedCropAndFlip(BaseTransform):
         self.size, self.scale, self.ratio, self.flip_prob = pair(size), scale, ratio, flip_prob
 
     def transform(self, results: dict) -> dict:
-        image: Image.Image | JPEG = results['img']
-        box = self.random_box(*image.size)
+        image = results['img']
+        box = self.random_box(*(image.shape[1::-1] if isinstance(image, np.ndarray)
+                                else image.size))
         flip = np.random.rand() < self.flip_prob
-        if isinstance(image, JPEG):
-            pixels = image.cropped(box, self.size)
-            results['img'] = pixels[:, ::-1] if flip else pixels
+        if isinstance(image, Image.Image):
+            image = image.resize(self.size[::-1], Image.Resampling.BICUBIC, box=box)
+            image = image.transpose(Image.Transpose.FLIP_LEFT_RIGHT) if flip else image
         else:
-            height, width = self.size
-            image = image.resize((width, height), Image.Resampling.BICUBIC, box=box)
-            results['img'] = image.transpose(Image.Transpose.FLIP_LEFT_RIGHT) if flip else image
+            image = (image.cropped(box, self.size) if isinstance(image, JPEG)
+                     else resized(image, box, self.size))
+            image = image[:, ::-1] if flip else image
+        results['img'] = image
         results['img_shape'] = self.size
         return results
 
@@ -132,7 +135,7 @@ class PackImageInputs(BaseTransform):
     """Turns a sample into what the model takes: ``inputs``, ``data_samples``, ``sample_key``."""
 
     def transform(self, results: dict) -> dict:
-        pixels = np.asarray(results['img'], dtype=np.uint8).transpose(2, 0, 1)
+        pixels = np.asarray(results['img']).transpose(2, 0, 1)
         sample = DataSample(metainfo={k: results[k] for k in _META if k in results})
         if 'gt_label' in results:
             sample.set_gt_label(results['gt_label'])

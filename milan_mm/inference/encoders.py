@@ -72,7 +72,7 @@ class Extractor(nn.Module):
         self.patch_size = patch_size
         self.crop_ratio = crop_ratio
         for name, values in (('pixel_mean', pixel_mean), ('pixel_std', pixel_std)):
-            buffer = torch.tensor(list(values), dtype=torch.float32).view(3, 1, 1)
+            buffer = torch.tensor(list(values), dtype=torch.float32).view(-1, 1, 1)
             self.register_buffer(name, buffer, persistent=False)
 
     def encode(self, images: Tensor) -> Features:
@@ -90,15 +90,19 @@ class Extractor(nn.Module):
             images = self.normalise(self.load(images))
         if images.ndim == 3:
             images = images[None]
-        if images.ndim != 4 or images.shape[1] != 3 or not images.is_floating_point():
-            raise MilanError(f'expected normalised pixels (B, 3, H, W), got {images.dtype} '
-                             f'{tuple(images.shape)}. Give images or paths, or pass a uint8 '
-                             'batch through normalise() first')
+        channels = len(self.pixel_mean)
+        if images.ndim != 4 or images.shape[1] != channels or not images.is_floating_point():
+            raise MilanError(f'expected normalised pixels (B, {channels}, H, W), got '
+                             f'{images.dtype} {tuple(images.shape)}. Give images or paths, or '
+                             'pass a uint8 batch through normalise() first')
         check_tiling(pair(images.shape[-2:]), self.patch_size)
         return self.encode(images.to(self.pixel_mean.device))
 
     def load(self, images: ImageLike | Sequence[ImageLike]) -> Tensor:
         """Images or paths to pixels (B, 3, H, W) in uint8, RGB, of ``img_size``."""
+        if len(self.pixel_mean) != 3:
+            raise MilanError(f'this encoder takes {len(self.pixel_mean)} channels, and images are '
+                             'read as RGB: give it pixels (B, C, H, W), see normalise()')
         return load_pixels(images, self.img_size, self.crop_ratio)
 
     def normalise(self, pixels: Tensor) -> Tensor:

@@ -3,7 +3,7 @@
 
 A step is five lines: teach, mask, encode, decode, compare.
 """
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -33,6 +33,8 @@ class MILAN(BaseSelfSupervisor):
         head: compares, such as :class:`ReconstructionHead`.
         importance_generator: a second target generator whose importance is used instead of the
             first one's; for targets that measure none (pixels) under semantic masking.
+        teacher_channels: which of the images' channels the teachers get, in their order, such as
+            (2, 1, 0); for teachers of RGB beside a student of other channels. None for all.
         data_preprocessor: see ``BaseSelfSupervisor``; by default
             :class:`PretrainDataPreprocessor`.
         init_from: checkpoint of an earlier MILAN or MAE run to start the student from.
@@ -50,6 +52,7 @@ class MILAN(BaseSelfSupervisor):
                  neck: dict | nn.Module,
                  head: dict | nn.Module,
                  importance_generator: dict | nn.Module | None = None,
+                 teacher_channels: Sequence[int] | None = None,
                  data_preprocessor: dict | nn.Module | None = None,
                  init_from: str | None = None,
                  trust_init_from: bool = False,
@@ -73,6 +76,7 @@ class MILAN(BaseSelfSupervisor):
             data_preprocessor=data_preprocessor,
             init_cfg=init_cfg)
         self.mask_generator = masking
+        self.teacher_channels = None if teacher_channels is None else list(teacher_channels)
         self.init_from, self.trust_init_from = init_from, trust_init_from
         # Teachers are kept out of the module tree: out of checkpoints, optimizers, DDP's and
         # FSDP's parameters, and init_weights. `_apply` below moves them along.
@@ -108,6 +112,8 @@ class MILAN(BaseSelfSupervisor):
         Args:
             inputs: (B, 3, H, W) normalised pixels.
         """
+        if self.teacher_channels is not None:
+            inputs = inputs[:, self.teacher_channels]
         target = self.target_generator(inputs)
         if self.importance_generator is None:
             return target
@@ -171,8 +177,28 @@ class MILAN(BaseSelfSupervisor):
         self.mask_generator.match_student(grid)
         pixels = self.data_preprocessor
         mean, std = pixel_statistics(pixels) if normalises(pixels) else (None, None)
+        seen = self._check_channels(mean)
+        if mean is not None and std is not None and seen is not None and len(mean) > 1:
+            mean, std = [mean[i] for i in seen], [std[i] for i in seen]
         for teacher in self.teachers:
             teacher.match_student(grid, mean, std)
+
+    def _check_channels(self, mean: list[float] | None) -> list[int] | None:
+        """The channels that the teachers get; None for all."""
+        count, seen = self.backbone.patch_embed.projection.in_channels, self.teacher_channels
+        if mean is not None and len(mean) not in (1, count):
+            raise MilanError(f'the student takes {count} channels (model.backbone.in_channels), '
+                             f'and data_preprocessor has a mean of {len(mean)}')
+        if seen is not None and not all(0 <= i < count for i in seen):
+            raise MilanError(f'teacher_channels={tuple(seen)}: the images have channels 0 to '
+                             f'{count - 1}')
+        given = count if seen is None else len(seen)
+        wrong = next((t for t in self.teachers if t.in_channels not in (None, given)), None)
+        if wrong is not None:
+            raise MilanError(
+                f'{type(wrong).__name__} takes {wrong.in_channels} channels and would get {given}: '
+                'name those it gets, such as teacher_channels=(0, 0, 0) for the first one thrice')
+        return seen
 
     def _apply(self, fn: Callable, *args: Any, **kwargs: Any) -> 'MILAN':
         for teacher in self.teachers:

@@ -18,8 +18,10 @@ class TargetGenerator(nn.Module):
         dim: T, width of a target.
         measures_importance: whether ``importance`` tells patches apart; a generator that does
             not gives equal weights, and cannot be the source for semantic masking.
+        in_channels: of the images it takes; None for any number.
     """
     dim: int
+    in_channels: int | None = None
     measures_importance = False
 
     def __init__(self) -> None:

@@ -15,13 +15,15 @@ class PixelTargetGenerator(TargetGenerator):
         patch_size: side of the student's patches in pixels.
         norm_pix: whether each patch is brought to mean 0 and (unbiased) variance 1, as MAE's
             best models do.
+        in_channels: of the images.
     """
 
-    def __init__(self, patch_size: int = 16, norm_pix: bool = True) -> None:
+    def __init__(self, patch_size: int = 16, norm_pix: bool = True, in_channels: int = 3) -> None:
         super().__init__()
+        self.in_channels = in_channels
         self.patch_size = patch_size
         self.norm_pix = norm_pix
-        self.dim = 3 * patch_size**2
+        self.dim = in_channels * patch_size**2
 
     def generate(self, images: Tensor) -> TeacherOutput:
         side = self.patch_size

@@ -57,6 +57,7 @@ class TowerTargetGenerator(TargetGenerator):
         MilanError: for other values.
     """
     measures_importance = True
+    in_channels = 3
 
     def __init__(self, tower: Tower, normalize: str = 'student',
                  amp: str | None = None) -> None:
