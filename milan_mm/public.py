@@ -15,6 +15,7 @@ with quiet_import():
 
     from . import datasets, models
     from .api import embed, pretrain
+    from .checkpoints.zoo import list_models
     from .compat.plain_checkpoints import PlainCheckpointHook
     from .datasets import *  # noqa: F403
     from .engine.bad_numbers import BadNumbersHook
@@ -32,7 +33,8 @@ with quiet_import():
     from .structures import MaskIds, TeacherOutput
 
 __all__ = [
-    'pretrain', 'get_model', 'embed', 'MilanError', *models.__all__, *datasets.__all__,
+    'pretrain', 'get_model', 'list_models', 'embed', 'MilanError',
+    *models.__all__, *datasets.__all__,
     'LayerDecayOptimWrapperConstructor', 'BadNumbersHook', 'PlainCheckpointHook',
     'DescribeEncoderHook', 'RunSummaryHook', 'UnreadableImagesHook', 'WholeCheckpointHook',
     'StopOnSignalHook', 'FeatureEvalHook', 'AutocastOptimWrapper', 'ExactEpochLoop',

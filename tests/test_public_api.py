@@ -9,7 +9,7 @@ import milan_mm
 from milan_mm import registry
 from milan_mm.compat.old_names import OLD_NAMES
 
-NOT_REGISTERED = {'pretrain', 'get_model', 'embed', 'MilanError', 'TargetGenerator',
+NOT_REGISTERED = {'pretrain', 'get_model', 'list_models', 'embed', 'MilanError', 'TargetGenerator',
                   'TeacherOutput', 'MaskIds', 'sincos_positions'}
 
 

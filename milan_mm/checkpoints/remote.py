@@ -62,7 +62,7 @@ def read_from_anywhere(name: str, trust: bool = False) -> dict[str, Any]:
                      f'and {", ".join(_TABLES)}. {_HERE}')
 
 
-def download(url: str, trust: bool = False) -> Path:
+def download(url: str, trust: bool = False, sha256: str | None = None) -> Path:
     """Fetches a file, once, and gives where it lies.
 
     A sha256 that the file's name carries, as in ``resnet50-0676ba61.pth``, must be the file's.
@@ -70,6 +70,7 @@ def download(url: str, trust: bool = False) -> Path:
     Args:
         url: of http or https; it is logged first.
         trust: whether a file of another sha256 is taken.
+        sha256: what it must be or begin with, where the name does not say so.
 
     Raises:
         MilanError: if there is no connection, offline mode is on (``HF_HUB_OFFLINE=1``), or the
@@ -79,10 +80,10 @@ def download(url: str, trust: bool = False) -> Path:
     whose = hashlib.sha256(url.encode()).hexdigest()[:12]
     target = Path(torch.hub.get_dir()) / 'checkpoints' / whose / name
     if get_rank() == 0 and not target.is_file():
-        _fetch(url, target, trust)
+        _fetch(url, target, trust, sha256)
     barrier()  # the first process fetches for the others of its machine
     if not target.is_file():
-        _fetch(url, target, trust)
+        _fetch(url, target, trust, sha256)
     return target
 
 
@@ -111,7 +112,7 @@ def _offline(url: str) -> MilanError:
                       f'TRANSFORMERS_OFFLINE). {_HERE}')
 
 
-def _fetch(url: str, target: Path, trust: bool) -> None:
+def _fetch(url: str, target: Path, trust: bool, sha256: str | None = None) -> None:
     if is_offline():
         raise _offline(url)
     print_log(f'downloading {url} to {target}', logger='current')
@@ -122,8 +123,9 @@ def _fetch(url: str, target: Path, trust: bool) -> None:
             promised = source.headers.get('Content-Length')
         if promised and int(promised) != path.stat().st_size:
             raise OSError(f'{path.stat().st_size} of {promised} bytes came')
-        if not trust:
-            _check_hash(url, target.name, path)
+        promised_hash = sha256 or _hash_in(target.name)
+        if promised_hash and not trust:
+            check_hash(url, path, promised_hash)
 
     try:
         write_atomically(target, write)
@@ -134,16 +136,20 @@ def _fetch(url: str, target: Path, trust: bool) -> None:
                          f'Without a connection: {_HERE[0].lower()}{_HERE[1:]}') from error
 
 
-def _check_hash(url: str, name: str, path: Path) -> None:
-    promised = re.search(r'-([0-9a-f]{8,64})\.', name)
-    if promised is None or re.fullmatch(r'20\d{6}', promised.group(1)):  # a date
-        return
+def _hash_in(name: str) -> str | None:
+    found = re.search(r'-([0-9a-f]{8,64})\.', name)
+    is_date = found and re.fullmatch(r'20\d{6}', found.group(1))
+    return found.group(1) if found and not is_date else None
+
+
+def check_hash(source: str, path: Path, sha256: str) -> None:
+    """Raises MilanError if the sha256 of a file does not begin as it should."""
     with open(path, 'rb') as file:
         digest = hashlib.file_digest(file, 'sha256') if hasattr(
             hashlib, 'file_digest') else hashlib.sha256(file.read())
-    if not digest.hexdigest().startswith(promised.group(1)):
-        raise MilanError(f'{url} is another file than its name says: its sha256 begins with '
-                         f'{digest.hexdigest()[:8]}, expected {promised.group(1)}. Download it '
+    if not digest.hexdigest().startswith(sha256):
+        raise MilanError(f'{source} is another file than its name says: its sha256 begins with '
+                         f'{digest.hexdigest()[:8]}, expected {sha256[:8]}. Download it '
                          'again, or, if you know where it comes from, pass --trust-checkpoint')
 
 

@@ -7,6 +7,7 @@
     model = milan_mm.get_model('work_dirs/milan_vitb/epoch_400.pth')
     out = model(['a.jpg', 'b.png'])   # out.cls, out.pooled, out.patches, out.grid
 """
+import difflib
 import logging
 from collections.abc import Sequence
 from pathlib import Path
@@ -20,6 +21,7 @@ from ..architectures import ARCHITECTURES
 from ..checkpoints.handover import load_encoder
 from ..checkpoints.spec import EncoderSpec, encoder_options
 from ..checkpoints.vit import ViTWeights, read_vit
+from ..checkpoints.zoo import entries, fetch
 from ..errors import MilanError
 from ..keyed_random import seeded_globals
 from ..models import MaskedVisionTransformer, TargetGenerator
@@ -169,8 +171,9 @@ def get_model(path_or_name: str | Path | ViTWeights,
     """An encoder in eval mode, its parameters frozen.
 
     Args:
-        path_or_name: a ViT of any format that :func:`read_vit` knows, or what it read; or an
-            architecture, 'vit-s', 'vit-b', 'vit-l' or 'vit-h' (patch 16, 224 px).
+        path_or_name: a ViT of any format that :func:`read_vit` knows, or what it read; or a name of
+            :func:`list_models`, whose weights are downloaded at first use; or an architecture,
+            'vit-s', 'vit-b', 'vit-l' or 'vit-h' (patch 16, 224 px).
         pretrained: None takes the weights of a checkpoint, and random ones for an architecture;
             True insists on weights; False takes the architecture only, with random weights.
         img_size: what images are brought to; None for the size of the training.
@@ -240,8 +243,13 @@ def _read(path_or_name: str | Path | ViTWeights, trust: bool) -> ViTWeights | No
         return read_vit(path_or_name, trust)
     if str(path_or_name) in ARCHITECTURES:
         return None
+    if str(path_or_name) in entries():
+        return read_vit(fetch(str(path_or_name)), trust)
+    near = difflib.get_close_matches(str(path_or_name), entries(), 1)
     raise MilanError(f'no such checkpoint: {path_or_name}. Give the path of a .pth or .safetensors '
-                     f'file, or one of {sorted(ARCHITECTURES)} for random weights')
+                     'file, a name of milan_mm.list_models()'
+                     + (f' (did you mean {near[0]}?)' if near else '')
+                     + f', or one of {sorted(ARCHITECTURES)} for random weights')
 
 
 def _as_features(tokens: Tensor, grid: tuple[int, int]) -> Features:
