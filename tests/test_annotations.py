@@ -3,6 +3,7 @@
 import copy
 import functools
 import json
+import multiprocessing
 import os
 import re
 import shutil
@@ -10,8 +11,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from conftest import ROOT, run_tool
 from helpers_tasks import SMALL_DETECTOR, SMALL_SEGMENTOR, small_detector, small_segmentor
+from mmengine.config import Config
 from mmengine.registry import init_default_scope
 from PIL import Image
 from pycocotools import mask as run_lengths
@@ -22,6 +25,7 @@ from milan_mm.config.own_data import fill_num_classes
 from milan_mm.config.read import read_config
 from milan_mm.datasets import LabelMapFolder
 from milan_mm.doctor.inputs import check_annotations
+from milan_mm.engine.first_process import with_classes
 from milan_mm.errors import MilanError
 from milan_mm.inference.tasks import load_task_model
 from milan_mm.registry import DATASETS
@@ -559,3 +563,32 @@ def test_doctor(tmp_path):
                     'det', '--work-dir', tmp_path / 'work', code=1)
     assert re.search(r'FAIL +annotations +.*train.json: 0 of 8 annotations can be used', said)
     assert 'training cannot start: annotations' in said
+
+
+def one_of_two(rank, folder, cfg):
+    os.environ['LOCAL_RANK'] = str(rank)
+    torch.distributed.init_process_group('gloo', init_method=f'file://{folder}/meet', rank=rank,
+                                         world_size=2)
+    try:
+        said = with_classes(cfg).model.head.num_classes
+    except MilanError as error:
+        said = str(error)
+    (folder / f'{rank}.json').write_text(json.dumps([said, cfg.model.head.num_classes]))
+
+
+@pytest.mark.parametrize('sound', [True, False])
+def test_the_first_of_two_processes_looks_for_both(sound, image_folder, tmp_path):
+    cfg = Config(dict(
+        launcher='pytorch', work_dir=str(tmp_path / 'work'), model=dict(head=dict(
+            num_classes=None)), train_dataloader=dict(dataset=dict(
+                type='milan_mm.ImageFolder', with_label=True,
+                data_root=str(image_folder if sound else tmp_path / 'nothing')))))
+    fork = multiprocessing.get_context('fork')
+    processes = [fork.Process(target=one_of_two, args=(rank, tmp_path, cfg)) for rank in range(2)]
+    for process in processes:
+        process.start()
+    for process in processes:
+        process.join(30)
+    one, two = (json.loads((tmp_path / f'{rank}.json').read_text()) for rank in range(2))
+    assert one[0] == two[0] and two[1] is None  # the second looked at nothing itself
+    assert one == [3, 3] if sound else 'nothing' in one[0]

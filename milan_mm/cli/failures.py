@@ -19,6 +19,10 @@ _MENDS = {
     errno.EISDIR: 'a file was expected', errno.EEXIST: 'give another path',
     errno.EMFILE: 'raise the limit with ulimit -n, or take fewer --workers',
 }
+# As torch.save and safetensors, which are no Python, say it.
+_NOT_WRITTEN = re.compile(
+    r'No space left on device|PytorchStreamWriter failed writing'
+    r'|inline_container\.cc:\d+\] \. unexpected pos|\(os error (27|28|30|122)\)')
 _OF_A_WORKER = re.compile(r'Caught (\w+) in DataLoader worker process \d+\.\n')
 
 
@@ -58,8 +62,9 @@ def in_words(error: Exception) -> str | None:
     if isinstance(error, OSError):
         number = error.errno or _number_in(text)
         return f'{text}; {_MENDS[number]}' if number in _MENDS else None
-    if 'No space left on device' in text or 'PytorchStreamWriter failed writing' in text:
-        return f'a file could not be written, the disk seems full ({_first_line(text)}); {_FULL}'
+    if _NOT_WRITTEN.search(text):
+        return (f'a file could not be written, the disk seems full or closed '
+                f'({_first_line(text)}); {_FULL}')
     if text.startswith('DataLoader worker (pid'):
         return (f'a process that loads data was ended ({_first_line(text)}): memory, or shared '
                 'memory (/dev/shm), was too small. Use fewer workers or none: --workers 0, or '

@@ -3,6 +3,7 @@
 import argparse
 import difflib
 import importlib
+import logging
 import sys
 from collections.abc import Sequence
 from typing import Any
@@ -74,6 +75,8 @@ def run(args: argparse.Namespace) -> int | None:
         from ..compat.no_ghostscript import forbid_ghostscript
         forbid_ghostscript()
         write_any_name()
+        # Where a log cannot be written, Python would report that at length at each of its lines.
+        logging.raiseExceptions = False
     return args.run(args)
 
 

@@ -23,7 +23,6 @@ from ..config.batch import apply_plan, plan_batch
 from ..config.check import check_config
 from ..config.data_paths import check_data, settle_workers
 from ..config.options import merge_options
-from ..config.own_data import fill_num_classes
 from ..config.read import read_config
 from ..config.sane_numbers import check_numbers
 from ..config.schedule import set_length
@@ -31,7 +30,9 @@ from ..config.sources import Roots, move_to, name_kinds
 from ..datasets.loading import keep_notes
 from ..errors import MilanError
 from .building import building
+from .first_process import with_classes
 from .hooks import check_batches
+from .lock import only_training_in
 from .loops import go_on_exactly
 from .place import PlaceHook
 from .precision import set_amp
@@ -82,8 +83,12 @@ def train(config: str | Path, *, work_dir: str | Path | None = None, data_root: 
             cfg.setdefault('auto_scale_lr', {})['enable'] = True
         set_amp(cfg, amp)
         install_safe_loading(read_from_anywhere, trust_checkpoint)
-        runner = build_runner(cfg, compile)
-    runner.train()
+        check_numbers(cfg)
+        check_data(cfg)
+    with only_training_in(cfg.work_dir, launcher):
+        with building(cfg):
+            runner = build_runner(cfg, compile)
+        runner.train()
     return Path(cfg.work_dir)
 
 
@@ -91,14 +96,11 @@ def build_runner(cfg: Config, compile: bool = False) -> Any:
     """The runner of a config that says everything, checked as far as can be before its first step.
 
     Raises:
-        MilanError: if a number, the data, the batch or what is resumed from is nothing to train
-            with.
+        MilanError: if the data, the batch or what is resumed from is nothing to train with.
     """
-    check_numbers(cfg)
-    check_data(cfg)
-    fill_num_classes(cfg)
     keep_notes(cfg.work_dir)
     init_gloo_where_no_cuda(cfg)
+    cfg = with_classes(cfg)
     replace_sync_bn(cfg)
     find_resumed(cfg)
     save_wholly(cfg)
