@@ -1,6 +1,7 @@
 # Mask R-CNN with a pretrained ViT-B/16 on one's own images, labelled in COCO's format with boxes
 # and masks, or with boxes alone, on one GPU:
 #   DIR/annotations/<train|val>.json and the images in DIR/<train|val>/
+# or in YOLO's, with a data.yaml in DIR:
 #   milan train configs/mask_rcnn/own_coco.py --data-root DIR --init-from CHECKPOINT
 # num_classes None: the categories are read from the training file at the start. The learning rate
 # follows the batch; --epochs N for another length. Files of other names:

@@ -2,6 +2,7 @@
 #   DIR/images/<training|validation>/NAME.<jpg|jpeg|png|...>
 #   DIR/annotations/<training|validation>/NAME.png   one value a pixel, 255 where none is known
 #   DIR/classes.txt                                  line i, counted from 0, names value i
+# Or maps of colours with CVAT's DIR/labelmap.txt, or the folders of mask_rcnn/own_coco.py.
 #   milan train configs/upernet/own_ade.py --data-root DIR --init-from CHECKPOINT
 # num_classes None: counted in classes.txt at the start. The learning rate follows the batch;
 # --iters N for another length, in batches. A config of one's own, with this one as _base_, may say

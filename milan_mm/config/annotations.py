@@ -90,7 +90,7 @@ class DataCheck:
             dataset['ann_file'] = str(target.absolute())
         if name == 'train' and not checked.has_masks:
             without_masks(self.cfg)
-        for metric in _metrics(self.cfg):
+        for metric in metrics_of(self.cfg):
             if metric.get('ann_file') and Path(metric['ann_file']).expanduser() == source:
                 metric['ann_file'] = str(target)
                 if not checked.has_masks:
@@ -157,7 +157,7 @@ def without_masks(cfg: Config) -> None:
             for step in dataset.get('pipeline') or ():
                 if step.get('with_mask'):
                     step['with_mask'] = False
-    for metric in _metrics(cfg):
+    for metric in metrics_of(cfg):
         _without_masks(metric)
 
 
@@ -165,7 +165,8 @@ def _wants_masks(cfg: Config) -> bool:
     return bool((cfg.model.get('roi_head') or {}).get('mask_head'))
 
 
-def _metrics(cfg: Config) -> list[dict]:
+def metrics_of(cfg: Config) -> list[dict]:
+    """The configs of all metrics."""
     values = [cfg.get(name) for name in EVALUATORS]
     return [metric for value in values for metric in (
         value if isinstance(value, (list, tuple)) else [value]) if isinstance(metric, dict)]

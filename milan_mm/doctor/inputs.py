@@ -10,8 +10,10 @@ import torch
 from ..config.annotations import DataCheck
 from ..config.data_paths import check_data as check_places
 from ..config.data_paths import move_data
+from ..config.formats import take_formats
 from ..config.own_data import fill_num_classes
 from ..config.read import read_config
+from ..config.sources import name_kinds
 from ..datasets.checks.findings import MENDED
 from ..datasets.decoding import UnreadableImageError, open_image
 from ..datasets.image_folder import find_images
@@ -118,6 +120,8 @@ def check_annotations(data: str, task: str, work_dir: str) -> Iterator[tuple[str
     cfg = read_config(f'milan_mm::{TASKS[task]}')
     cfg.work_dir = work_dir
     move_data(cfg, data)
+    name_kinds(cfg)
+    take_formats(cfg)
     check_places(cfg)
     # The report's own streams are held back while a check runs.
     check = DataCheck(cfg, lambda line: print(line, file=sys.__stderr__, flush=True),

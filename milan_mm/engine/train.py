@@ -22,6 +22,7 @@ from ..compat.sync_bn import replace_sync_bn
 from ..config.batch import apply_plan, plan_batch
 from ..config.check import check_config
 from ..config.data_paths import check_data, settle_workers
+from ..config.formats import take_formats
 from ..config.options import merge_options
 from ..config.read import read_config
 from ..config.sane_numbers import check_numbers
@@ -137,6 +138,7 @@ def prepare_config(config: str | Path, work_dir: str | Path | None, data_root: R
         if data_root:
             move_to(cfg, data_root)
         name_kinds(cfg)
+        take_formats(cfg)
     settle_workers(cfg)
     return cfg
 
