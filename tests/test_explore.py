@@ -3,13 +3,17 @@
 import http.client
 import json
 import threading
+import time
 import urllib.parse
 
 import numpy as np
+import open_clip
 import pytest
 import torch
-from conftest import milan_config
+from conftest import ROOT, milan_config
+from mmengine.config import Config
 from PIL import Image
+from safetensors.torch import save_file
 from test_visualize import mae_config, write_run
 from torch.nn import functional as F
 
@@ -209,6 +213,17 @@ def test_in_a_browser_one_plays_with_it(browser, served, folder, explorer, monke
     def chosen():
         return browser.run('document.getElementById("chosen").textContent')
 
+    browser.run("""new Promise(done => {
+        const canvas = Object.assign(document.createElement('canvas'), {width: 9, height: 9});
+        canvas.toBlob(blob => {
+            const dropped = new DataTransfer();
+            dropped.items.add(new File([blob], 'dropped.png'));
+            document.body.dispatchEvent(
+                new DragEvent('drop', {dataTransfer: dropped, bubbles: true}));
+            done();
+        });
+    })""")
+    browser.wait('document.getElementById("status").textContent == "Shown: dropped.png"')
     browser.give_file('#file', folder / 'data/b.png')
     browser.wait('document.getElementById("status").textContent == "Shown: b.png"')
     browser.click('#pick', 0.05, 0.95)
@@ -222,7 +237,7 @@ def test_in_a_browser_one_plays_with_it(browser, served, folder, explorer, monke
     changes('masks', lambda: browser.press('ArrowLeft', 20))
     assert browser.run('document.getElementById("ratio-is").textContent') == '55 %'
     browser.press('Tab')
-    changes('masks', lambda: browser.press('ArrowRight', 10))
+    changes('masks', lambda: browser.press('ArrowLeft', 9))
     browser.press('Tab')
     changes('masks', lambda: browser.press('Enter'))
     browser.press('Tab')
@@ -243,3 +258,35 @@ def test_in_a_browser_one_plays_with_it(browser, served, folder, explorer, monke
     (tmp_path / 'not.png').write_text('no image')
     browser.give_file('#file', tmp_path / 'not.png')
     browser.wait('document.getElementById("status").textContent.startsWith("cannot decode")')
+
+
+@pytest.mark.slow
+def test_answers_come_within_half_a_second(tmp_path):
+    """ViT-S/16 at 224 pixels and a CLIP ViT-B/16 with random weights, two threads.
+
+    Counted is the processor's time, so that others' work on the machine does not matter.
+    """
+    clip = open_clip.get_model_config('ViT-B-16-quickgelu')
+    (tmp_path / 'clip').mkdir()
+    save_file(open_clip.CLIP(**clip).state_dict(), tmp_path / 'clip/open_clip_model.safetensors')
+    (tmp_path / 'clip/open_clip_config.json').write_text(json.dumps(dict(
+        model_cfg=clip, preprocess_cfg=dict(mean=[.5] * 3, std=[.5] * 3))))
+    cfg = Config.fromfile(ROOT / 'configs/milan/vitb_pretrain.py')
+    cfg.model.backbone.arch = 'vit-s'
+    cfg.model.target_generator.update(model=None, pretrained=str(tmp_path / 'clip'))
+    write_run(tmp_path / 'milan.pth', cfg.model.to_dict())
+    explorer, _ = load_explorer(tmp_path / 'milan.pth')
+    threads = torch.get_num_threads()
+    torch.set_num_threads(2)
+    seconds = {}
+    for i in range(3):
+        image = Image.effect_noise((1600, 1200), 40 + i).convert('RGB')
+        for name, ask_it in dict(
+                image=explorer.image, patch=lambda key: explorer.patch(key, 0.5, 0.5),
+                masks=lambda key: explorer.masks(key, 0.75, 1, 0),
+                words=lambda key: explorer.words(key, 'a dog')).items():
+            start = time.process_time()
+            ask_it(explorer.show(image, 'x'))
+            seconds.setdefault(name, []).append((time.process_time() - start) / 2)
+    torch.set_num_threads(threads)
+    assert all(min(taken) < 0.5 for taken in seconds.values()), seconds

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """From checkpoints, a folder and a teacher to an explorer."""
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import torch
 
@@ -10,6 +10,7 @@ from ...inference.checkpoint import Checkpoint
 from ...inference.teachers import teacher_of
 from ...models import CLIPTargetGenerator
 from ..diagnosis.subject import Subject, load_subject
+from ..visualization.views import check_colours
 from ..zero_shot.prompts import TextTower, load_text_tower
 from .explorer import Explorer
 from .gallery import encode_folder
@@ -38,20 +39,24 @@ def load_explorer(checkpoint: Path, compare: Path | None = None, *,
         MilanError: if a checkpoint, the teacher or the folder cannot be read.
     """
     subjects = [load_subject(checkpoint, config, teacher, options, device, trust)]
-    names = [f'{checkpoint.parent.name}/{checkpoint.name}'.lstrip('/')]
+    names = [_name(checkpoint)]
     if compare is not None:
         second = load_subject(compare, None, teacher, None, device, trust)
         # The teacher of an encoder alone is asked once, by the first.
         subjects.append(second if second.model else second._replace(reference=None))
-        names.append(f'{compare.parent.name}/{compare.name}'.lstrip('/'))
-    tower, why = _text_tower(subjects[0], texts or teacher, texts is not None, Checkpoint(
-        checkpoint, config, options, trust) if subjects[0].model else None)
+        names.append(_name(compare))
+    for subject in subjects:
+        check_colours(subject.backbone)
+    tower, why = _text_tower(subjects[0], texts is not None, lambda: texts or teacher or teacher_of(
+        Checkpoint(checkpoint, config, options, trust)))
     gallery = encode_folder(images, subjects, most) if images else None
-    facts: dict[str, Any] = {}
-    for name, subject in zip(names, subjects):
-        facts[name] = _words(subject)
+    facts = {name: _words(subject) for name, subject in zip(names, subjects)}
     facts['words'] = 'from the teacher\'s text tower' if tower else why
     return Explorer(subjects, names, gallery, tower), facts
+
+
+def _name(checkpoint: Path) -> str:
+    return f'{checkpoint.parent.name}/{checkpoint.name}'.lstrip('/')
 
 
 def _words(subject: Subject) -> str:
@@ -61,9 +66,14 @@ def _words(subject: Subject) -> str:
             f'{rows} × {columns} patches{taught}')
 
 
-def _text_tower(subject: Subject, spec: str | None, asked_for: bool,
-                checkpoint: Checkpoint | None) -> tuple[TextTower | None, str]:
+def _text_tower(subject: Subject, asked_for: bool,
+                find: Callable[[], str]) -> tuple[TextTower | None, str]:
     """The text side of the teacher, and why there is none.
+
+    Args:
+        subject: whose teacher it is.
+        asked_for: whether it is an error that there is none.
+        find: says where the CLIP is.
 
     Raises:
         MilanError: if one was asked for and cannot be used.
@@ -74,7 +84,7 @@ def _text_tower(subject: Subject, spec: str | None, asked_for: bool,
                              f'{subject.reference_name or "no teacher"}; name one: --teacher SPEC')
         return None, 'none: the teacher is no CLIP'
     try:
-        tower = load_text_tower(spec or teacher_of(checkpoint))
+        tower = load_text_tower(find())
         width = getattr(tower.model, 'text_projection', None)
         found = width.shape[-1] if isinstance(width, torch.Tensor) else subject.reference.dim
         if found != subject.reference.dim:

@@ -12,7 +12,7 @@ site's page is refused.
 import io
 import json
 import secrets
-import tempfile
+import socket
 import threading
 from collections.abc import Callable, Iterable
 from pathlib import Path
@@ -86,9 +86,9 @@ class Application:
         if path == 'explore.js':
             return Response((_TEMPLATES / 'explore.js').read_bytes(), mimetype='text/javascript')
         word, _, rest = path.partition('/')
+        if word == 'thumbnail':
+            return Response(_thumbnail(self._of_gallery(rest)), mimetype='image/jpeg')
         with self._one_at_a_time:
-            if word == 'thumbnail':
-                return Response(_thumbnail(self._of_gallery(rest)), mimetype='image/jpeg')
             return Response(json.dumps(self._answer(request, word, rest)),
                             mimetype='application/json')
 
@@ -149,7 +149,6 @@ def serve(application: Application, port: int) -> BaseWSGIServer:
     """
     if not 0 <= port < 2**16:
         raise MilanError(f'--port must be from 0 to 65535, got {port}')
-    import socket
     try:  # make_server would end the process
         with socket.socket() as probe:
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -177,14 +176,11 @@ def _uploaded(request: Request) -> Image.Image:
         raise RequestEntityTooLarge(
             f'The file has {length / 2**20:.0f} MB; at most {MOST_BYTES // 2**20} are read. Make '
             'it smaller.')
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder, 'image')
-        path.write_bytes(request.stream.read(length))
-        try:
-            return composite(open_image(path, MOST_PIXELS))
-        except MilanError as error:
-            raise MilanError(str(error).replace(str(path), 'this file')
-                             .partition(', or in a config')[0]) from error
+    content = request.stream.read(length)
+    try:
+        return composite(open_image('this file', MOST_PIXELS, content=content))
+    except MilanError as error:
+        raise MilanError(str(error).partition(', or in a config')[0]) from error
 
 
 def _thumbnail(path: Path) -> bytes:

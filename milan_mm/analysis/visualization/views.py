@@ -4,7 +4,7 @@ from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from ...compat.pixel_statistics import pixel_statistics
 from ...errors import MilanError
@@ -86,6 +86,7 @@ def view(model: MILAN, pixels: Tensor, seed: int = 0, draws: int = 4,
             visible, or that the mask generator does not follow, is left out.
         on_step: is called after each image.
     """
+    check_colours(model.backbone)
     parts = []
     for start in range(0, len(pixels), _TOGETHER):
         some = pixels[start:start + _TOGETHER]
@@ -93,6 +94,14 @@ def view(model: MILAN, pixels: Tensor, seed: int = 0, draws: int = 4,
         for _ in some:
             on_step()
     return _joined(parts)
+
+
+def check_colours(backbone: nn.Module) -> None:
+    """Raises MilanError for an encoder whose images are not RGB."""
+    channels = backbone.patch_embed.projection.in_channels
+    if channels != 3:
+        raise MilanError(f'this model takes {channels} channels, and only RGB images are shown; '
+                         'its features: milan extract, its worth: milan eval')
 
 
 def usable_ratios(ratios: Sequence[float], trained: float, patches: int) -> list[float]:
