@@ -207,6 +207,7 @@ def check_in_browser(browser, path):
     """A page that is one file, on a desk and, dark, on a phone: silent, readable by everybody."""
     for width, dark in ((1280, False), (390, True)):
         browser.open(path.as_uri(), width, dark)
+        browser.run('document.querySelectorAll("details").forEach(part => { part.open = true; })')
         seen = dict(console=browser.console, asked=browser.asked, axe=browser.findings(),
                     wide=browser.run('document.documentElement.scrollWidth') > width)
         assert seen == dict(console=[], asked=[path.as_uri()], axe=[], wide=False), seen

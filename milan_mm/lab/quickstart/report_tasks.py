@@ -132,7 +132,7 @@ def _detection_scenes(data: Path, models: dict[str, TaskModel]) -> _Scenes:
             drawing.Instance(_corners(a['bbox']), names[a['category_id']], None,
                              colours[order[a['category_id']]], coco.annToMask(a).astype(bool))
             for a in coco.loadAnns(coco.getAnnIds(image_id))]
-        tiles = [_tile(drawing.draw_detection(image, truth), 'truth')]
+        tiles = [_detected(image, truth, 'truth')]
         for start, trained in models.items():
             found = trained(image, path).pred_instances
             found = found[found.scores >= _SCORE][:_SUREST].cpu()  # sorted by score
@@ -142,7 +142,7 @@ def _detection_scenes(data: Path, models: dict[str, TaskModel]) -> _Scenes:
                     found.bboxes.tolist(), found.labels.tolist(), found.scores.tolist(),
                     np.asarray(found.masks, dtype=bool))]
             name = START_NAMES[start] + ('' if drawn else f': nothing found above {_SCORE}')
-            tiles.append(_tile(drawing.draw_detection(image, drawn), name))
+            tiles.append(_detected(image, drawn, name))
         rows.append(tiles)
     return [], rows
 
@@ -187,8 +187,9 @@ def _corners(box: Sequence[float]) -> tuple[float, float, float, float]:
     return left, top, left + width, top + height
 
 
-def _tile(image: Image.Image, name: str) -> Tile:
-    return Tile(image, name, name, True)
+def _detected(image: Image.Image, found: Sequence[drawing.Instance], name: str) -> Tile:
+    words = f': {some_of([one.name for one in found])}' if found else ''
+    return Tile(drawing.draw_detection(image, found), name, f'{name}, on a scene{words}', True)
 
 
 def skipped_words(results: dict) -> list[str]:
