@@ -23,6 +23,7 @@ _MENDS = {
 _NOT_WRITTEN = re.compile(
     r'No space left on device|PytorchStreamWriter failed writing'
     r'|inline_container\.cc:\d+\] \. unexpected pos|\(os error (27|28|30|122)\)')
+_PEER = re.compile(r'/gloo/transport/|Connection (closed|reset) by peer')
 _OF_A_WORKER = re.compile(r'Caught (\w+) in DataLoader worker process \d+\.\n')
 
 
@@ -66,9 +67,12 @@ def in_words(error: Exception) -> str | None:
         return (f'a file could not be written, the disk seems full or closed '
                 f'({_first_line(text)}); {_FULL}')
     if text.startswith('DataLoader worker (pid'):
-        return (f'a process that loads data was ended ({_first_line(text)}): memory, or shared '
-                'memory (/dev/shm), was too small. Use fewer workers or none: --workers 0, or '
-                '--cfg-options train_dataloader.num_workers=0')
+        return (f'a process that loads data was ended ({_first_line(text)}); was memory, or shared '
+                'memory (/dev/shm), too small? Use fewer workers or none: --workers 0, or '
+                '--cfg-options train_dataloader.num_workers=0; a training goes on with --resume')
+    if _PEER.search(text) or type(error).__name__ in ('DistBackendError', 'DistNetworkError'):
+        return ('another process of this training ended or cannot be reached '
+                f'({_first_line(text)[:160]}); its own output says why. Go on with --resume')
     if type(error).__name__ == 'OutOfMemoryError':
         return f'{_first_line(text)} A smaller batch or smaller images take less'
     return None

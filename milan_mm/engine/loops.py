@@ -14,6 +14,7 @@ from mmengine.config import Config
 from mmengine.dist import get_rank
 from mmengine.runner import BaseLoop, EpochBasedTrainLoop, IterBasedTrainLoop
 
+from ..compat.dead_workers import batches_of
 from ..compat.lazy_iterator import no_workers_yet
 from ..datasets.keyed_batches import key_batches
 from ..keyed_random import sample_key, seed_globals
@@ -86,7 +87,7 @@ class ExactEpochLoop(_Exact, EpochBasedTrainLoop):
         self.runner.model.train()
         if self.keyed is not None:
             self.keyed.first = self.batch
-        for number, data_batch in enumerate(self.dataloader, self.batch):
+        for number, data_batch in enumerate(batches_of(self.dataloader), self.batch):
             self.run_iter(number, data_batch)
         self.runner.call_hook('after_train_epoch')
         self._epoch += 1
@@ -127,7 +128,7 @@ class ExactIterLoop(_Exact, IterBasedTrainLoop):
                     epoch, first = divmod(first, len(self.dataloader))
                     self.keyed.sampler.set_epoch(epoch)
                 self.keyed.first = first
-            yield from self.dataloader
+            yield from batches_of(self.dataloader)
 
     def run_iter(self, data_batch: Any) -> None:
         self.begin_step(self.batch)

@@ -16,6 +16,7 @@ import socket
 import sys
 import tempfile
 import time
+import traceback
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -144,7 +145,10 @@ def start(words: list[str], processes: int, log: Path) -> list[int]:
         try:
             code = main([*words[:2], *(('--launcher', 'pytorch') if processes > 1 else ()),
                          *words[2:]])
+        except BaseException:
+            traceback.print_exc()
         finally:
+            sys.stderr.flush()
             os._exit(code)
     return numbers
 
