@@ -16,6 +16,8 @@ from . import options
 
 ARCHS = ('vit-b', 'vit-h', 'vit-l', 'vit-s')
 COMPARED = ('vit-b', 'vit-l', 'vit-h')  # those that mmpretrain has, too
+CONTENDERS = ('exact', 'compiled', 'bf16', 'bf16-compiled', 'fast', 'mae', 'mmpretrain',
+              'mmpretrain-mae')
 VARIANTS = ('windowed', 'checkpointed', 'relative', 'plain', 'tables')
 
 
@@ -39,12 +41,20 @@ def _add_step(parser: argparse.ArgumentParser) -> None:
     options.add(parser, '--batch-size', default=8)
     parser.add_argument('--steps', type=int, default=5, metavar='N', help='Number of timed steps '
                         'of each (default: %(default)s).')
+    parser.add_argument('--contenders', nargs='+', choices=CONTENDERS, default=list(CONTENDERS),
+                        help='Which of them (default: all).')
+    parser.add_argument('--no-memory', action='store_true', help='Leave out the memory, which '
+                        'takes a process for each.')
+    parser.add_argument('--clock', choices=('wall', 'cpu'), default='wall', help='Seconds of the '
+                        'wall, or of the processor, for a machine that others use as well; the '
+                        'latter with OMP_NUM_THREADS=1 (default: %(default)s).')
     options.add(parser, '--device')
 
 
 def _step(args: Any) -> None:
     from ..lab.benchmark.step import benchmark
-    benchmark(args.arch, args.batch_size, args.steps, args.device)
+    benchmark(args.arch, args.batch_size, args.steps, args.device, args.contenders,
+              not args.no_memory, args.clock, args.json)
 
 
 def _add_data(parser: argparse.ArgumentParser) -> None:

@@ -32,6 +32,7 @@ COMMANDS = {
     'parity': 'Compare one training step with a recorded one, tensor by tensor.',
     'shard': 'Write images into a few large files, which train faster than many small ones.',
     'benchmark': 'Measure steps, loading and memory on this machine, beside mmpretrain.',
+    'plan': 'Say what a pretraining takes on GPUs that are not here: memory, hours.',
     'train-clip': 'Train a small CLIP on images and their captions, as a teacher.',
     'quickstart': 'Run the whole method on a CPU in minutes, and measure it.',
 }

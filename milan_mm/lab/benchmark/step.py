@@ -1,138 +1,77 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Training steps of MILAN here and in mmpretrain, on the same work, taken in turns."""
+"""Training steps, here in each mode and in mmpretrain, on the same work, taken in turns."""
 import statistics
-import tempfile
-import time
+from collections.abc import Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any
 
-import open_clip
 import torch
-from mmpretrain.registry import MODELS as MMPRETRAIN_MODELS
-from torch import Tensor, nn
 
-from ...architectures import ARCHITECTURES
 from ...inference.device import check_device
-from ...registry import MODELS
-from .measuring import in_words, machine
-
-_TEACHER = 'ViT-B-16-quickgelu'
-_LETTERS = {'vit-b': 'b', 'vit-l': 'l', 'vit-h': 'h'}  # mmpretrain's names of the same sizes
+from .contenders import CONTENDERS, Step
+from .counting import count_flops, peak_flops, products
+from .measuring import faster, in_own_process, peak_mb, report, take_turns
 
 
-class Timing(NamedTuple):
-    """Seconds of each step, and their medians' ratio.
-
-    Attributes:
-        ours, theirs: seconds of a step, in the order taken.
-        ratio: images/s here by those there; above 1 this package is faster.
-        spread: the smallest and the largest ratio of two neighbouring steps.
-    """
-    ours: list[float]
-    theirs: list[float]
-
-    @property
-    def ratio(self) -> float:
-        return statistics.median(self.theirs) / statistics.median(self.ours)
-
-    @property
-    def spread(self) -> tuple:
-        ratios = [b / a for a, b in zip(self.ours, self.theirs)]
-        return min(ratios), max(ratios)
-
-
-def benchmark(arch: str = 'vit-b', batch_size: int = 8, steps: int = 5,
-              device: str | None = None) -> Timing:
-    """Takes timed steps of both in turns and prints the figures.
+def benchmark(arch: str = 'vit-b', batch_size: int = 8, steps: int = 5, device: str | None = None,
+              contenders: Sequence[str] = tuple(CONTENDERS), memory: bool = True,
+              clock: str = 'wall', json_file: str | Path | None = None) -> list[dict[str, Any]]:
+    """Takes timed steps of all contenders in turns and prints the figures.
 
     Args:
         arch: size of the student.
         batch_size: number of images in a step.
         steps: number of timed steps of each.
         device: where to compute; None for a GPU if there is one.
+        contenders: which of :data:`CONTENDERS`; ratios are to mmpretrain's MILAN if it is one of
+            them, else to the last.
+        memory: whether to measure each one's memory, in a process of its own.
+        clock: 'wall', or 'cpu' for seconds of the processor, which others at work on the machine
+            lengthen less; with one thread only, as threads that wait count too.
+        json_file: see :func:`report`.
+
+    Returns:
+        The rows of the table.
     """
     place = check_device(device)
-    with tempfile.TemporaryDirectory() as folder:
-        teacher = save_teacher(Path(folder) / 'clip.pth')
-        models = dict(ours=build_ours(arch, teacher), theirs=build_theirs(arch, teacher))
-    parameters = {name: sum(p.numel() for p in model.parameters() if p.requires_grad) / 1e6
-                  for name, model in models.items()}
-    pixels = torch.randn(batch_size, 3, 224, 224, device=place)
-    takers = {name: _Step(model.to(place), pixels) for name, model in models.items()}
-    seconds: dict[str, list[float]] = dict(ours=[], theirs=[])
-    for step in takers.values():
-        step()  # not timed: memory is allocated, kernels are chosen
-    for i in range(steps):
-        for name, step in takers.items():
-            seconds[name].append(step())
-        print(f'step {i + 1} of {steps}: {seconds["ours"][-1]:.2f} s here, '
-              f'{seconds["theirs"][-1]:.2f} s in mmpretrain', flush=True)
-    timing = Timing(**seconds)
-    rates = {name: batch_size / statistics.median(s) for name, s in seconds.items()}
-    low, high = timing.spread
-    print(f'\nMILAN {arch}, teacher {_TEACHER}, 224 px, batch {batch_size}, float32, forward, '
-          f'backward and AdamW; {in_words(machine())}, {place}\n'
-          f'here        {rates["ours"]:.2f} images/s, {parameters["ours"]:.1f} M trained '
-          f'parameters\nmmpretrain  {rates["theirs"]:.2f} images/s, {parameters["theirs"]:.1f} M '
-          f'trained parameters\nratio       {timing.ratio:.2f} ({low:.2f} to {high:.2f} over '
-          f'{steps} pairs of steps)')
-    return timing
+    takers = {name: Step(name, arch, batch_size, place, clock) for name in contenders}
+    seconds = take_turns(takers, steps, warm_up=2)
+    base = 'mmpretrain' if 'mmpretrain' in takers else contenders[-1]
+    rows, peaks = [], {}
+    for name, step in takers.items():
+        looked = step if step.shares else Step(CONTENDERS[name].plain or name, arch, batch_size,
+                                               place)
+        peaks[name] = peak_flops(products(looked), step.contender.dtype, place)
+        rows.append(_row(step, seconds[name], seconds[base], count_flops(looked), peaks[name]))
+        if memory:
+            rows[-1]['peak memory GiB'] = in_own_process(
+                __name__, 'measure_memory', name, arch, batch_size, str(place)) / 1024
+    report(f'A training step: {arch}, 224 px, {batch_size} images, forward, backward and AdamW, '
+           f'{place}; the median of {steps} turns, {clock} time', rows, json_file, place,
+           seconds=seconds, peak_gflops={name: peak / 1e9 for name, peak in peaks.items()})
+    print(f"\ntimes: the rate by that of {CONTENDERS[base].label}. Of peak: of the rate at which "
+          'matrix products of the same shapes alone run here, '
+          + ', '.join(f'{peak / 1e9:.0f} GFLOP/s ({name})' for name, peak in peaks.items()))
+    return rows
 
 
-def save_teacher(path: Path) -> Path:
-    """A CLIP ViT-B/16 with random weights, in the names both read."""
-    torch.save(open_clip.create_model(_TEACHER).state_dict(), path)
-    return path
+def _row(step: Step, seconds: Sequence[float], base: Sequence[float], flops: float,
+         peak: float) -> dict[str, Any]:
+    median, whole = statistics.median(seconds), sum(step.shares.values())
+    parts = ('teacher', 'encoder', 'decoder', 'optimizer')
+    return {
+        'contender': step.contender.label,
+        'precision': str(step.contender.dtype).removeprefix('torch.'),
+        'images/s': len(step.pixels) / median, 'times': str(faster(seconds, base)),
+        'views/s': len(step.pixels) * step.views / median, 'GFLOP': flops / 1e9,
+        'of peak': f'{flops / median / peak:.0%}', 'peak memory GiB': None,
+        ' / '.join(parts): ' / '.join(f'{step.shares[part] / whole:.0%}' for part in parts)
+        if 'teacher' in step.shares else None}
 
 
-def build_ours(arch: str, teacher: Path) -> nn.Module:
-    """The model of configs/milan."""
-    return MODELS.build(dict(
-        type='milan_mm.MILAN',
-        backbone=dict(type='milan_mm.MaskedVisionTransformer', arch=arch),
-        target_generator=dict(
-            type='milan_mm.CLIPTargetGenerator', pretrained=str(teacher), quickgelu=True),
-        mask_generator=dict(type='milan_mm.SemanticMaskGenerator', mask_ratio=0.75),
-        neck=dict(type='milan_mm.PromptingDecoder'),
-        head=dict(type='milan_mm.ReconstructionHead',
-                  loss=dict(type='milan_mm.CosineReconstructionLoss')))).train()
-
-
-def build_theirs(arch: str, teacher: Path) -> nn.Module:
-    """mmpretrain's own MILAN, with the decoder's input width corrected (it is 1024 as shipped)."""
-    model = MMPRETRAIN_MODELS.build(dict(
-        type='mmpretrain.MILAN',
-        backbone=dict(
-            type='mmpretrain.MILANViT', arch=_LETTERS[arch], patch_size=16, mask_ratio=0.75),
-        neck=dict(type='mmpretrain.MILANPretrainDecoder',
-                  embed_dim=ARCHITECTURES[arch]['embed_dims']),
-        head=dict(
-            type='mmpretrain.MIMHead',
-            loss=dict(type='mmpretrain.CosineSimilarityLoss', shift_factor=2.0, scale_factor=2.0)),
-        target_generator=dict(
-            type='mmpretrain.CLIPGenerator', tokenizer_path=str(teacher)))).train()
-    for parameter in model.target_generator.parameters():
-        parameter.requires_grad_(False)  # as shipped they are trained parameters without gradient
-    return model
-
-
-class _Step:
-    """One step of training on the same pixels; gives its seconds."""
-
-    def __init__(self, model: nn.Module, pixels: Tensor) -> None:
-        self.model, self.pixels = model, pixels
-        self.optimizer = torch.optim.AdamW(
-            [p for p in model.parameters() if p.requires_grad], lr=1e-5)
-
-    def __call__(self) -> float:
-        self._wait()
-        start = time.perf_counter()
-        self.optimizer.zero_grad(set_to_none=True)
-        self.model.loss(self.pixels, [])['loss'].backward()
-        self.optimizer.step()
-        self._wait()
-        return time.perf_counter() - start
-
-    def _wait(self) -> None:
-        if self.pixels.is_cuda:
-            torch.cuda.synchronize()
+def measure_memory(name: str, arch: str, batch_size: int, device: str) -> float:
+    """Peak in MB of a process, or of its card, that takes two steps of a contender."""
+    place = torch.device(device)
+    step = Step(name, arch, batch_size, place)
+    step(), step()
+    return peak_mb(place)
