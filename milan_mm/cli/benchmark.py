@@ -84,6 +84,17 @@ def _downstream(args: Any) -> None:
     benchmark(args.arch, args.img_size, args.batch_size, args.variants, args.json)
 
 
+def _add_check(parser: argparse.ArgumentParser) -> None:
+    options.add(parser, '--device')
+    parser.add_argument('--quick', action='store_true', help='Few steps and small batches, as for '
+                        'a CPU.')
+
+
+def _check(args: Any) -> None:
+    from ..lab.benchmark.check import benchmark
+    benchmark(args.device, args.quick, args.json)
+
+
 class _Kind(NamedTuple):
     help: str
     example: str
@@ -99,5 +110,7 @@ KINDS = dict(
     downstream=_Kind('Time and memory of a backbone for detection.',
                      'milan benchmark downstream --arch vit-l --img-size 512 --variants windowed',
                      _add_downstream, _downstream),
+    check=_Kind('Whether everything trains as it should on a device.',
+                'milan benchmark check --device cpu --quick', _add_check, _check),
 )
 EXAMPLES = '\n'.join(f'  {kind.example}' for kind in KINDS.values())

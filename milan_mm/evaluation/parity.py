@@ -20,13 +20,15 @@ from ..structures import MaskIds, TeacherOutput
 TOLERANCE = 1e-4
 
 
-def parity_errors(path: str | Path) -> dict[str, float]:
+def parity_errors(path: str | Path, device: str | torch.device = 'cpu') -> dict[str, float]:
     """Runs the recorded step and compares.
 
     Args:
         path: a safetensors file with ``images``, ``clip.*``, ``student.*``, ``ids_shuffle``, the
             recorded ``clip_features``, ``cls_attention``, ``pred``, ``loss`` and ``grad.*``, and
             the dimensions in its metadata.
+
+        device: where the step is taken.
 
     Returns:
         For each compared tensor the largest difference, relative to the recorded tensor's
@@ -37,7 +39,8 @@ def parity_errors(path: str | Path) -> dict[str, float]:
     """
     tensors, meta = _read(path)
     teacher = _teacher(tensors, meta)
-    milan = _student(tensors, meta, teacher)
+    milan = _student(tensors, meta, teacher).to(device)
+    tensors = {name: tensor.to(device) for name, tensor in tensors.items()}
     masks = _recorded_masks(tensors, meta, milan.backbone.grid_size)
     milan.mask_generator = _RecordedMasks(masks)
 
