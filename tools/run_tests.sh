@@ -14,6 +14,7 @@ stack) and pytest. The exit code is that of the first that finds something.
   --venv DIR         another environment than .venv or .venv-openmmlab
 
 examples: bash tools/run_tests.sh
+          bash tools/run_tests.sh -m slow    # what is left out by default
           bash tools/run_tests.sh tests/test_masking.py -k chi_square -x
 USAGE
 }
@@ -54,7 +55,7 @@ if [[ $STACK == onedl ]]; then
   "$PYTHON" -m mypy || die 'settings and what may be left out: pyproject.toml, [tool.mypy]'
   "$PYTHON" -m codespell_lib || die 'a word that is right goes into pyproject.toml, [tool.codespell]'
 else
-  SELECTION=(-m 'not onedl_only')
+  SELECTION=(-m 'not onedl_only and not slow')
 fi
 
 # No test may need the network, a display, or more than two cores.
