@@ -56,7 +56,8 @@ def pretrain(data: Roots, out: str | Path | None = None, arch: str = 'vit-b',
              channels: int | None = None, teacher_channels: Sequence[int] | None = None,
              value_range: Sequence[float] | None = None, compile: bool = False,
              launcher: str = 'none', cfg_options: dict | None = None,
-             trust_checkpoint: bool = False) -> Path | None:
+             trust_checkpoint: bool = False, verbose: bool = False,
+             dry_run: bool = False) -> Path | None:
     """Pretrains an encoder on the images of a folder: ``configs/milan/own_images.py``.
 
     Args:
@@ -79,11 +80,12 @@ def pretrain(data: Roots, out: str | Path | None = None, arch: str = 'vit-b',
         teacher_channels: three of them for the teacher, in its order; None for the first three, or
             the first one thrice where there are fewer.
         value_range: of their values, what becomes 0 and 255.
-        compile, launcher, trust_checkpoint: see :func:`milan_mm.engine.train.train`.
+        compile, launcher, trust_checkpoint, verbose, dry_run: see
+            :func:`milan_mm.engine.train.train`.
         cfg_options: other changes of the config, dotted keys to values.
 
     Returns:
-        The last checkpoint; None where ``cfg_options`` have it save none.
+        The last checkpoint; None where ``cfg_options`` have it save none, and of a dry run.
 
     Raises:
         MilanError: for what is the user's to mend.
@@ -102,8 +104,9 @@ def pretrain(data: Roots, out: str | Path | None = None, arch: str = 'vit-b',
     folder = train(
         f'milan_mm::milan/{config}.py', work_dir=out, data_root=data, epochs=epochs,
         init_from=str(init_from) if init_from else None, resume=resume, compile=compile,
-        launcher=launcher, cfg_options=options, trust_checkpoint=trust_checkpoint)
-    return last_checkpoint(folder)
+        launcher=launcher, cfg_options=options, trust_checkpoint=trust_checkpoint,
+        verbose=verbose, dry_run=dry_run)
+    return None if dry_run else last_checkpoint(folder)
 
 
 def channel_options(data: Roots, channels: int, teacher_channels: Sequence[int] | None = None,

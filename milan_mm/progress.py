@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """How far a loop is and how long it still takes."""
+import os
 import sys
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -23,6 +24,8 @@ class Progress(tqdm):
     def __init__(self, what: str | None, of: Sequence | int,
                  log: Callable[[str], None] | None = None) -> None:
         shown: dict[str, Any] = dict(mininterval=0.2, dynamic_ncols=True)
+        if sys.stderr.isatty() and not os.get_terminal_size(sys.stderr.fileno()).columns:
+            shown = dict(mininterval=0.2, ncols=80, nrows=24)  # it does not say how large it is
         if log is not None or not sys.stderr.isatty():
             every = 3.0 if log else 10.0
             shown = dict(mininterval=every, delay=every, file=_Lines(log), bar_format='{desc}: '

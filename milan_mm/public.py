@@ -19,6 +19,7 @@ with quiet_import():
     from .compat.plain_checkpoints import PlainCheckpointHook
     from .datasets import *  # noqa: F403
     from .engine.bad_numbers import BadNumbersHook
+    from .engine.console import ProgressHook
     from .engine.hooks import DescribeEncoderHook, RunSummaryHook, UnreadableImagesHook
     from .engine.layer_decay import LayerDecayOptimWrapperConstructor
     from .engine.loops import ExactEpochLoop, ExactIterLoop
@@ -36,7 +37,8 @@ __all__ = [
     'pretrain', 'get_model', 'list_models', 'embed', 'MilanError',
     *models.__all__, *datasets.__all__,
     'LayerDecayOptimWrapperConstructor', 'BadNumbersHook', 'PlainCheckpointHook',
-    'DescribeEncoderHook', 'RunSummaryHook', 'UnreadableImagesHook', 'WholeCheckpointHook',
+    'DescribeEncoderHook', 'ProgressHook', 'RunSummaryHook', 'UnreadableImagesHook',
+    'WholeCheckpointHook',
     'StopOnSignalHook', 'FeatureEvalHook', 'AutocastOptimWrapper', 'ExactEpochLoop',
     'ExactIterLoop',
     'TeacherOutput', 'MaskIds', 'sincos_positions',  # what parts of one's own are made of

@@ -20,9 +20,4 @@ if [[ -z "$python" ]]; then
     python=python
     [[ -x "$here/.venv/bin/python" ]] && python="$here/.venv/bin/python"
 fi
-export PYTHONPATH="$here${PYTHONPATH:+:$PYTHONPATH}"
-exec "$python" -m torch.distributed.run \
-    --nnodes="${NNODES:-1}" --node_rank="${NODE_RANK:-0}" \
-    --master_addr="${MASTER_ADDR:-127.0.0.1}" --master_port="${PORT:-29500}" \
-    --nproc_per_node="$2" \
-    "$here/tools/${TOOL:-train.py}" "$1" --launcher pytorch "${@:3}"
+exec "$python" "$here/tools/${TOOL:-train.py}" "$1" --devices "$2" --nodes "${NNODES:-1}" "${@:3}"

@@ -4,6 +4,7 @@ custom_imports = dict(imports=['milan_mm'], allow_failed_imports=False)
 default_hooks = dict(
     timer=dict(type='IterTimerHook'),
     summary=dict(type='milan_mm.RunSummaryHook'),
+    progress=dict(type='milan_mm.ProgressHook'),
     stop=dict(type='milan_mm.StopOnSignalHook'),
     bad_numbers=dict(type='milan_mm.BadNumbersHook', stop_after=5),
     unreadable=dict(type='milan_mm.UnreadableImagesHook', max_share=0.01),

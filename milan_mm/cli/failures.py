@@ -4,11 +4,13 @@ import errno
 import os
 import re
 import sys
+import time
 import traceback
 from collections.abc import Callable
 from typing import Any
 
 from ..errors import MilanError
+from ..progress import Progress
 
 _FULL = 'free some space, or write to another disk with --work-dir or --out'
 _CLOSED = 'give another path, or have its owner allow it'
@@ -49,7 +51,9 @@ def guarded(run: Callable[[Any], int | None], args: Any) -> int:
             raise
         if os.environ.get('MILAN_DEBUG', '0') != '0':
             traceback.print_exc()
-        print(f'error: {words}', file=sys.stderr)
+        if os.environ.get('RANK', '0') != '0':
+            time.sleep(5)  # the first process mostly says the same, and its end is this one's
+        Progress.write(f'error: {words}', file=sys.stderr)  # below a bar that is shown
         return 2
 
 

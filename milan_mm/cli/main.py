@@ -10,6 +10,7 @@ from typing import Any
 
 from ..packages import __version__
 from .failures import guarded
+from .launch import is_launched, launch
 from .old_spellings import renewed
 
 COMMANDS = {
@@ -70,6 +71,8 @@ def run(args: argparse.Namespace) -> int | None:
     Raises:
         MilanError: for what is the user's to mend.
     """
+    if is_launched(args):
+        return launch(args)
     if args.command not in STAND_ALONE:
         importlib.import_module('milan_mm.public')
         from ..compat.any_file_name import write_any_name

@@ -66,6 +66,11 @@ def add_runner_options(parser: argparse.ArgumentParser, **data_root: Any) -> Non
 
 def add_launcher(parser: argparse.ArgumentParser) -> None:
     """How several processes come to be one run."""
+    parser.add_argument('--devices', type=int, metavar='N', help='Number of processes to start on '
+                        'this machine, one for each GPU; without CUDA, CPU processes over gloo.')
+    parser.add_argument('--nodes', type=int, metavar='N', help='Number of machines (default: 1). '
+                        'Each runs this command with its own NODE_RANK, and the MASTER_ADDR and '
+                        'PORT of the first, in the environment.')
     add(parser, '--launcher')
     # torch.distributed.launch gives it; torchrun sets the variable itself.
     parser.add_argument('--local_rank', '--local-rank', type=int, default=0, help=argparse.SUPPRESS)

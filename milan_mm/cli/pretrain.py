@@ -17,7 +17,7 @@ EXAMPLES = """\
   milan pretrain DIR
   milan pretrain DIR --arch vit-s --teacher clip_folder --epochs 100 --work-dir work_dirs/mine
   milan pretrain DIR --init-from CHECKPOINT
-  torchrun --nproc_per_node 8 -m milan_mm pretrain DIR --launcher pytorch"""
+  milan pretrain DIR --devices 8"""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -61,5 +61,7 @@ def run(args: argparse.Namespace) -> None:
         channels=args.channels, teacher_channels=args.teacher_channels,
         value_range=args.value_range, resume=args.resume, compile=args.compile,
         launcher=args.launcher, cfg_options=args.cfg_options,
-        trust_checkpoint=args.trust_checkpoint)
-    print(f'{checkpoint}: milan eval, extract and visualize take it')
+        trust_checkpoint=args.trust_checkpoint, verbose=args.verbose,
+        dry_run=args.dry_run)
+    if checkpoint:
+        print(f'{checkpoint}: milan eval, extract and visualize take it')

@@ -8,7 +8,7 @@ from . import options
 EXAMPLES = """\
   milan train configs/milan/own_images.py --data-root DIR
   milan train configs/classification/own_finetune.py --data-root DIR --init-from CHECKPOINT
-  tools/dist_train.sh configs/milan/vitb_pretrain.py 8 --resume"""
+  milan train configs/milan/vitb_pretrain.py --devices 8 --resume"""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -38,6 +38,10 @@ def add_training_options(parser: argparse.ArgumentParser) -> None:
                         'a stopped run from this checkpoint, or from its latest.')
     parser.add_argument('--compile', action='store_true', help='Compile the loss with '
                         'torch.compile.')
+    parser.add_argument('--dry-run', action='store_true', help='Check data, teacher, memory and '
+                        'disk, take three steps, say how long the run would take, and end.')
+    parser.add_argument('--verbose', action='store_true', help='Show environment, config, hooks '
+                        'and parameter groups on the terminal, and not in the log file alone.')
 
 
 def run(args: argparse.Namespace) -> None:
@@ -46,4 +50,5 @@ def run(args: argparse.Namespace) -> None:
     train(args.config, work_dir=args.work_dir, data_root=args.data_root, epochs=args.epochs,
           iters=args.iters, init_from=args.init_from, resume=args.resume, amp=args.amp,
           auto_scale_lr=args.auto_scale_lr, compile=args.compile, launcher=args.launcher,
-          cfg_options=args.cfg_options, trust_checkpoint=args.trust_checkpoint)
+          cfg_options=args.cfg_options, trust_checkpoint=args.trust_checkpoint,
+          verbose=args.verbose, dry_run=args.dry_run)

@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import torch
 from mmengine.config import Config
 from mmengine.logging import print_log
 
@@ -80,6 +81,8 @@ def settle_workers(cfg: Config) -> None:
     """Takes from loaders without workers what only workers can have, which PyTorch would refuse."""
     for name in LOADERS:
         loader = cfg.get(name)
+        if loader and not torch.cuda.is_available():
+            loader.pop('pin_memory', None)  # for copies to a GPU; PyTorch warns of it without one
         if not loader or loader.get('num_workers', 0):
             continue
         without = [key for key in ('persistent_workers', 'prefetch_factor')

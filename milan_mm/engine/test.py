@@ -11,6 +11,7 @@ from ..checkpoints.io import write_atomically
 from ..checkpoints.remote import read_from_anywhere
 from ..compat.any_file_name import write_any_name
 from ..compat.gloo_launch import init_gloo_where_no_cuda
+from ..compat.quiet_runner import quiet_runner
 from ..compat.safe_load import install_safe_loading
 from ..compat.sync_bn import replace_sync_bn
 from ..config.annotations import DataCheck, without_masks
@@ -55,7 +56,8 @@ def test(config: str | Path, checkpoint: str | Path, *, out: str | Path | None =
         install_safe_loading(read_from_anywhere, trust_checkpoint)
         init_gloo_where_no_cuda(cfg)
         replace_sync_bn(cfg)
-        runner = Runner.from_cfg(cfg)
+        with quiet_runner():
+            runner = Runner.from_cfg(cfg)
         write_any_name(runner.logger)
         _ = runner.test_loop
     # mmengine's own loading passes over what is missing or left over with a warning.

@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """From a config to a running training."""
+import contextlib
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -17,6 +18,7 @@ from torch import Tensor
 from ..checkpoints.remote import read_from_anywhere
 from ..compat.any_file_name import write_any_name
 from ..compat.gloo_launch import init_gloo_where_no_cuda
+from ..compat.quiet_runner import quiet_runner
 from ..compat.safe_load import install_safe_loading
 from ..compat.sync_bn import replace_sync_bn
 from ..config.batch import apply_plan, plan_batch
@@ -31,6 +33,7 @@ from ..config.sources import Roots, move_to, name_kinds
 from ..datasets.loading import keep_notes
 from ..errors import MilanError
 from .building import building
+from .dry_run import dry_run as take_first_steps
 from .first_process import with_classes
 from .hooks import check_batches
 from .lock import only_training_in
@@ -45,7 +48,8 @@ def train(config: str | Path, *, work_dir: str | Path | None = None, data_root: 
           epochs: int | None = None, iters: int | None = None, init_from: str | None = None,
           resume: str | None = None, amp: bool = False, auto_scale_lr: bool = False,
           compile: bool = False, launcher: str = 'none', cfg_options: dict | None = None,
-          trust_checkpoint: bool = False) -> Path:
+          trust_checkpoint: bool = False, verbose: bool = False,
+          dry_run: bool = False) -> Path:
     """Trains what a config describes.
 
     Args:
@@ -64,6 +68,9 @@ def train(config: str | Path, *, work_dir: str | Path | None = None, data_root: 
         launcher: 'none', 'pytorch', 'slurm' or 'mpi'.
         cfg_options: changes of the config, dotted keys to values.
         trust_checkpoint: see :func:`read_checkpoint`.
+        verbose: show all that mmengine logs; otherwise environment, config, hooks and parameter
+            groups go to the log file alone.
+        dry_run: check everything, take three steps, say what the run would take, and leave nothing.
 
     Returns:
         The folder of logs and checkpoints.
@@ -86,14 +93,18 @@ def train(config: str | Path, *, work_dir: str | Path | None = None, data_root: 
         install_safe_loading(read_from_anywhere, trust_checkpoint)
         check_numbers(cfg)
         check_data(cfg)
+    if dry_run:
+        with building(cfg):
+            take_first_steps(cfg, lambda cfg: build_runner(cfg, compile, verbose))
+        return Path(cfg.work_dir)
     with only_training_in(cfg.work_dir, launcher):
         with building(cfg):
-            runner = build_runner(cfg, compile)
+            runner = build_runner(cfg, compile, verbose)
         runner.train()
     return Path(cfg.work_dir)
 
 
-def build_runner(cfg: Config, compile: bool = False) -> Any:
+def build_runner(cfg: Config, compile: bool = False, verbose: bool = False) -> Any:
     """The runner of a config that says everything, checked as far as can be before its first step.
 
     Raises:
@@ -107,7 +118,8 @@ def build_runner(cfg: Config, compile: bool = False) -> Any:
     save_wholly(cfg)
     go_on_exactly(cfg)
     words = apply_plan(cfg, plan_batch(cfg, world_size(cfg.launcher)))
-    runner = RUNNERS.build(cfg) if 'runner_type' in cfg else Runner.from_cfg(cfg)
+    with contextlib.nullcontext() if verbose else quiet_runner():
+        runner = RUNNERS.build(cfg) if 'runner_type' in cfg else Runner.from_cfg(cfg)
     write_any_name(runner.logger)
     print_log(words, logger='current')
     runner.register_hook(PlaceHook(bool(cfg.get('resume'))))
