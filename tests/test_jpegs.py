@@ -117,7 +117,8 @@ def test_spoilt_files_are_replaced_and_noted(tmp_path, photo):
 
 
 def test_benchmark_compares_with_mmpretrain(capsys, tmp_path):
-    benchmark(2, 1, tmp_path / 'data.json', sizes=[(160, 120, 1, 1), (1600, 1200, 1, 1)])
+    benchmark(2, 1, tmp_path / 'data.json', sizes=[(160, 120, 90, 1, 1),
+                                                      (1600, 1200, 90, 1, 1)])
     rows = json.loads((tmp_path / 'data.json').read_text())['rows']
     assert [row['pipeline'] for row in rows] == 2 * list(PIPELINES)
     assert all(row['images/s'] > 0 for row in rows)

@@ -1,14 +1,20 @@
 # MILAN ViT-B/16 at less than half the cost of a student view: four masks of each image share one
-# pass of the teacher, half of the masked patches are predicted, products are in bfloat16. None of
-# the three is the paper's. 100 epochs have as many student views as the paper's 400.
+# pass of the teacher, half of the masked patches are predicted, products are in bfloat16, JPEGs are
+# decoded at the scale of the crop. None of the four is the paper's. 100 epochs have as many student
+# views as the paper's 400.
 _base_ = ['./vitb_pretrain.py']
 effective_batch = 1024  # images, of which each has 4 views: 4096 views an update
 max_epochs = 100
 warmup_epochs = 10
 
 model = dict(mask_generator=dict(views=4, predicted=0.5))
+train_pipeline = [
+    dict(type='milan_mm.LoadPILImage', scaled_jpegs=True),
+    dict(type='milan_mm.RandomResizedCropAndFlip', size=224, scale=(0.2, 1.0)),
+    dict(type='milan_mm.PackImageInputs'),
+]
 # 64 x 8 GPUs x 2 accumulated = 1024
-train_dataloader = dict(batch_size=64)
+train_dataloader = dict(batch_size=64, dataset=dict(pipeline=train_pipeline))
 optim_wrapper = dict(
     _delete_=True,
     type='milan_mm.AutocastOptimWrapper',
