@@ -12,7 +12,7 @@ from milan_mm.cli import benchmark as command
 from milan_mm.cli import plan as plan_command
 from milan_mm.cli.main import main
 from milan_mm.errors import MilanError
-from milan_mm.lab.benchmark import contenders, plan
+from milan_mm.lab.benchmark import contenders, plan, scale
 from milan_mm.lab.benchmark.counting import count_flops, peak_flops, products
 from milan_mm.lab.benchmark.measuring import faster, report, take_turns
 
@@ -35,6 +35,10 @@ def test_peak_is_of_the_products_of_a_step():
     found = products(lambda: layer(torch.randn(4, 6, requires_grad=True)).sum().backward())
     assert found == {(4, 6, 5): 1, (4, 5, 6): 1, (5, 4, 6): 1}
     assert peak_flops(found, torch.float32, torch.device('cpu'), repeats=2) > 0
+
+
+def test_exponent():
+    assert scale.exponent([1, 2, 4, 8], [3, 12, 48, 192]) == pytest.approx(2)
 
 
 def test_contenders_alternate(tmp_path, capsys):
@@ -77,6 +81,7 @@ def test_the_papers_hours():
 def test_command_line_names_what_there_is():
     assert command.CONTENDERS == tuple(contenders.CONTENDERS)
     assert command.COMPARED == tuple(contenders.LETTERS)
+    assert command.GRIDS == tuple(scale.GRIDS)
     assert plan_command.GPUS == tuple(plan.GPUS) and plan_command.USUAL_SHARE == plan.USUAL_SHARE
     for one in contenders.CONTENDERS.values():
         assert not one.plain or contenders.CONTENDERS[one.plain].build is one.build

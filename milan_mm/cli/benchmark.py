@@ -1,10 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """Measures this package beside mmpretrain on this machine.
 
-step: a training step of MILAN, here in each mode and in mmpretrain.
-data: from files to a batch.
-downstream: a forward and backward pass of a detector's backbone.
-
 Contenders take turns in one process, so that whatever else the machine does meets all of them; the
 memory of each is measured in a process of its own. Each prints a table, and writes it as JSON.
 """
@@ -18,6 +14,7 @@ ARCHS = ('vit-b', 'vit-h', 'vit-l', 'vit-s')
 COMPARED = ('vit-b', 'vit-l', 'vit-h')  # those that mmpretrain has, too
 CONTENDERS = ('exact', 'compiled', 'bf16', 'bf16-compiled', 'fast', 'mae', 'mmpretrain',
               'mmpretrain-mae')
+GRIDS = ('batch_size', 'img_size', 'mask_ratio', 'arch')
 VARIANTS = ('windowed', 'checkpointed', 'relative', 'plain', 'tables')
 
 
@@ -43,12 +40,17 @@ def _add_step(parser: argparse.ArgumentParser) -> None:
                         'of each (default: %(default)s).')
     parser.add_argument('--contenders', nargs='+', choices=CONTENDERS, default=list(CONTENDERS),
                         help='Which of them (default: all).')
+    _add_how(parser)
+    options.add(parser, '--device')
+
+
+def _add_how(parser: argparse.ArgumentParser) -> None:
+    """What step and scale have both."""
     parser.add_argument('--no-memory', action='store_true', help='Leave out the memory, which '
                         'takes a process for each.')
     parser.add_argument('--clock', choices=('wall', 'cpu'), default='wall', help='Seconds of the '
                         'wall, or of the processor, for a machine that others use as well; the '
                         'latter with OMP_NUM_THREADS=1 (default: %(default)s).')
-    options.add(parser, '--device')
 
 
 def _step(args: Any) -> None:
@@ -67,6 +69,32 @@ def _add_data(parser: argparse.ArgumentParser) -> None:
 def _data(args: Any) -> None:
     from ..lab.benchmark.data import benchmark
     benchmark(args.num_images, args.turns, args.json)
+
+
+def _add_eval(parser: argparse.ArgumentParser) -> None:
+    options.add(parser, '--batch-size', default=8)
+    parser.add_argument('--turns', type=int, default=5, metavar='N', help='Number of timed turns '
+                        'of each (default: %(default)s).')
+    options.add(parser, '--device')
+
+
+def _eval(args: Any) -> None:
+    from ..lab.benchmark.eval import benchmark
+    benchmark(args.batch_size, args.turns, args.device, args.json)
+
+
+def _add_scale(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument('--varied', nargs='+', choices=GRIDS, default=list(GRIDS), help='What '
+                        'varies, one after the other (default: all).')
+    parser.add_argument('--steps', type=int, default=3, metavar='N', help='Number of timed steps '
+                        'of each (default: %(default)s).')
+    _add_how(parser)
+    options.add(parser, '--device')
+
+
+def _scale(args: Any) -> None:
+    from ..lab.benchmark.scale import benchmark
+    benchmark(args.varied, args.steps, args.device, not args.no_memory, args.clock, args.json)
 
 
 def _add_downstream(parser: argparse.ArgumentParser) -> None:
@@ -107,6 +135,10 @@ KINDS = dict(
                'milan benchmark step --batch-size 64 --device cuda', _add_step, _step),
     data=_Kind('Images per second and core from files to a batch, against mmpretrain.',
                'milan benchmark data --num-images 500', _add_data, _data),
+    eval=_Kind('Images per second of features and of the k-NN vote, against mmpretrain.',
+               'milan benchmark eval --batch-size 64 --device cuda', _add_eval, _eval),
+    scale=_Kind('How a step grows with batch, image, model and mask ratio.',
+                'milan benchmark scale --varied batch_size mask_ratio', _add_scale, _scale),
     downstream=_Kind('Time and memory of a backbone for detection.',
                      'milan benchmark downstream --arch vit-l --img-size 512 --variants windowed',
                      _add_downstream, _downstream),

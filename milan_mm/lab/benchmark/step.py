@@ -65,8 +65,18 @@ def _row(step: Step, seconds: Sequence[float], base: Sequence[float], flops: flo
         'images/s': len(step.pixels) / median, 'times': str(faster(seconds, base)),
         'views/s': len(step.pixels) * step.views / median, 'GFLOP': flops / 1e9,
         'of peak': f'{flops / median / peak:.0%}', 'peak memory GiB': None,
+        'checkpoint GiB': _bytes([step.model.state_dict(), step.optimizer.state_dict()]) / 2**30,
         ' / '.join(parts): ' / '.join(f'{step.shares[part] / whole:.0%}' for part in parts)
         if 'teacher' in step.shares else None}
+
+
+def _bytes(state: Any) -> int:
+    """Of all tensors of a checkpoint."""
+    if isinstance(state, torch.Tensor):
+        return state.nbytes
+    parts = state.values() if isinstance(state, dict) else state if isinstance(
+        state, (list, tuple)) else ()
+    return sum(map(_bytes, parts))
 
 
 def measure_memory(name: str, arch: str, batch_size: int, device: str) -> float:
