@@ -71,6 +71,8 @@ def run(args: argparse.Namespace) -> int | None:
     Raises:
         MilanError: for what is the user's to mend.
     """
+    if check := getattr(_module(args.command), 'check', None):
+        check(args)  # before seconds of imports
     if is_launched(args):
         return launch(args)
     if args.command not in STAND_ALONE:

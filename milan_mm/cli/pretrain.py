@@ -9,6 +9,7 @@ and milan train.
 import argparse
 import os
 
+from ..reachable import REPOS, check_teacher_at_hand
 from . import options
 from .train import add_training_options
 
@@ -50,6 +51,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
                 '%(default)s).')
     options.add_launcher(parser)
     options.add(parser, '--trust-checkpoint', '--cfg-options')
+
+
+def check(args: argparse.Namespace) -> None:
+    """What can be known before PyTorch is imported."""
+    default = next(iter(REPOS)) if args.arch in ('vit-s', 'vit-b') else list(REPOS)[1]
+    check_teacher_at_hand(args.teacher or default)
 
 
 def run(args: argparse.Namespace) -> None:

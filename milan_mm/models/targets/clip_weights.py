@@ -15,6 +15,7 @@ from ...checkpoints.io import first_line, in_float32, read_checkpoint, state_of
 from ...checkpoints.remote import announce
 from ...checkpoints.strict import load_strictly
 from ...errors import MilanError
+from ...reachable import check_teacher_at_hand
 from ...wording import some_of
 from .clip_towers import wrap_tower
 from .tower import Tower
@@ -115,6 +116,9 @@ def _from_tag(model: str, tag: str, quickgelu: bool | None) -> Tower:
             f'{model} is built with {_gelu(built_with)}, and the weights {tag!r} were trained '
             f'with {_gelu(weights_want)}: features would be quietly wrong. Use model={other!r}')
     _check_quickgelu(quickgelu, built_with, f'{model} with weights {tag!r}')
+    hub = (open_clip.get_pretrained_cfg(model, tag) or {}).get('hf_hub', '').rstrip('/')
+    if hub:
+        check_teacher_at_hand(f'{model}:{tag}', hub)
     announce_clip(model, tag)
     try:
         clip = open_clip.create_model(model, pretrained=tag)
