@@ -17,7 +17,9 @@ from mmengine.optim import OptimWrapper
 from mmengine.runner import Runner
 from torch import nn
 
+from milan_mm.analysis.replay import replay
 from milan_mm.checkpoints.io import read_checkpoint
+from milan_mm.checkpoints.saved_config import check_types
 from milan_mm.cli.main import main
 from milan_mm.compat.plain_checkpoints import PlainCheckpointHook
 from milan_mm.config.read import read_config
@@ -26,6 +28,7 @@ from milan_mm.engine.bad_numbers import BadNumbersHook
 from milan_mm.engine.saving import WholeCheckpointHook
 from milan_mm.errors import MilanError
 from milan_mm.keyed_random import sample_key
+from milan_mm.registry import DATASETS
 
 NAN, LOSS, GRADIENT = 'nan', 'loss', 'gradient'  # what is wrong with a batch
 
@@ -273,3 +276,57 @@ def test_nonsense_is_refused_on_the_command_line(image_folder, tmp_path, capfd):
     assert main(['train', 'configs/quickstart/mae.py', '--data-root', image_folder, '--work-dir',
                  tmp_path, '--cfg-options', 'optim_wrapper.optimizer.lr=1e38']) == 2
     assert capfd.readouterr().err.startswith('error: optim_wrapper.optimizer.lr is 1e+38, expected')
+
+
+@pytest.fixture(scope='module')
+def spoilt_run(image_folder, tmp_path_factory):
+    """A run whose second and third epoch met one image of NaN."""
+    folder = tmp_path_factory.mktemp('spoilt')
+    arguments = ['train', '--data-root', image_folder, '--work-dir', folder / 'run', '--epochs']
+    assert main([*arguments[:1], write_config(folder, []), *arguments[1:], 1]) == 0
+    config = write_config(folder, ['7.png'])
+    assert main([*arguments[:1], config, *arguments[1:], 3, '--resume']) == 0
+    return folder / 'run', config
+
+
+def test_a_replay_names_the_image(spoilt_run, image_folder, capfd):
+    """The same images in the same crops, each with its loss: the one of NaN alone has none."""
+    run, config = spoilt_run
+    capfd.readouterr()
+    assert main(['replay', run, '--config', config, '--data-root', image_folder, '--line', 2,
+                 '--checkpoint', run / 'epoch_3.pth']) == 0
+    out = capfd.readouterr().out
+    rows = [line.split() for line in out.splitlines() if line.startswith('  ')]
+    assert len(rows) == 12 and [r[0] == 'nan' for r in rows] == ['/7.png' in str(r) for r in rows]
+    assert 'group 1/deep/7.png  is not finite itself' in out and 'loss of the batch: nan' in out
+    assert 'first output that is not finite: data_preprocessor' in out
+    with pytest.raises(MilanError, match="wants a 'nobody.Data', which neither"):
+        check_types(dict(type='nobody.Data'), 'a.pth', (DATASETS, ))
+    assert main(['replay', run, '--line', 9]) == 2
+    assert 'has 2 lines, --line is 9' in capfd.readouterr().err
+
+
+@pytest.mark.filterwarnings('ignore:Error detected')
+def test_a_replay_is_the_step_and_names_the_module(spoilt_run, image_folder, tmp_path):
+    """Its loss is that of the run; of a weight that overflows the module is named."""
+    config = write_config(tmp_path, [])
+    run = tmp_path / 'run'
+    assert main(['train', config, '--data-root', image_folder, '--work-dir', run, '--epochs', 2,
+                 '--cfg-options', 'default_hooks.logger.interval=1',
+                 'default_hooks.checkpoint.by_epoch=False', 'default_hooks.checkpoint.interval=1',
+                 'default_hooks.checkpoint.max_keep_ckpts=-1']) == 0
+    logged = [json.loads(line) for line in next(run.glob('*/vis_data/scalars.json')).open()]
+    (run / 'bad_numbers.jsonl').write_bytes((spoilt_run[0] / 'bad_numbers.jsonl').read_bytes())
+    line = json.loads((run / 'bad_numbers.jsonl').read_text().splitlines()[0])
+    made = replay(run)
+    assert made.trained == line['iter'] and made.output is None and made.gradient is None
+    assert made.loss == pytest.approx(next(row['mse_masked'] for row in logged
+                                           if row.get('iter') == line['iter'] + 1), rel=1e-4)
+    assert sum(made.losses) / 12 == pytest.approx(made.loss, rel=1e-4)
+    content = torch.load(made.checkpoint, weights_only=False)
+    content['state_dict']['backbone.patch_embed.projection.weight'].fill_(3e38)
+    torch.save(content, tmp_path / 'large.pth')
+    made = replay(run, checkpoint=tmp_path / 'large.pth', anomaly=True)
+    assert made.output == 'backbone.patch_embed.projection' and made.gradient
+    with pytest.raises(MilanError, match='the data are not those of the step'):
+        replay(run, config=config, data_root=image_folder / 'group 1')

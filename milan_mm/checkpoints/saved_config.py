@@ -8,13 +8,14 @@ need care as well: where they know no class of a name, they import whatever modu
 """
 import ast
 import math
-from collections.abc import Iterator, Mapping, MutableMapping
+from collections.abc import Iterator, Mapping, MutableMapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from mmengine.config import Config
 from mmengine.registry import MODELS as MMENGINE_MODELS
 from mmengine.registry import WEIGHT_INITIALIZERS as MMENGINE_INITIALIZERS
+from mmengine.registry import Registry
 
 from ..compat.old_names import renew
 from ..errors import MilanError
@@ -58,13 +59,27 @@ def saved_config(checkpoint: str | Path | Mapping[str, Any], source: str = '') -
     except Exception as error:  # of Config: a reserved name
         raise MilanError(f'the config in {source} is none of mmengine: {first_line(error)}. '
                          f'{_INSTEAD}') from error
-    unknown = next((name for name in _types(cfg.get('model')) if not _is_registered(name)), None)
-    if unknown is not None:
-        raise MilanError(f'the config in {source} wants a {unknown!r} in its model, which neither '
-                         'milan_mm nor mmpretrain nor mmengine registers. If it is a class of '
-                         f'your own: {_INSTEAD[0].lower()}{_INSTEAD[1:]}')
+    check_types(cfg.get('model'), source)
     _distrust(cfg.get('model'))
     return cfg
+
+
+def check_types(part: Any, source: str, registries: Sequence[Registry] = ()) -> None:
+    """Lets nothing be built of a config that would import a module to find its class.
+
+    Args:
+        part: of the config.
+        source: what messages call the config's file.
+        registries: those that may know the classes; none for those of models.
+
+    Raises:
+        MilanError: naming a class that none of them knows.
+    """
+    unknown = next((name for name in _types(part) if not _is_registered(name, registries)), None)
+    if unknown is not None:
+        raise MilanError(f'the config in {source} wants a {unknown!r}, which neither '
+                         'milan_mm nor mmpretrain nor mmengine registers. If it is a class of '
+                         f'your own: {_INSTEAD[0].lower()}{_INSTEAD[1:]}')
 
 
 def parse_literals(text: str) -> dict[str, Any]:
@@ -148,14 +163,14 @@ def _types(value: Any) -> Iterator[Any]:
         yield from _types(part)
 
 
-def _is_registered(name: Any) -> bool:
+def _is_registered(name: Any, registries: Sequence[Registry] = ()) -> bool:
     """Whether a registry of this package, mmpretrain or mmengine holds ``[scope.]name``."""
     from mmpretrain.registry import BATCH_AUGMENTS
     from mmpretrain.registry import MODELS as MMPRETRAIN_MODELS
     scope: str | None
     scope, dot, name = str(name).rpartition('.')
-    for registry in (MODELS, WEIGHT_INITIALIZERS, MMPRETRAIN_MODELS, BATCH_AUGMENTS,
-                     MMENGINE_MODELS, MMENGINE_INITIALIZERS):
+    for registry in registries or (MODELS, WEIGHT_INITIALIZERS, MMPRETRAIN_MODELS, BATCH_AUGMENTS,
+                                   MMENGINE_MODELS, MMENGINE_INITIALIZERS):
         if not dot or scope == registry.scope:
             registry.import_from_location()
             if name in registry.module_dict:

@@ -21,7 +21,7 @@ from ..errors import MilanError
 from ..registry import HOOKS
 from ..wording import some_of
 
-_RECORD = 'bad_numbers.jsonl'
+RECORD = 'bad_numbers.jsonl'
 _TOTAL = 'updates_left_out'
 _SCALER_PATIENCE = 50  # skips in a row; a dynamic scale of 2**16 is down at 1 after 16
 
@@ -74,7 +74,7 @@ class BadNumbersHook(Hook):
         runner.optim_wrapper.step, runner.optim_wrapper.backward = self._step, self._backward
         if total := runner.message_hub.runtime_info.get(_TOTAL):
             runner.logger.warning(f'{total} updates were left out for losses or gradients that are '
-                                  f'not finite: {Path(runner.work_dir) / _RECORD}')
+                                  f'not finite: {Path(runner.work_dir) / RECORD}')
 
     def before_train_iter(self, runner: Any, batch_idx: int, data_batch: Any = None) -> None:
         self._batch = data_batch
@@ -140,7 +140,7 @@ class BadNumbersHook(Hook):
 
     def _leave_out(self, fault: str) -> None:
         """Writes down why; ends the run if it is one too many, on all processes alike."""
-        runner, record = self._runner, Path(self._runner.work_dir) / _RECORD
+        runner, record = self._runner, Path(self._runner.work_dir) / RECORD
         self._in_a_row += 1
         total = runner.message_hub.runtime_info.get(_TOTAL, 0) + 1
         runner.message_hub.update_info(_TOTAL, total)
