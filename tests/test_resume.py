@@ -197,6 +197,15 @@ def test_nothing_to_resume_starts_anew(work, tmp_path):
     assert run_checkpoints(tmp_path)[0] == work / 'epoch_2.pth'
 
 
+def test_a_sharded_run_is_not_resumed(work, tmp_path):
+    cfg = Config(dict(resume=True, work_dir=str(work), strategy=dict(type='FSDPStrategy')))
+    with pytest.raises(MilanError, match='sharded run .* cannot go on .* --init-from CHECKPOINT'):
+        find_resumed(cfg)
+    cfg.work_dir = str(tmp_path)  # by itself, in a new folder
+    find_resumed(cfg)
+    assert cfg.resume is False
+
+
 def test_resuming_on_the_command_line(work, image_folder, tmp_path, capfd):
     """Automatically past a torn file; and by name from one that lacks its optimizer."""
     checkpoint = torch.load(work / 'epoch_1.pth', weights_only=True)

@@ -35,10 +35,16 @@ def find_resumed(cfg: Config) -> None:
     """Sets ``load_from`` of a run that resumes by itself to its newest whole checkpoint.
 
     Raises:
-        MilanError: if there are checkpoints, and none is whole.
+        MilanError: if there are checkpoints, and none is whole, or the run is sharded.
     """
     if isinstance(cfg.get('resume'), str):
         cfg.resume, cfg.load_from = True, cfg.resume
+    if cfg.get('resume') and 'FSDP' in str((cfg.get('strategy') or {}).get('type')) and (
+            cfg.get('load_from') or run_checkpoints(Path(cfg.work_dir))):
+        # mmengine 0.10.x hands FSDP the optimizer's state in an order of arguments that torch gave
+        # up in 2.1; put right, the moments still are not those that were saved.
+        raise MilanError('a sharded run (FSDP) cannot go on from a checkpoint: the optimizer\'s '
+                         f'state would not be restored. {_INSTEAD}')
     if not cfg.get('resume') or cfg.get('load_from'):
         return
     found, torn = run_checkpoints(Path(cfg.work_dir)), []
