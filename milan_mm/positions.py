@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Fixed sine-cosine positions, for grids of any shape."""
+"""Positions that are not learned: sine-cosine ones for grids of any shape, rotary periods."""
 
 import torch
 from torch import Tensor
@@ -35,3 +35,15 @@ def sincos_positions(dim: int, grid_size: tuple[int, int]) -> Tensor:
     y = y.reshape(-1, 1) * omega
     patches = torch.cat([x.sin(), x.cos(), y.sin(), y.cos()], dim=1)
     return torch.cat([torch.zeros(1, dim), patches.float()])[None]
+
+
+def rotary_periods(head_dims: int, base: float = 100.) -> Tensor:
+    """(C / 4, ) the periods that rotary positions start with.
+
+    Raises:
+        MilanError: if the channels of a head are no multiple of 4.
+    """
+    if head_dims % 4:
+        raise MilanError(f'rotary positions need heads of a multiple of 4 channels, got '
+                         f'{head_dims}: set num_heads to another divisor of embed_dims')
+    return base**(torch.arange(head_dims // 4) / (head_dims // 4))

@@ -155,13 +155,18 @@ def test_hugging_faces_vit_and_dinov2(tmp_path, images):
                                    atol=1e-5)
 
 
-def test_dinov2_with_registers_is_refused(tmp_path):
+def test_what_the_encoder_needs_for_dinov2_with_registers_is_said(tmp_path):
     vit = timm.models.VisionTransformer(
         img_size=32, patch_size=8, embed_dim=64, depth=1, num_heads=2, num_classes=0, reg_tokens=4,
-        no_embed_class=True, init_values=1)
+        no_embed_class=True, init_values=1, qkv_bias=False)
     torch.save(vit.state_dict(), tmp_path / 'reg.pth')
-    with pytest.raises(MilanError, match='register tokens.*variant of that model without'):
-        read_vit(tmp_path / 'reg.pth')
+    with pytest.raises(MilanError, match='set model.backbone.layer_scale_init_value=1.0 '
+                       'model.backbone.num_registers=4 model.backbone.qkv_bias=False'):
+        take_over(tmp_path / 'reg.pth', arch=dict(ARCH, num_layers=1, feedforward_channels=256))
+    _, words = take_over(tmp_path / 'reg.pth', arch=dict(ARCH, num_layers=1,
+                                                         feedforward_channels=256),
+                         layer_scale_init_value=1.0, num_registers=4, qkv_bias=False)
+    assert '(100 %)' in words
 
 
 def test_another_number_of_heads_is_an_error_where_it_is_known(source, tmp_path):
@@ -215,7 +220,7 @@ def spoil(source, change):
     (lambda s: s.pop('backbone.layers.1.attn.qkv.bias'), 'missing 1 .layers.1.attn.qkv.bias'),
     (lambda s: s.update({'backbone.oddity': torch.ones(1)}), 'left over 1 .oddity'),
     (lambda s: s.update({'backbone.ln1.bias': torch.ones(3)}), r'ln1.bias is .3,.* be .64,'),
-    (lambda s: s.update({'backbone.register_token': torch.ones(3)}), 'register tokens'),
+    (lambda s: s.update({'backbone.register_tokens': torch.ones(3)}), r'register_tokens is .3,'),
     (lambda s: s.update({'backbone.layers.0.attn.rel_pos_h': torch.ones(3)}), 'relative positions'),
     (lambda s: [s.pop(k) for k in list(s) if 'backbone.layers.0.' in k], r'missing.*layers\.0\.'),
 ])

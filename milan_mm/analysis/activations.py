@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from ..models.rotary import rotate
 from ..structures import gather_tokens
 
 _MOST_PREFIX = 16  # CLS and registers before the patches; more is another grid
@@ -57,22 +58,25 @@ def on_attention(layers: Sequence[nn.Module],
 
     def hook(number: int) -> Callable:
         def note(attn: nn.Module, inputs: tuple) -> None:
-            call(number, attention_of(attn, inputs[0]))
+            call(number, attention_of(attn, *inputs))
         return note
 
     with _hooks(layer.attn.register_forward_pre_hook(hook(i)) for i, layer in enumerate(layers)):
         yield
 
 
-def attention_of(attn: nn.Module, tokens: Tensor) -> Tensor:
+def attention_of(attn: nn.Module, tokens: Tensor, angles: Tensor | None = None) -> Tensor:
     """The attention (B, heads, L, L) that mmpretrain's ``MultiheadAttention`` never forms.
 
     Args:
         attn: the module.
         tokens: (B, L, D), its input.
+        angles: of rotary positions, its second input.
     """
     qkv = attn.qkv(tokens).unflatten(-1, (3, attn.num_heads, attn.head_dims))
     query, key, _ = qkv.permute(2, 0, 3, 1, 4).unbind(0)
+    if angles is not None:
+        query, key = rotate(query, angles), rotate(key, angles)
     return (query.float() @ key.float().transpose(-2, -1) * attn.head_dims**-0.5).softmax(dim=-1)
 
 

@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """Handing weights from one run to the next: every tensor accounted for, or an error."""
+import math
 import re
 from pathlib import Path
 
@@ -10,6 +11,7 @@ from torch import Tensor, nn
 
 from ..errors import MilanError
 from ..positions import sincos_positions
+from .spec import registers_of
 from .strict import mismatch
 from .vit import ViTWeights, read_vit
 
@@ -42,16 +44,20 @@ def load_encoder(backbone: nn.Module, vit: ViTWeights) -> str:
     if 'pos_embed' in given:
         given['pos_embed'], said = fit_positions(given['pos_embed'], vit, backbone)
         words += said
+    words += _fit_channels(given, own)
     problem = mismatch({k: v for k, v in own.items() if k not in new}, given, vit.in_file)
     if problem:
         raise MilanError(f'{vit.source} does not fit the encoder: {problem}.'
                          + _advice(own, vit))
     _check_heads(backbone, vit)
     _check_activation(backbone, vit)
+    _compare_norms(backbone, vit)
     backbone.load_state_dict({**own, **given}, strict=True)
     needed = len(own) - len(new)
     words.insert(0, f'{len(given)} of {needed} encoder tensors ({len(given) / needed:.0%}) came '
                     f'from {vit.source}'.replace('%)', ' %)'))
+    if vit.unwrapped:
+        words.append(vit.unwrapped)
     for what, names in (('new here', new), ('of the file not used', left + vit.beside)):
         if names:
             words.append(f'{what}: {summary(names)}')
@@ -100,25 +106,29 @@ def fit_positions(positions: Tensor, vit: ViTWeights,
         The positions, and what there is to say of them.
     """
     source, target = vit.spec.grid, tuple(backbone.grid_size)
+    extra = int('cls_token' in vit.encoder)
     fixed = getattr(backbone, 'positions', None) == 'fixed'
     words: list[str] = []
     if fixed and is_sincos(positions, source):
-        return sincos_positions(positions.shape[2], target).to(positions.dtype), words
+        whole = sincos_positions(positions.shape[2], target).to(positions.dtype)
+        return whole[:, 1 - backbone.num_extra_tokens:], words
     if source != target:
-        positions = resize_pos_embed(positions, source, target, 'bicubic', 1)
+        positions = resize_pos_embed(positions, source, target, 'bicubic', extra)
         words.append(f'positions resized from {source[0]} x {source[1]} to '
                      f'{target[0]} x {target[1]}')
-    if fixed:
+    if fixed and positions.any():
         words.append("positions are the file's learned ones and stay as they are "
                      "(model.backbone.positions='learned' trains them)")
-    return positions[:, 1 - backbone.num_extra_tokens:], words
+    return positions[:, max(extra - backbone.num_extra_tokens, 0):], words
 
 
 def is_sincos(positions: Tensor, grid: tuple[int, int]) -> bool:
-    """Whether positions (1, N, D) are the fixed sine-cosine ones of that grid."""
-    width = positions.shape[2]
-    return width % 4 == 0 and torch.allclose(positions.float(), sincos_positions(width, grid),
-                                             atol=2e-3)
+    """Whether positions, with or without CLS's, are the fixed sine-cosine ones of that grid."""
+    width, count = positions.shape[2], positions.shape[1]
+    if width % 4 or count - math.prod(grid) not in (0, 1):
+        return False
+    fixed = sincos_positions(width, grid)[:, 1 + math.prod(grid) - count:]
+    return torch.allclose(positions.float(), fixed, atol=2e-3)
 
 
 def summary(names: list[str]) -> str:
@@ -138,18 +148,56 @@ def _any_of(backbone: nn.Module, attribute: str, key: str) -> bool:
 
 def _advice(own: dict[str, Tensor], vit: ViTWeights) -> str:
     """How to make a place for what the file has, where this ViT can have one."""
-    remedies = (('pre_norm.weight', 'a norm before the blocks', 'pre_norm=True'),
-                ('layers.0.attn.gamma1.weight', 'LayerScale', 'layer_scale_init_value=1.0'))
-    for key, what, option in remedies:
-        if (key in vit.encoder) != (key in own):
-            has, lacks = ('The file has', 'the encoder has none') if key in vit.encoder else (
-                'The encoder has', 'the file has none')
-            return (f' {has} {what}, {lacks}: ' + (
-                f'set model.backbone.{option} (--cfg-options model.backbone.{option})'
-                if key in vit.encoder else f'leave model.backbone.{option} out'))
+    remedies = (
+        ('pre_norm.weight', 'a norm before the blocks', 'pre_norm=True', False),
+        ('layers.0.attn.gamma1.weight', 'LayerScale', 'layer_scale_init_value=1.0', False),
+        ('register_tokens', 'register tokens', f'num_registers={registers_of(vit.encoder)}', False),
+        ('rotary.periods', 'rotary positions', 'rotary=True', False),
+        ('cls_token', 'a CLS token', 'with_cls_token=False', True),
+        ('layers.0.attn.qkv.bias', 'biases of queries, keys and values', 'qkv_bias=False', True))
+    wrong = [(what, option, usual, key in vit.encoder) for key, what, option, usual in remedies
+             if (key in vit.encoder) != (key in own)]
+    if wrong:
+        what, _, _, in_file = wrong[0]
+        has, lacks = ('The file has', 'the encoder has none') if in_file else (
+            'The encoder has', 'the file has none')
+        to_set = [f'model.backbone.{option}' for _, option, usual, there in wrong
+                  if there != usual]
+        unset = [f'model.backbone.{option}' for _, option, usual, there in wrong if there == usual]
+        return f' {has} {what}, {lacks}: ' + ' and '.join(
+            [f'set {" ".join(to_set)} (--cfg-options {" ".join(to_set)})'] * bool(to_set)
+            + [f'leave {" ".join(unset)} out'] * bool(unset))
     sizes = ', '.join(f'{k} {v}' for k, v in vit.spec.arch.items())
     return (f' The file\'s: {sizes}, patch {vit.spec.patch_size}. Was it trained with another '
             'architecture or patch size?')
+
+
+def _fit_channels(given: dict[str, Tensor], own: dict[str, Tensor]) -> list[str]:
+    """Brings the patch map, in place, to another number of input channels; gives what to say.
+
+    The channels are repeated in turn and scaled, so that an image whose channels are all alike
+    gives what it gave. A single channel gets the sum.
+    """
+    key = 'patch_embed.projection.weight'
+    weight, target = given.get(key), own[key]
+    if weight is None or weight.ndim != 4 or weight.shape[1] == target.shape[1]:
+        return []
+    old, new = weight.shape[1], target.shape[1]
+    if new < old:
+        given[key] = weight.sum(dim=1, keepdim=True).repeat(1, new, 1, 1) / new
+    else:
+        given[key] = weight.repeat(1, -(-new // old), 1, 1)[:, :new] * (old / new)
+    return [f'patch map brought from {old} to {new} channels']
+
+
+def _compare_norms(backbone: nn.Module, vit: ViTWeights) -> None:
+    ours = next(part.eps for part in backbone.modules() if isinstance(part, nn.LayerNorm))
+    theirs = vit.spec.norm_eps
+    if ours != theirs:
+        print_log(f'{vit.source} was trained with norms that add {theirs:g} to the variance, those '
+                  f'of this encoder add {ours:g}. To have the same: --cfg-options '
+                  f'model.backbone.norm_cfg.type=LN model.backbone.norm_cfg.eps={theirs:g}',
+                  logger='current')
 
 
 def _check_heads(backbone: nn.Module, vit: ViTWeights) -> None:

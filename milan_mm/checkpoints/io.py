@@ -5,6 +5,7 @@ A pickle can run code when it is loaded. Every file of weights goes through
 :func:`read_checkpoint`, which reads safetensors, what torch's restricted unpickler accepts, and
 TorchScript archives by their tensors alone. Archives are compared with their checksums first.
 """
+import argparse
 import contextlib
 import os
 import pickle
@@ -21,6 +22,7 @@ from torch import Tensor
 
 from ..compat.safe_load import FORCE_WEIGHTS_ONLY
 from ..errors import MilanError
+from .jax import read_npz
 from .torchscript import is_torchscript, read_torchscript_state
 
 try:
@@ -36,21 +38,46 @@ def _statistic(owner: Any, name: str) -> Any:
     raise pickle.UnpicklingError(f'the file asks for attribute {name!r} of {owner!r}')
 
 
+class _Values(dict):
+    """Stands for classes of settings that files name: their values are kept, their code is not."""
+
+    def __setstate__(self, state: Any) -> None:
+        pass
+
+
+def _joined(*parts: str) -> str:
+    """Stands for a path."""
+    return '/'.join(parts)
+
+
 # What OpenMMLab's training checkpoints hold beside tensors: histories of logged scalars, whose
-# methods are pickled by name.
+# methods are pickled by name; and argparse's options, which MAE's and DeiT's hold.
 _SAFE = [
-    HistoryBuffer, multiarray._reconstruct, multiarray.scalar, np.ndarray, np.dtype,
+    argparse.Namespace, HistoryBuffer, multiarray._reconstruct, multiarray.scalar, np.ndarray,
+    np.dtype,
     *(type(np.dtype(kind)) for kind in (np.float64, np.float32, np.int64, np.int32, np.bool_))
 ]
 if tuple(int(part) for part in torch.__version__.split('.')[:2]) >= (2, 6):
-    _SAFE.append((_statistic, 'builtins.getattr'))  # older torch cannot name a stand-in
+    # older torch cannot name a stand-in
+    _SAFE += [(_statistic, 'builtins.getattr'), (_joined, 'pathlib.PosixPath'),
+              (_joined, 'pathlib.WindowsPath'), (_joined, 'pathlib._local.PosixPath')]
+    _SAFE += [(_Values, name) for name in (
+        'lightning.fabric.utilities.data.AttributeDict', 'yacs.config.CfgNode',
+        'lightning_fabric.utilities.data.AttributeDict', 'easydict.EasyDict',
+        'pytorch_lightning.utilities.parsing.AttributeDict')]
+# What else holds weights, and what makes a file of it that can be read.
+_ELSEWHERE = {
+    **dict.fromkeys(('.h5', '.keras', '.msgpack', '.index'), 'write the arrays of Keras, flax or '
+                    'TensorFlow with numpy.savez, in the names of vision_transformer'),
+    '.onnx': 'ONNX has lost the names of the weights: find the file it was made from',
+    '.gguf': 'find the file it was made from'}
 
 
 def read_checkpoint(path: str | Path, trust: bool = False) -> dict[str, Any]:
     """Reads a file of weights onto the CPU.
 
     Args:
-        path: ``.safetensors``, or anything ``torch.save`` or ``torch.jit.save`` wrote.
+        path: ``.safetensors``, ``.npz``, or anything ``torch.save`` or ``torch.jit.save`` wrote.
         trust: whether a pickle may run the code it names. Only for files whose origin is known.
 
     Returns:
@@ -69,6 +96,8 @@ def read_checkpoint(path: str | Path, trust: bool = False) -> dict[str, Any]:
         if path.suffix == '.safetensors':
             from safetensors.torch import load_file
             return load_file(str(path))
+        if path.suffix == '.npz':
+            return dict(read_npz(path))
         with open(path, 'rb') as file:
             start = file.read(1)
         if start == b'P':
@@ -84,7 +113,7 @@ def read_checkpoint(path: str | Path, trust: bool = False) -> dict[str, Any]:
     except Exception as error:
         raise MilanError(f'{path} is not a readable checkpoint ({type(error).__name__}: '
                          f'{first_line(error)}). Expected safetensors or a file of torch.save; '
-                         'was it copied to the end?') from error
+                         + _ELSEWHERE.get(path.suffix, 'was it copied to the end?')) from error
     if not isinstance(loaded, dict):
         raise MilanError(f'{path} holds a {type(loaded).__name__}, expected a dict of weights; '
                          'save model.state_dict(), not the model')

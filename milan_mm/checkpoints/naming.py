@@ -31,33 +31,45 @@ class Naming(NamedTuple):
     our_blocks: str = 'layers'
 
 
-_REGISTERS = ('it has register tokens, and this ViT has none: take the variant of that model '
-              'without registers')
 _SWIGLU = 'its MLPs are gated (SwiGLU), and those of this ViT are not: take a smaller variant'
 _RELATIVE = ('relative positions belong to a detector\'s windows: convert the pretraining '
              'checkpoint instead')
+_BIAS_TABLE = ('its attention has tables of relative positions (BEiT), and that of this ViT has '
+               'none. As a teacher it serves: milan_mm.TimmTargetGenerator')
+_NORMED = ('its attention normalises queries and keys, and that of this ViT does not. As a '
+           'teacher it serves: milan_mm.TimmTargetGenerator')
 
 MMPRETRAIN = Naming(
     blocks='layers',
-    inner=tuple((name, name) for name in ('ln1', 'attn.qkv', 'attn.proj', 'ln2', 'ffn.layers.0.0',
-                                          'ffn.layers.1', 'attn.gamma1', 'ffn.gamma2')),
-    outer=tuple((name, name) for name in ('cls_token', 'pos_embed', 'patch_embed.projection',
-                                          'pre_norm', 'ln1', 'ln2')),
-    foreign=((r'layers\.\d+\.attn\.rel_pos_[hw]', _RELATIVE), (r'register\w*', _REGISTERS),
+    inner=(*((name, name) for name in ('ln1', 'attn.qkv', 'attn.proj', 'ln2', 'ffn.layers.0.0',
+                                       'ffn.layers.1', 'attn.gamma1', 'ffn.gamma2')),
+           # mmseg's VisionTransformer
+           ('attn.attn.in_proj_weight', 'attn.qkv.weight'),
+           ('attn.attn.in_proj_bias', 'attn.qkv.bias'), ('attn.attn.out_proj', 'attn.proj')),
+    outer=tuple((name, name) for name in (
+        'cls_token', 'register_tokens', 'pos_embed', 'rotary.periods', 'patch_embed.projection',
+        'pre_norm', 'ln1', 'ln2')),
+    foreign=((r'layers\.\d+\.attn\.rel_pos_[hw]', _RELATIVE),
              (r'layers\.\d+\.ffn\.w12\..*', _SWIGLU)))
 
-# timm's names, which the published checkpoints of MAE, MILAN and DINOv2 share.
+# timm's names, which the published checkpoints of MAE, MILAN, DINO, DINOv2 and DINOv3 share.
 TIMM = Naming(
     blocks='blocks',
     inner=(('norm1', 'ln1'), ('attn.qkv', 'attn.qkv'), ('attn.proj', 'attn.proj'),
            ('norm2', 'ln2'), ('mlp.fc1', 'ffn.layers.0.0'), ('mlp.fc2', 'ffn.layers.1'),
-           ('ls1.gamma', 'attn.gamma1.weight'), ('ls2.gamma', 'ffn.gamma2.weight')),
-    outer=(('cls_token', 'cls_token'), ('pos_embed', 'pos_embed'),
+           ('ls1.gamma', 'attn.gamma1.weight'), ('ls2.gamma', 'ffn.gamma2.weight'),
+           ('gamma_1', 'attn.gamma1.weight'), ('gamma_2', 'ffn.gamma2.weight')),
+    outer=(('cls_token', 'cls_token'), ('pos_embed', 'pos_embed'), ('reg_token', 'register_tokens'),
+           ('register_tokens', 'register_tokens'), ('storage_tokens', 'register_tokens'),
+           ('rope_embed.periods', 'rotary.periods'),
            ('patch_embed.proj', 'patch_embed.projection'), ('norm_pre', 'pre_norm'),
            ('norm', 'ln1'), ('fc_norm', 'ln2')),
     beside=(r'decoder_.*', r'mask_token', r'head\..*', r'head_dist\..*'),
-    foreign=((r'reg(ister)?_tokens?', _REGISTERS), (r'blocks\.\d+\.mlp\.w\d+\..*', _SWIGLU),
-             (r'dist_token', 'it has a distillation token, and this ViT has none')))
+    foreign=((r'blocks\.\d+\.mlp\.w\d+\..*|blocks\.\d+\.mlp\.fc1_[gx]\..*', _SWIGLU),
+             (r'.*relative_position_.*', _BIAS_TABLE),
+             (r'blocks\.\d+\.attn\.[qk]_norm\..*', _NORMED),
+             (r'dist_token', 'it has a distillation token, and this ViT has none: take DeiT\'s '
+                             'variant without distillation')))
 
 HF = Naming(
     blocks='encoder.layer',
@@ -65,18 +77,27 @@ HF = Naming(
            ('attention.output.dense', 'attn.proj'), ('layernorm_after', 'ln2'),
            ('intermediate.dense', 'ffn.layers.0.0'), ('output.dense', 'ffn.layers.1')),
     outer=(('embeddings.cls_token', 'cls_token'), ('embeddings.position_embeddings', 'pos_embed'),
+           ('embeddings.register_tokens', 'register_tokens'),
            ('embeddings.patch_embeddings.projection', 'patch_embed.projection'),
            ('layernorm', 'ln1')),
     beside=(r'pooler\..*', r'classifier\..*', r'decoder\..*', r'embeddings\.mask_token'),
-    foreign=((r'embeddings\.register_tokens', _REGISTERS), ))
+    foreign=((r'.*relative_position_.*', _BIAS_TABLE), ))
 
-# DINOv2 as Hugging Face's Dinov2Model names it; only read.
+# DINOv2 as Hugging Face's Dinov2Model and Dinov2WithRegistersModel name it.
 HF_DINOV2 = HF._replace(
     inner=(('norm1', 'ln1'), ('attention.qkv', 'attn.qkv'),
            ('attention.output.dense', 'attn.proj'), ('norm2', 'ln2'), ('mlp.fc1', 'ffn.layers.0.0'),
            ('mlp.fc2', 'ffn.layers.1'), ('layer_scale1.lambda1', 'attn.gamma1.weight'),
            ('layer_scale2.lambda1', 'ffn.gamma2.weight')),
     foreign=HF.foreign + ((r'encoder\.layer\.\d+\.mlp\.weights_.*', _SWIGLU), ))
+
+# DINOv3 as Hugging Face's DINOv3ViTModel names it.
+HF_DINOV3 = HF_DINOV2._replace(
+    blocks='layer',
+    inner=(*HF_DINOV2.inner, ('attention.o_proj', 'attn.proj'), ('mlp.up_proj', 'ffn.layers.0.0'),
+           ('mlp.down_proj', 'ffn.layers.1')),
+    outer=(*HF.outer, ('embeddings.patch_embeddings', 'patch_embed.projection'), ('norm', 'ln1')),
+    foreign=((r'layer\.\d+\.mlp\.gate_proj\..*', _SWIGLU), ))
 
 # CLIP's image tower in OpenAI's and open_clip's names; only read.
 CLIP = Naming(
@@ -87,6 +108,18 @@ CLIP = Naming(
     outer=(('class_embedding', 'cls_token'), ('positional_embedding', 'pos_embed'),
            ('conv1', 'patch_embed.projection'), ('ln_pre', 'pre_norm'), ('ln_post', 'ln1')),
     beside=(r'proj', ))
+
+# torchvision's VisionTransformer, and lightly's MAE that is built on it; only read.
+TORCHVISION = Naming(
+    blocks='encoder.layers',  # encoder_layer_0 is 0 by then
+    inner=(('ln_1', 'ln1'), ('self_attention.in_proj_weight', 'attn.qkv.weight'),
+           ('self_attention.in_proj_bias', 'attn.qkv.bias'),
+           ('self_attention.out_proj', 'attn.proj'), ('ln_2', 'ln2'), ('mlp.0', 'ffn.layers.0.0'),
+           ('mlp.3', 'ffn.layers.1'), ('mlp.linear_1', 'ffn.layers.0.0'),
+           ('mlp.linear_2', 'ffn.layers.1')),
+    outer=(('class_token', 'cls_token'), ('encoder.pos_embedding', 'pos_embed'),
+           ('conv_proj', 'patch_embed.projection'), ('encoder.ln', 'ln1')),
+    beside=(r'heads\..*', r'mask_token'))
 
 
 # MAE's decoder, published beside its encoder; the prompting decoder has the published names here.
@@ -153,7 +186,8 @@ def in_file(key: str, format: str, layer_scale: bool = False) -> str:
         format: one of ``vit.FORMATS``.
         layer_scale: whether the encoder has it; of Hugging Face's, DINOv2's has.
     """
-    naming = dict(authors=TIMM, timm=TIMM, clip=CLIP, hf=HF_DINOV2 if layer_scale else HF)
+    naming = dict(authors=TIMM, timm=TIMM, clip=CLIP, hf=HF_DINOV2 if layer_scale else HF,
+                  dinov3=HF_DINOV3, torchvision=TORCHVISION)
     name = theirs(key, naming[format]) if format in naming else None
     # There query, key and value are tensors of their own.
     return (name or key).replace('.attention.qkv.', '.attention.attention.query.')

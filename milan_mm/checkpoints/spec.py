@@ -32,6 +32,7 @@ class EncoderSpec(NamedTuple):
         patch_size: side of a patch in pixels.
         pixel_mean, pixel_std: per channel (RGB), in 0..255.
         quick_gelu: whether its MLPs use CLIP's QuickGELU; None if the file does not say.
+        norm_eps: what its norms add to the variance.
     """
     arch: dict[str, int]
     img_size: tuple[int, int]
@@ -39,6 +40,7 @@ class EncoderSpec(NamedTuple):
     pixel_mean: Sequence[float] = IMAGENET_MEAN
     pixel_std: Sequence[float] = IMAGENET_STD
     quick_gelu: bool | None = False
+    norm_eps: float = 1e-6
 
     @property
     def grid(self) -> tuple[int, int]:
@@ -46,22 +48,37 @@ class EncoderSpec(NamedTuple):
         return pair(side // self.patch_size for side in self.img_size)
 
 
-def encoder_options(encoder: dict[str, Tensor], spec: EncoderSpec) -> dict[str, Any]:
-    """The arguments of ``MaskedVisionTransformer`` that make a place for each of the tensors."""
+def encoder_options(encoder: dict[str, Tensor] | None, spec: EncoderSpec) -> dict[str, Any]:
+    """The arguments of ``MaskedVisionTransformer`` that make a place for each of the tensors.
+
+    Args:
+        encoder: in this package's names; None for the plain ViT of these sizes.
+        spec: its sizes.
+    """
     options: dict[str, Any] = dict(arch=spec.arch, img_size=spec.img_size,
                                    patch_size=spec.patch_size)
-    patch_map = encoder.get('patch_embed.projection.weight')
-    if patch_map is not None and patch_map.shape[1] != 3:
-        options['in_channels'] = patch_map.shape[1]
-    if 'pre_norm.weight' in encoder:
-        options['pre_norm'] = True
-    if 'layers.0.attn.gamma1.weight' in encoder:
-        options['layer_scale_init_value'] = 1.0
-    if 'ln1.weight' not in encoder:
-        options['final_norm'] = False
-    if spec.quick_gelu:
-        options['layer_cfgs'] = dict(act_cfg=dict(type='mmpretrain.QuickGELU'))
+    if encoder is None:
+        return options
+    for option, value, needed in (
+            ('pre_norm', True, 'pre_norm.weight' in encoder),
+            ('layer_scale_init_value', 1.0, 'layers.0.attn.gamma1.weight' in encoder),
+            ('final_norm', False, 'ln1.weight' not in encoder),
+            ('with_cls_token', False, 'cls_token' not in encoder),
+            ('qkv_bias', False, 'layers.0.attn.qkv.bias' not in encoder),
+            ('num_registers', registers_of(encoder), 'register_tokens' in encoder),
+            ('rotary', True, 'rotary.periods' in encoder),
+            ('in_channels', len(spec.pixel_mean), len(spec.pixel_mean) != 3),
+            ('norm_cfg', dict(type='LN', eps=spec.norm_eps), spec.norm_eps != 1e-6),
+            ('layer_cfgs', dict(act_cfg=dict(type='mmpretrain.QuickGELU')), spec.quick_gelu)):
+        if needed:
+            options[option] = value
     return options
+
+
+def registers_of(encoder: dict[str, Tensor]) -> int:
+    """Number of register tokens."""
+    tokens = encoder.get('register_tokens')
+    return tokens.shape[1] if tokens is not None and tokens.ndim == 3 else 0
 
 
 def read_spec(path: Path, checkpoint: dict[str, Any], encoder: dict[str, Tensor],
@@ -95,6 +112,8 @@ def describe_spec(spec: EncoderSpec) -> dict:
     encoder = dict(arch=dict(spec.arch), img_size=list(spec.img_size), patch_size=spec.patch_size)
     if spec.quick_gelu:
         encoder['quick_gelu'] = True
+    if spec.norm_eps != 1e-6:
+        encoder['norm_eps'] = spec.norm_eps
     return dict(encoder=encoder, pixel_mean=list(spec.pixel_mean), pixel_std=list(spec.pixel_std))
 
 
@@ -119,7 +138,9 @@ def describe_by_folder(config: dict, pixels: dict, source: str) -> dict:
                 arch=dict(zip(_ARCH, (config['hidden_size'], config['num_hidden_layers'],
                                       config['num_attention_heads'], hidden))),
                 img_size=[side, side] if isinstance(side, int) else side,
-                patch_size=config['patch_size'], quick_gelu=act == 'quick_gelu'),
+                patch_size=config['patch_size'], quick_gelu=act == 'quick_gelu',
+                norm_eps=config.get('layer_norm_eps', 1e-6),
+                rope_theta=config.get('rope_theta', 100.)),
             pixel_mean=[255 * v for v in pixels['image_mean']] if pixels else IMAGENET_MEAN,
             pixel_std=[255 * v for v in pixels['image_std']] if pixels else IMAGENET_STD)
     except (KeyError, TypeError) as error:
@@ -149,7 +170,7 @@ def _shapes(state: dict[str, Tensor]) -> tuple[dict[str, int], int, int]:
     depth = len({k.split('.')[1] for k in state if k.startswith('layers.')})
     arch = dict(embed_dims=width, num_layers=depth,
                 feedforward_channels=state['layers.0.ffn.layers.0.0.weight'].shape[0])
-    return arch, patch, state['pos_embed'].shape[1] - 1
+    return arch, patch, state['pos_embed'].shape[1] - ('cls_token' in state)
 
 
 def _described_spec(state: dict[str, Tensor], meta: dict, source: str) -> EncoderSpec:
@@ -159,7 +180,7 @@ def _described_spec(state: dict[str, Tensor], meta: dict, source: str) -> Encode
             {name: int(encoder['arch'][name]) for name in _ARCH},
             pair(int(side) for side in encoder['img_size']), int(encoder['patch_size']),
             tuple(float(v) for v in meta['pixel_mean']), tuple(float(v) for v in meta['pixel_std']),
-            bool(encoder.get('quick_gelu', False)))
+            bool(encoder.get('quick_gelu', False)), float(encoder.get('norm_eps', 1e-6)))
         channels = state['patch_embed.projection.weight'].shape[1]
         sound = (len(spec.img_size) == 2
                  and len(spec.pixel_mean) == len(spec.pixel_std) == channels
@@ -185,33 +206,40 @@ def _inferred_spec(state: dict[str, Tensor], source: str,
     known = [a['num_heads'] for a in ARCHITECTURES.values()
              if (a['embed_dims'], a['num_layers']) == (width, arch['num_layers'])]
     arch['num_heads'] = known[0] if known else max(width // 64, 1)
+    if 'rotary.periods' in state:
+        arch['num_heads'] = width // max(4 * len(state['rotary.periods']), 1) or 1
     if width % arch['num_heads']:
         raise MilanError(f'{source} does not say how many heads its encoder has, and a width of '
                          f'{width} is no multiple of 64')
-    grid = _grid_of(state['pos_embed'], source)
+    grid = _grid_of(state['pos_embed'], 'cls_token' in state, source)
     # A norm before the blocks is CLIP's mark; only OpenAI published TorchScript archives, with
     # QuickGELU. Of other CLIP files the activation is unknown.
     quick_gelu: bool | None = False
     if 'pre_norm.weight' in state:
         quick_gelu = True if path is not None and is_torchscript(path) else None
-    spec = EncoderSpec(arch, (grid[0] * patch, grid[1] * patch), patch, quick_gelu=quick_gelu)
+    eps = 1e-5 if {'pre_norm.weight', 'rotary.periods'} & state.keys() else 1e-6  # CLIP, DINOv3
+    channels = state['patch_embed.projection.weight'].shape[1]
+    mean, std = (IMAGENET_MEAN, IMAGENET_STD) if channels == 3 else ((127.5, ) * channels, ) * 2
+    spec = EncoderSpec(arch, (grid[0] * patch, grid[1] * patch), patch, mean, std, quick_gelu, eps)
+    pixels = ("ImageNet's pixel mean and standard deviation" if channels == 3 else
+              'a pixel mean and standard deviation of 127.5')
     print_log(
         f'{source} does not describe its encoder. Inferred from the weights: {arch}, patch '
-        f'{patch}, image {spec.img_size}. Assumed: '
-        f'{arch["num_heads"]} heads, ImageNet\'s pixel mean and standard deviation',
-        logger='current', level=logging.WARNING)
+        f'{patch}, image {spec.img_size}. Assumed: {arch["num_heads"]} heads, {pixels}, norms '
+        f'with {eps:g}', logger='current', level=logging.WARNING)
     return spec
 
 
-def _grid_of(positions: Tensor, source: str) -> tuple[int, int]:
+def _grid_of(positions: Tensor, with_cls: bool, source: str) -> tuple[int, int]:
     """Rows and columns: fixed sine-cosine positions tell, others are taken for a square."""
-    patches, width = positions.shape[1] - 1, positions.shape[2]
+    patches, width = positions.shape[1] - with_cls, positions.shape[2]
     side = math.isqrt(max(patches, 0))
     square = [(side, side)] if side and side * side == patches else []
     others = [(r, patches // r) for r in range(1, patches + 1) if patches % r == 0]
     if width % 4 == 0:
         for grid in square + others:
-            if torch.allclose(positions[0].float(), sincos_positions(width, grid)[0], atol=2e-3):
+            fixed = sincos_positions(width, grid)[0, 1 - with_cls:]
+            if torch.allclose(positions[0].float(), fixed, atol=2e-3):
                 return grid
     if square:
         return square[0]

@@ -1,9 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """From a file of weights, whoever wrote it, to a ViT whose every tensor is accounted for."""
 import functools
-import json
+import math
 import re
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -11,16 +10,19 @@ import torch
 from torch import Tensor
 
 from ..errors import MilanError
+from ..positions import rotary_periods
 from ..wording import some_of
-from . import naming
-from .io import read_checkpoint, state_of
-from .naming import in_file, to_ours, why_foreign
-from .spec import EncoderSpec, describe_by_folder, read_spec
+from .containers import unwrap
+from .folders import read_folder_or_file
+from .naming import in_file
+from .readers import READERS
+from .spec import EncoderSpec, read_spec, registers_of
 from .strict import mismatch
 
-FORMATS = ('milan_mm', 'mmpretrain', 'authors', 'timm', 'hf', 'clip')
+FORMATS = ('milan_mm', 'mmpretrain', 'authors', 'timm', 'hf', 'dinov3', 'clip', 'torchvision',
+           'jax')
 Path_ = str | Path
-_OUTER = ('cls_token', 'pos_embed', 'patch_embed.projection.weight')
+_NEEDED = ('pos_embed', 'patch_embed.projection.weight')
 _BLOCK = tuple(f'{module}.{kind}' for module in ('ln1', 'attn.qkv', 'attn.proj', 'ln2',
                                                   'ffn.layers.0.0', 'ffn.layers.1')
                for kind in ('weight', 'bias'))
@@ -38,6 +40,7 @@ class ViTWeights(NamedTuple):
         beside: names of what else the file holds (a head, a teacher, a text tower).
         spec: sizes, heads, pixel statistics.
         described: what a checkpoint of this package says of itself, or None.
+        unwrapped: in words, what the encoder was taken out of, and which weights were taken.
     """
     source: str
     format: str
@@ -46,6 +49,7 @@ class ViTWeights(NamedTuple):
     beside: list[str]
     spec: EncoderSpec
     described: dict[str, Any] | None
+    unwrapped: str = ''
 
     def in_file(self, key: str) -> str:
         """What the file calls an encoder's tensor, for messages."""
@@ -53,30 +57,37 @@ class ViTWeights(NamedTuple):
 
 
 def read_vit(path: Path_, trust: bool = False, format: str | None = None,
-             content: dict[str, Any] | None = None) -> ViTWeights:
+             content: dict[str, Any] | None = None, weights: str | None = None) -> ViTWeights:
     """Reads a ViT; nothing in the file is executed.
 
     Args:
-        path: a training checkpoint or export of this package or of mmpretrain, a file as MAE's and
-            MILAN's authors publish them, of timm, of DINOv2, of CLIP; or a Hugging Face folder.
+        path: a training checkpoint or export of this package or of OpenMMLab, a file as the authors
+            of MAE, MILAN, DINO, DINOv2 and DINOv3 publish them, of timm, of CLIP, of torchvision,
+            or JAX's ``.npz``; within whatever :func:`unwrap` takes off; or a Hugging Face folder.
         trust: see :func:`read_checkpoint`.
         format: one of :data:`FORMATS`; None finds out.
         content: what :func:`read_checkpoint` gave for the path, if it was read already.
+        weights: 'ema' or 'raw', of a file that holds both; None takes the averaged ones.
 
     Raises:
         MilanError: if it holds no such ViT, or a tensor of one is missing, left over, or has a
             shape that contradicts the others'. The first of them is named.
     """
     path = Path(path).expanduser()
-    checkpoint, by_folder = (content, None) if content else _read(path, trust)
-    state = state_of(checkpoint)
+    checkpoint, by_folder = (content, None) if content else read_folder_or_file(path, trust)
+    state, outside, unwrapped = unwrap(checkpoint, str(path), weights)
     format = format or recognise(state, str(path))
     if format not in FORMATS:
         raise MilanError(f'unknown format {format!r}; known are {list(FORMATS)}')
-    encoder, decoder, beside = _READERS[format](state, str(path))
+    encoder, decoder, beside = READERS[format](state, str(path))
+    if 'pos_embed' not in encoder:
+        _place_by_rotation(encoder, format, by_folder)
+    elif 'cls_token' in encoder and format in ('timm', 'authors'):
+        _give_cls_a_place(encoder)
     check_encoder(encoder, str(path), format)
     spec, described = read_spec(path, checkpoint, encoder, by_folder)
-    return ViTWeights(str(path), format, encoder, decoder, sorted(beside), spec, described)
+    return ViTWeights(str(path), format, encoder, decoder, sorted(beside + outside), spec,
+                      described, unwrapped)
 
 
 def recognise(state: dict[str, Tensor], source: str) -> str:
@@ -94,15 +105,19 @@ def recognise(state: dict[str, Tensor], source: str) -> str:
             ('authors', r'decoder_blocks\.|decoder_embed\.'),
             ('timm', r'blocks\.\d+\.norm1\.'),
             ('clip', r'(visual\.)?(conv1\.|transformer\.resblocks\.)|vision_model\.'),
+            ('torchvision', r'conv_proj\.|encoder\.layers\.encoder_layer_'),
+            ('jax', r'Transformer/|embedding/kernel'),
+            ('dinov3', r'layer\.\d+\.attention\.'),
             ('hf', r'(\w+\.)?embeddings\.cls_token|(\w+\.)?encoder\.layer\.')):
         if has(pattern):
             own = format == 'mmpretrain' and has(r'neck\.decoder_blocks\.0\.attn\.kv\.')
             return 'milan_mm' if own else format
     raise MilanError(
         f'{source} holds no encoder of a known kind (has '
-        f'{some_of(list(state), 3) or "no tensors"}). Expected a checkpoint of this package, '
-        "of mmpretrain's VisionTransformer, of MAE or MILAN as published, of timm, of DINOv2, of "
-        "CLIP, or a Hugging Face ViT's folder")
+        f'{some_of(list(state), 3) or "no tensors"}). Expected a plain ViT: of this package or '
+        'OpenMMLab, of MAE, MILAN, DINO or DINOv2 and 3 as published, of timm, torchvision, CLIP '
+        'or JAX, or a Hugging Face folder. As a teacher, any ViT of timm serves: '
+        'milan_mm.TimmTargetGenerator')
 
 
 def check_encoder(encoder: dict[str, Tensor], source: str, format: str) -> None:
@@ -117,7 +132,7 @@ def check_encoder(encoder: dict[str, Tensor], source: str, format: str) -> None:
         MilanError: naming the first tensor that is missing, misshapen, or no finite floats.
     """
     called = functools.partial(in_file, format=format, layer_scale=_has_scales(encoder))
-    for key in (*_OUTER, 'layers.0.ffn.layers.0.0.weight'):
+    for key in (*_NEEDED, 'layers.0.ffn.layers.0.0.weight'):
         if key not in encoder:
             raise MilanError(f'{source} does not hold a whole encoder: missing {called(key)}')
     problem = mismatch(_expected(encoder), encoder, called)
@@ -137,8 +152,15 @@ def _expected(encoder: dict[str, Tensor]) -> dict[str, tuple[int, ...]]:
     shapes = {'ln1': (width, ), 'ln2': (width, ), 'attn.qkv': (3 * width, width),
               'attn.proj': (width, width), 'ffn.layers.0.0': (hidden, width),
               'ffn.layers.1': (width, hidden)}
-    expected = {'cls_token': (1, 1, width), 'patch_embed.projection.weight': tuple(patch_map.shape),
+    # With some extras and without others: tokens of its own, rotary positions, biases of queries,
+    # keys and values.
+    extras: dict[str, tuple[int, ...]] = {
+        'cls_token': (1, 1, width), 'register_tokens': (1, registers_of(encoder), width),
+        'rotary.periods': (encoder.get('rotary.periods', patch_map).numel(), )}
+    expected = {**{key: shape for key, shape in extras.items() if key in encoder},
+                'patch_embed.projection.weight': tuple(patch_map.shape),
                 'pos_embed': (1, encoder['pos_embed'].shape[1], width)}
+    with_biases = any(key.endswith('attn.qkv.bias') for key in encoder)
     # A norm before the blocks comes in place of the patch map's bias (CLIP); a norm after the
     # pooling in place of the final one (finetuned by mean pooling).
     outer = ['pre_norm.weight', 'pre_norm.bias'] if any(
@@ -150,115 +172,34 @@ def _expected(encoder: dict[str, Tensor]) -> dict[str, tuple[int, ...]]:
     depth = 1 + max(int(n) for n in (k.split('.')[1] for k in encoder if k.startswith('layers.'))
                     if n.isdigit())
     for i in range(depth):
-        for name in _BLOCK:
+        for name in _BLOCK if with_biases else [n for n in _BLOCK if n != 'attn.qkv.bias']:
             module, _, kind = name.rpartition('.')
             expected[f'layers.{i}.{name}'] = shapes[module][:2 if kind == 'weight' else 1]
         expected.update({f'layers.{i}.{name}': (width, ) for name in scales})
     return expected
 
 
-def _read(path: Path, trust: bool) -> tuple[dict[str, Any], dict | None]:
-    """A file's content, and what a folder's config.json says."""
-    if not path.is_dir():
-        return read_checkpoint(path, trust), None
-    weights = [path / name for name in ('model.safetensors', 'pytorch_model.bin')
-               if (path / name).is_file()]
-    if not (path / 'config.json').is_file() or not weights:
-        raise MilanError(
-            f'{path} is not a folder of ViT weights: expected config.json with model.safetensors '
-            f'(Hugging Face), found {sorted(p.name for p in path.iterdir())[:6] or "nothing"}. '
-            'Of a run of this package give the checkpoint, not the folder')
-    try:
-        config, pixels = (
-            json.loads((path / name).read_text(encoding='utf-8')) if (path / name).is_file() else {}
-            for name in ('config.json', 'preprocessor_config.json'))
-    except ValueError as error:
-        raise MilanError(f'{path}: its config.json or preprocessor_config.json is no JSON '
-                         f'({error})') from error
-    return read_checkpoint(weights[0], trust), describe_by_folder(config, pixels, str(path))
+def _place_by_rotation(encoder: dict[str, Tensor], format: str, by_folder: dict | None) -> None:
+    """Gives a ViT without positions of its own (DINOv3), in place, zeros and rotary periods."""
+    patch_map = encoder.get('patch_embed.projection.weight')
+    if patch_map is None or patch_map.ndim != 4 or format not in ('timm', 'authors', 'dinov3'):
+        return
+    width, _, patch, _ = patch_map.shape
+    told = (by_folder or {}).get('encoder', {})
+    heads = told.get('arch', {}).get('num_heads') or max(width // 64, 1)
+    rows, columns = (side // patch for side in told.get('img_size', (224, 224)))
+    count = rows * columns + ('cls_token' in encoder)
+    encoder['pos_embed'] = patch_map.new_zeros(1, count, width)
+    if 'rotary.periods' not in encoder:
+        encoder['rotary.periods'] = rotary_periods(width // heads, told.get('rope_theta', 100.))
 
 
-_Parts = tuple[dict[str, Tensor], dict[str, Tensor], list[str]]
+def _give_cls_a_place(encoder: dict[str, Tensor]) -> None:
+    """Gives positions of patches alone (timm's ``no_embed_class``), in place, a zero for CLS.
 
-
-def _encoder_of(state: dict[str, Tensor], names: naming.Naming, source: str) -> naming.Renamed:
-    found = to_ours(state, names)
-    for key in found.unknown:
-        why = why_foreign(key, names)
-        if why:
-            raise MilanError(f'{source} cannot be taken over: {why} ({key})')
-    found.ours.update({key: state[key] for key in found.unknown})  # check_encoder names them
-    return found
-
-
-def _read_openmmlab(state: dict[str, Tensor], source: str) -> _Parts:
-    if not any(key.startswith('backbone.') for key in state):
-        return _encoder_of(state, naming.MMPRETRAIN, source).ours, {}, []
-    parts: dict[str, dict[str, Tensor]] = {'backbone.': {}, 'neck.': {}}
-    beside = []
-    for key, value in state.items():
-        prefix = next((p for p in parts if key.startswith(p)), None)
-        if prefix:
-            parts[prefix][key.removeprefix(prefix)] = value
-        else:
-            beside.append(key)
-    decoder = parts['neck.']
-    if not _is_decoder(decoder):
-        beside += [f'neck.{key}' for key in decoder]
-        decoder = {}
-    return _encoder_of(parts['backbone.'], naming.MMPRETRAIN, source).ours, decoder, beside
-
-
-def _is_decoder(neck: dict[str, Tensor]) -> bool:
-    """Whether a neck is one of this package's decoders: prompting, or MAE's."""
-    return any(k.startswith('decoder_blocks.0.attn.kv.') for k in neck) or any(
-        k.startswith('decoder_blocks.0.attn.qkv.') for k in neck)
-
-
-def _read_published(state: dict[str, Tensor], source: str) -> _Parts:
-    found = _encoder_of(state, naming.TIMM, source)
-    beside = {key: state[key] for key in found.beside}
-    decoder = {k: v for k, v in beside.items() if k.startswith('decoder_') or k == 'mask_token'}
-    if 'decoder_embed.weight' not in decoder:
-        return found.ours, {}, list(beside)
-    left = [key for key in beside if key not in decoder]
-    neck = naming.to_openmmlab(decoder)
-    return found.ours, {k.removeprefix('neck.'): v for k, v in neck.items()}, left
-
-
-def _read_hf(state: dict[str, Tensor], source: str) -> _Parts:
-    prefix = next((m.group(1) for m in (re.match(r'(\w+\.)(embeddings|encoder)\.', k)
-                                        for k in state) if m), '')
-    state = {k.removeprefix(prefix): v for k, v in state.items()}
-    for key in [k for k in state if '.attention.query.' in k]:
-        head, kind = key.split('.attention.query.')
-        parts = [f'{head}.attention.{p}.{kind}' for p in ('query', 'key', 'value')]
-        absent = [p for p in parts if p not in state]
-        if absent:
-            raise MilanError(f'{source} does not hold a whole encoder: missing {absent[0]}')
-        state[f'{head}.qkv.{kind}'] = torch.cat([state.pop(p) for p in parts])
-    dinov2 = any('.layer_scale1.' in k for k in state)
-    found = _encoder_of(state, naming.HF_DINOV2 if dinov2 else naming.HF, source)
-    return found.ours, {}, found.beside
-
-
-def _read_clip(state: dict[str, Tensor], source: str) -> _Parts:
-    if any(key.startswith('vision_model.') for key in state):
-        from .hf_clip import rename_hf_clip
-        visual = rename_hf_clip(state, source)
-        beside = [key for key in state if not key.startswith('vision_model.')]
-    else:
-        towers = any(key.startswith('visual.') for key in state)
-        visual = {k.removeprefix('visual.'): v for k, v in state.items()
-                  if k.startswith('visual.') or not towers}
-        beside = [key for key in state if towers and not key.startswith('visual.')]
-    for key, rows in (('class_embedding', (1, 1)), ('positional_embedding', (1, ))):
-        if key in visual:
-            visual[key] = visual[key].reshape(*rows, *visual[key].shape)
-    found = _encoder_of(visual, naming.CLIP, source)
-    return found.ours, {}, beside + found.beside
-
-
-_READERS: dict[str, Callable[[dict[str, Tensor], str], _Parts]] = dict(
-    milan_mm=_read_openmmlab, mmpretrain=_read_openmmlab, authors=_read_published,
-    timm=_read_published, hf=_read_hf, clip=_read_clip)
+    A square number of them is for patches; with sine-cosine ones, CLS's is zero already.
+    """
+    positions = encoder['pos_embed']
+    if (positions.ndim == 3 and math.isqrt(positions.shape[1])**2 == positions.shape[1]
+            and positions[:, :1].any()):
+        encoder['pos_embed'] = torch.cat([torch.zeros_like(positions[:, :1]), positions], dim=1)

@@ -181,4 +181,7 @@ def describe_encoder(model: torch.nn.Module) -> dict:
 
 def _activation(encoder: torch.nn.Module) -> dict:
     quick = any(type(part).__name__ == 'QuickGELU' for part in encoder.modules())
-    return dict(quick_gelu=True) if quick else {}
+    eps = next((part.eps for part in encoder.modules() if isinstance(part, torch.nn.LayerNorm)),
+               1e-6)
+    return {**(dict(quick_gelu=True) if quick else {}),
+            **(dict(norm_eps=eps) if eps != 1e-6 else {})}

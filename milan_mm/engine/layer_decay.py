@@ -11,7 +11,8 @@ from ..registry import OPTIM_WRAPPER_CONSTRUCTORS
 
 _OPTIONS = ('layer_decay_rate', 'custom_keys')
 # Vectors by nature, though stored as (1, 1, D), (1, N, D) or (2R - 1, D).
-_NEVER_DECAYED = ('cls_token', 'pos_embed', 'mask_token', 'rel_pos_h', 'rel_pos_w')
+_NEVER_DECAYED = ('cls_token', 'register_tokens', 'pos_embed', 'mask_token', 'rel_pos_h',
+                  'rel_pos_w')
 
 
 class _Rule(NamedTuple):

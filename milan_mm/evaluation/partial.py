@@ -123,7 +123,9 @@ def _unfrozen(backbone: nn.Module, blocks: int) -> list[nn.Parameter]:
         parts = [*backbone.layers[-blocks:], backbone.ln1]
     found = [p for part in parts for p in part.parameters()]
     if blocks == len(backbone.layers):
-        found += [*backbone.patch_embed.parameters(), backbone.cls_token]
+        found += [*backbone.patch_embed.parameters(),
+                  *(p for name, p in backbone.named_parameters()
+                    if name in ('cls_token', 'register_tokens'))]
     return [p.requires_grad_(True) for p in found]
 
 

@@ -37,7 +37,7 @@ class Features(NamedTuple):
     """What an encoder says of a batch.
 
     Attributes:
-        cls: (B, D) the CLS token.
+        cls: (B, D) the CLS token; of a ViT without one, ``pooled``.
         pooled: (B, D) mean of the patch tokens.
         patches: (B, N, D) the patch tokens in raster order.
         grid: rows and columns of patches; their product is N.
@@ -121,7 +121,7 @@ class FeatureExtractor(Extractor):
     coordinate, so a patch keeps the position it has in the image.
 
     Args:
-        backbone: an encoder with a CLS token and ``out_type='raw'``.
+        backbone: an encoder with ``out_type='raw'``.
         img_size, pixel_mean, pixel_std, crop_ratio: see :class:`Extractor`.
     """
 
@@ -167,6 +167,7 @@ def get_model(path_or_name: str | Path | ViTWeights,
               img_size: Size | None = None,
               crop_ratio: float = 0.875,
               seed: int = 0,
+              weights: str | None = None,
               trust_checkpoint: bool = False) -> FeatureExtractor:
     """An encoder in eval mode, its parameters frozen.
 
@@ -179,12 +180,13 @@ def get_model(path_or_name: str | Path | ViTWeights,
         img_size: what images are brought to; None for the size of the training.
         crop_ratio: see :class:`ResizeAndCenterCrop`; 1 keeps as much of an image as fits.
         seed: seed of random weights.
+        weights: 'ema' or 'raw', of a file that holds both; None takes the averaged ones.
         trust_checkpoint: see :func:`milan_mm.checkpoints.io.read_checkpoint`.
 
     Raises:
         MilanError: if there is no such file or architecture, or the file holds other weights.
     """
-    vit = _read(path_or_name, trust_checkpoint)
+    vit = _read(path_or_name, trust_checkpoint, weights)
     if vit is None and pretrained:
         raise MilanError(f'no weights come with {path_or_name}. Give the path of a checkpoint, or '
                          'leave pretrained out for random weights')
@@ -192,7 +194,7 @@ def get_model(path_or_name: str | Path | ViTWeights,
         dict(ARCHITECTURES[str(path_or_name)]), (224, 224), 16)
     with seeded_globals(seed):
         backbone = MaskedVisionTransformer(
-            **encoder_options(vit.encoder if vit else {'ln1.weight': torch.empty(0)}, spec))
+            **encoder_options(vit.encoder if vit else None, spec))
         if vit is None or pretrained is False:
             _init_quietly(backbone)
             print_log(f'{vit.source if vit else path_or_name}: random weights (seed {seed}), '
@@ -235,16 +237,17 @@ def get_teacher(spec: str,
     return extractor.eval()
 
 
-def _read(path_or_name: str | Path | ViTWeights, trust: bool) -> ViTWeights | None:
+def _read(path_or_name: str | Path | ViTWeights, trust: bool,
+          weights: str | None = None) -> ViTWeights | None:
     """None for the name of an architecture."""
     if isinstance(path_or_name, ViTWeights):
         return path_or_name
     if Path(path_or_name).expanduser().exists():
-        return read_vit(path_or_name, trust)
+        return read_vit(path_or_name, trust, weights=weights)
     if str(path_or_name) in ARCHITECTURES:
         return None
     if str(path_or_name) in entries():
-        return read_vit(fetch(str(path_or_name)), trust)
+        return read_vit(fetch(str(path_or_name)), trust, weights=weights)
     near = difflib.get_close_matches(str(path_or_name), entries(), 1)
     raise MilanError(f'no such checkpoint: {path_or_name}. Give the path of a .pth or .safetensors '
                      'file, a name of milan_mm.list_models()'
@@ -253,9 +256,11 @@ def _read(path_or_name: str | Path | ViTWeights, trust: bool) -> ViTWeights | No
 
 
 def _as_features(tokens: Tensor, grid: tuple[int, int]) -> Features:
-    """tokens (B, 1 + N, D), CLS first."""
-    patches = tokens[:, 1:]
-    return Features(tokens[:, 0], patches.mean(dim=1), patches, grid)
+    """tokens (B, 1 + N, D), CLS first; of (B, N, D), without CLS, the mean is taken for it."""
+    patches = tokens[:, -(grid[0] * grid[1]):]
+    pooled = patches.mean(dim=1)
+    return Features(tokens[:, 0] if tokens.shape[1] > patches.shape[1] else pooled, pooled,
+                    patches, grid)
 
 
 def _init_quietly(backbone: MaskedVisionTransformer) -> None:

@@ -4,6 +4,7 @@ from typing import Any
 
 import torch
 from mmpretrain.models import VisionTransformer
+from mmpretrain.models.utils import resize_pos_embed
 from torch import Tensor, nn
 
 from ..architectures import ARCHITECTURES
@@ -14,6 +15,7 @@ from ..positions import sincos_positions
 from ..registry import MODELS
 from ..structures import gather_tokens
 from .pretrained import StartsPretrained
+from .rotary import RotaryBlock, RotaryPositions
 
 
 @MODELS.register_module()
@@ -31,7 +33,12 @@ class MaskedVisionTransformer(StartsPretrained, VisionTransformer):
         out_type: what :meth:`forward` gives without ``visible``; see ``VisionTransformer``.
         positions: 'fixed' sine-cosine ones, as in pretraining; or 'learned', which start as
             those or as the checkpoint's and are trained, as in finetuning.
-        **kwargs: arguments of ``VisionTransformer``.
+        num_registers: number of tokens between CLS and the patches that take part in every block
+            and are left out of what comes out (arXiv 2309.16588).
+        rotary: whether queries and keys are turned by the places of their patches, see
+            :class:`RotaryPositions`; there are no sine-cosine positions then.
+        **kwargs: arguments of ``VisionTransformer``: ``with_cls_token=False``, ``qkv_bias=False``,
+            ``in_channels``, ``pre_norm``, ``layer_scale_init_value``, ...
 
     Raises:
         MilanError: if the patches do not tile the image, the heads do not share the width, or the
@@ -48,6 +55,8 @@ class MaskedVisionTransformer(StartsPretrained, VisionTransformer):
                  patch_size: int = 16,
                  out_type: str = 'raw',
                  positions: str = 'fixed',
+                 num_registers: int = 0,
+                 rotary: bool = False,
                  **kwargs: Any) -> None:
         arch = look_up(arch)
         check_tiling(img_size, patch_size)
@@ -60,6 +69,13 @@ class MaskedVisionTransformer(StartsPretrained, VisionTransformer):
             patch_size=patch_size,
             out_type=out_type,
             **kwargs)
+        if num_registers:
+            self.register_tokens = nn.Parameter(torch.zeros(1, num_registers, self.embed_dims))
+        if rotary:
+            self.rotary = RotaryPositions(self.embed_dims // self.arch_settings['num_heads'])
+            for i, layer in enumerate(self.layers):
+                self.layers[i] = RotaryBlock(layer)
+        self.num_registers, self.is_rotary = num_registers, rotary
         make_drop_path_traceable(self)
         make_ffn_traceable(self)
         self.patch_size, self.positions = patch_size, positions
@@ -75,7 +91,8 @@ class MaskedVisionTransformer(StartsPretrained, VisionTransformer):
 
     @torch.no_grad()
     def reset_positions(self) -> None:
-        self.pos_embed.copy_(sincos_positions(self.embed_dims, self.grid_size))
+        positions = sincos_positions(self.embed_dims, self.grid_size)
+        self.pos_embed.copy_(positions[:, 1 - self.num_extra_tokens:] * (not self.is_rotary))
 
     @torch.no_grad()
     def init_fresh(self) -> None:
@@ -86,7 +103,15 @@ class MaskedVisionTransformer(StartsPretrained, VisionTransformer):
         nn.init.xavier_uniform_(patch_map.weight.view(patch_map.weight.shape[0], -1))
         if patch_map.bias is not None:
             nn.init.zeros_(patch_map.bias)
-        nn.init.normal_(self.cls_token, std=.02)
+        if self.with_cls_token:
+            nn.init.normal_(self.cls_token, std=.02)
+        if self.num_registers:
+            nn.init.normal_(self.register_tokens, std=.02)
+
+    def get_layer_depth(self, param_name: str, prefix: str = '') -> tuple[int, int]:
+        if param_name == f'{prefix}register_tokens':
+            param_name = f'{prefix}cls_token'
+        return super().get_layer_depth(param_name, prefix)
 
     def forward(self, x: Tensor, visible: Tensor | None = None) -> Any:
         """Encodes a whole image, or its visible patches.
@@ -98,16 +123,59 @@ class MaskedVisionTransformer(StartsPretrained, VisionTransformer):
 
         Returns:
             (B, 1 + V, D), CLS first, in the order of ``visible``; without ``visible`` the tuple
-            that ``VisionTransformer`` gives for ``out_type``.
+            that ``VisionTransformer`` gives for ``out_type``. Where there is no CLS token, the mean
+            of the visible patches stands in its place.
         """
-        if visible is None:
-            return super().forward(x)
-        patches = self.patch_embed(x)[0] + self.pos_embed[:, 1:]
-        cls = (self.cls_token + self.pos_embed[:, :1]).expand(visible.shape[0], -1, -1)
-        tokens = self.pre_norm(torch.cat([cls, gather_tokens(patches, visible)], dim=1))
-        for layer in self.layers:
-            tokens = layer(tokens)
-        return self.ln1(tokens)
+        tokens, angles = self.embed(x, visible)
+        if visible is not None:
+            for layer in self.layers:
+                tokens = layer(tokens, *angles)
+            return self.outward(self.ln1(tokens))
+        grid, outputs = tuple(side // self.patch_size for side in x.shape[-2:]), []
+        for i, layer in enumerate(self.layers):
+            tokens = layer(tokens, *angles)
+            if i == len(self.layers) - 1 and self.final_norm:
+                tokens = self.ln1(tokens)
+            if i in self.out_indices:
+                outputs.append(self._format_output(self.without_registers(tokens), grid))
+        return tuple(outputs)
+
+    def embed(self, x: Tensor, visible: Tensor | None = None) -> tuple[Tensor, tuple[Tensor, ...]]:
+        """What the first block gets: tokens, and of rotary positions the angles.
+
+        Args:
+            x, visible: see :meth:`forward`.
+
+        Returns:
+            Tokens (B, E + R + V, D) with E CLS tokens and R registers; and (), or the angles of
+            the V patches.
+        """
+        patches, grid = self.patch_embed(x)
+        extra = self.num_extra_tokens
+        positions = resize_pos_embed(self.pos_embed, self.grid_size, grid, self.interpolate_mode,
+                                     extra)
+        patches = patches + positions[:, extra:]
+        angles = (self.rotary(grid), ) if self.is_rotary else ()
+        if visible is not None:
+            patches = gather_tokens(patches, visible)
+            angles = tuple(one[visible][:, None] for one in angles)
+        parts = [self.cls_token + positions[:, :1]] if self.with_cls_token else []
+        parts += [self.register_tokens] if self.num_registers else []
+        tokens = torch.cat([*(part.expand(len(patches), -1, -1) for part in parts), patches], dim=1)
+        return self.pre_norm(self.drop_after_pos(tokens)), angles
+
+    def without_registers(self, tokens: Tensor) -> Tensor:
+        """Tokens (B, E + R + V, D) give (B, E + V, D)."""
+        if not self.num_registers:
+            return tokens
+        extra = self.num_extra_tokens
+        return torch.cat([tokens[:, :extra], tokens[:, extra + self.num_registers:]], dim=1)
+
+    def outward(self, tokens: Tensor) -> Tensor:
+        """A block's tokens as decoders know them: (B, 1 + V, D), CLS or the mean first."""
+        tokens = self.without_registers(tokens)
+        return tokens if self.with_cls_token else torch.cat(
+            [tokens.mean(dim=1, keepdim=True), tokens], dim=1)
 
 
 def look_up(arch: str | dict) -> dict:

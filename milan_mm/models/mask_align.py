@@ -80,7 +80,8 @@ class MaskAlign(MILAN):
         target = self.teach(inputs)
         masks = self.mask_generator(target.importance, sample_keys)
         latent, levels = self.recorded(self.backbone, inputs, masks.visible)
-        aligned = self.neck([*levels, latent])
+        outward = getattr(self.backbone, 'outward', lambda tokens: tokens)
+        aligned = self.neck([*map(outward, levels), latent])
         losses = self.head.loss(aligned, target.features, masks)
         return {**losses, 'importance_seen': masks.share_seen(target.importance).mean()}
 

@@ -104,9 +104,9 @@ class EMATargetGenerator(TargetGenerator):
         if self.average is None:
             raise MilanError('EMATargetGenerator follows no student yet: add '
                              "custom_hooks=[dict(type='milan_mm.EMATeacherHook')] to the config")
-        outputs, row = run_blocks(self.average, images, self.levels)
+        outputs, importance = run_blocks(self.average, images, self.levels)
         normed = [F.layer_norm(x.float(), x.shape[-1:]) for x in outputs]
-        return TeacherOutput(torch.stack(normed).mean(0), row[:, 1:])
+        return TeacherOutput(torch.stack(normed).mean(0), importance)
 
 
 @HOOKS.register_module()

@@ -4,7 +4,6 @@ import json
 from pathlib import Path
 from typing import Any
 
-import torch
 from mmengine.logging import print_log
 from mmpretrain.models.utils import resize_pos_embed
 from torch import Tensor, nn
@@ -17,6 +16,7 @@ from ...errors import MilanError
 from ...registry import MODELS
 from ...structures import pair
 from ..encoder import MaskedVisionTransformer
+from ..rotary import rotate
 from .timm_towers import TimmTower
 from .timm_weights import load_timm_vit
 from .tower import Tower, TowerTargetGenerator, check_options, cls_importance
@@ -72,14 +72,15 @@ class EncoderTower(Tower):
 
     def set_grid(self, grid_size: tuple[int, int]) -> None:
         positions = resize_pos_embed(
-            self.backbone.pos_embed.detach(), self.grid_size, tuple(grid_size), 'bicubic', 1)
+            self.backbone.pos_embed.detach(), self.grid_size, tuple(grid_size), 'bicubic',
+            self.backbone.num_extra_tokens)
         self.backbone.pos_embed = nn.Parameter(positions, requires_grad=False)
         self.backbone.patch_resolution = self.grid_size = pair(grid_size)
 
     def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
         """images (B, 3, H, W) give features (B, 1 + N, T) and importance (B, N)."""
-        (x, ), row = run_blocks(self.backbone, images)
-        return (self.backbone.ln1(x) if self.backbone.final_norm else x), row[:, 1:]
+        (x, ), importance = run_blocks(self.backbone, images)
+        return (self.backbone.ln1(x) if self.backbone.final_norm else x), importance
 
 
 def run_blocks(vit: MaskedVisionTransformer, images: Tensor,
@@ -92,40 +93,42 @@ def run_blocks(vit: MaskedVisionTransformer, images: Tensor,
         levels: number of last blocks whose outputs are wanted.
 
     Returns:
-        The outputs (B, 1 + N, D), that of the last block last; and the attention of CLS to all
-        tokens in the last block, (B, 1 + N) float32.
+        The outputs (B, 1 + N, D), that of the last block last; and the attention of CLS to the
+        patches in the last block, (B, N) float32. Where there is no CLS, of the mean token.
     """
-    patches = vit.patch_embed(images)[0]
-    cls = vit.cls_token.to(patches.dtype).expand(patches.shape[0], -1, -1)
-    x = vit.pre_norm(torch.cat([cls, patches], dim=1) + vit.pos_embed)
+    x, angles = vit.embed(images)
     outputs, first = [], len(vit.layers) - levels
     for i, block in enumerate(vit.layers):
         if i == len(vit.layers) - 1:
-            row = cls_attention(block, x)
-        x = block(x)
+            asks = x[:, :1] if vit.with_cls_token else x.mean(dim=1, keepdim=True)
+            row = cls_attention(block, x, angles[0] if angles else None, asks)
+        x = block(x, *angles)
         if i >= first:
-            outputs.append(x)
-    return outputs, row
+            outputs.append(vit.outward(x))
+    return outputs, row[:, vit.num_extra_tokens + vit.num_registers:]
 
 
-def cls_attention(block: nn.Module, x: Tensor) -> Tensor:
-    """Attention of CLS to all tokens in a block of mmpretrain's ViT.
+def cls_attention(block: nn.Module, x: Tensor, angles: Tensor | None = None,
+                  asks: Tensor | None = None) -> Tensor:
+    """Attention of CLS, or another token without a place, to all tokens in a block of our ViT.
 
     Args:
         block: with ``ln1`` and ``attn``.
-        x: (B, L, D) its input, CLS first.
+        x: (B, L, D) its input.
+        angles: of rotary positions, of the last tokens of ``x``.
+        asks: (B, 1, D) the token that asks; None for the first one, CLS.
 
     Returns:
         (B, L) float32; each row sums to 1.
     """
     attn = block.attn
-    x = block.ln1(x)
+    x, asks = block.ln1(x), block.ln1(x[:, :1] if asks is None else asks)
     heads = (attn.num_heads, attn.head_dims)
     query, key, _ = attn.qkv.weight.chunk(3)
     query_bias, key_bias, _ = (None, ) * 3 if attn.qkv.bias is None else attn.qkv.bias.chunk(3)
-    query = nn.functional.linear(x[:, :1], query, query_bias).unflatten(-1, heads).transpose(1, 2)
+    query = nn.functional.linear(asks, query, query_bias).unflatten(-1, heads).transpose(1, 2)
     key = nn.functional.linear(x, key, key_bias).unflatten(-1, heads).transpose(1, 2)
-    return cls_importance(query, key)
+    return cls_importance(query, key if angles is None else rotate(key, angles))
 
 
 def load_encoder_tower(checkpoint: str | Path, trust: bool = False) -> Tower:
@@ -155,8 +158,6 @@ def load_encoder_tower(checkpoint: str | Path, trust: bool = False) -> Tower:
                          "'vit_base_patch14_reg4_dinov2', pretrained=FILE)") from error
     spec = vit.spec
     backbone = MaskedVisionTransformer(**encoder_options(vit.encoder, spec))
-    for norm in (m for m in backbone.modules() if isinstance(m, nn.LayerNorm)):
-        norm.eps = config.get('layer_norm_eps', norm.eps)  # 1e-12 in Hugging Face's ViT
     decoder = [f'neck.{key}' for key in vit.decoder]
     words = load_encoder(backbone, vit._replace(beside=vit.beside + decoder))
     print_log(f'Teacher: {words}', logger='current')

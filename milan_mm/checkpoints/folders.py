@@ -1,0 +1,73 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Folders of weights as Hugging Face has them: one file, or several with an index."""
+import json
+from pathlib import Path
+from typing import Any
+
+from ..errors import MilanError
+from .io import read_checkpoint
+from .jax import describe_jax
+from .spec import describe_by_folder
+
+_WEIGHTS = ('model.safetensors', 'pytorch_model.bin')
+
+
+def weights_files(folder: Path) -> list[Path]:
+    """The file of weights in a folder, or those that its index names; empty if there are none.
+
+    Raises:
+        MilanError: if an index is no JSON, or names a file that is not beside it.
+    """
+    for name in _WEIGHTS:
+        if (folder / name).is_file():
+            return [folder / name]
+        index = folder / f'{name}.index.json'
+        if index.is_file():
+            try:
+                told = json.loads(index.read_text(encoding='utf-8'))
+                named = sorted(set(told['weight_map'].values()))
+            except (ValueError, KeyError, AttributeError, TypeError) as error:
+                raise MilanError(f'{index} is no index of weights ({error})') from error
+            absent = [n for n in named if Path(n).name != n or not (folder / n).is_file()]
+            if absent:
+                raise MilanError(f'{index} names {absent[0]}, which is not beside it: download all '
+                                 'files of the folder')
+            return [folder / n for n in named]
+    return []
+
+
+def read_weights_of(folder: Path, trust: bool = False) -> dict[str, Any]:
+    """All the weights in such a folder; see :func:`read_checkpoint`."""
+    content: dict[str, Any] = {}
+    for path in weights_files(folder):
+        content.update(read_checkpoint(path, trust))
+    return content
+
+
+def read_folder_or_file(path: Path, trust: bool) -> tuple[dict[str, Any], dict | None]:
+    """What was saved, and what is said of the ViT beside it, in a folder's ``config.json``.
+
+    Raises:
+        MilanError: if it cannot be read, or is a folder of another kind.
+    """
+    if not path.is_dir():
+        content = read_checkpoint(path, trust)
+        return content, describe_jax(content) if path.suffix == '.npz' else None
+    if not (path / 'config.json').is_file() or not weights_files(path):
+        gather = (': weights spread over processes by torch.distributed.checkpoint. Gather them '
+                  'first: python -m torch.distributed.checkpoint.format_utils dcp_to_torch DIR '
+                  'FILE') if any(path.glob('*.distcp')) else (
+            ' of ViT weights: expected config.json with model.safetensors (Hugging Face), found '
+            f'{sorted(p.name for p in path.iterdir())[:6] or "nothing"}. Of a run of this package '
+            'give the checkpoint, not the folder')
+        raise MilanError(f'{path} is not a folder{gather}')
+    try:
+        config, pixels = (
+            json.loads((path / name).read_text(encoding='utf-8')) if (path / name).is_file() else {}
+            for name in ('config.json', 'preprocessor_config.json'))
+    except ValueError as error:
+        raise MilanError(f'{path}: its config.json or preprocessor_config.json is no JSON '
+                         f'({error})') from error
+    if isinstance(config.get('architecture'), str):  # timm's, which does not tell the sizes
+        return read_weights_of(path, trust), None
+    return read_weights_of(path, trust), describe_by_folder(config, pixels, str(path))
