@@ -82,7 +82,7 @@ def read_channels(path: str | Path, content: bytes | None = None) -> np.ndarray:
     """
     content = Path(path).read_bytes() if content is None else content
     if content[:6] == b'\x93NUMPY':
-        pixels = np.load(io.BytesIO(content))
+        pixels = np.load(io.BytesIO(content), allow_pickle=False)
         if pixels.ndim == 3 and pixels.shape[0] < min(pixels.shape[1:]):
             pixels = pixels.transpose(1, 2, 0)
     elif content[:4] in (b'II*\0', b'MM\0*', b'II+\0', b'MM\0+'):

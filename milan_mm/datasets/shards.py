@@ -145,7 +145,7 @@ def read_index(shard: Path) -> np.ndarray:
     beside = shard.with_suffix('.index.npy')
     try:
         if beside.stat().st_mtime >= shard.stat().st_mtime:
-            return np.load(beside, mmap_mode='r')
+            return np.load(beside, mmap_mode='r', allow_pickle=False)
     except (OSError, ValueError):
         pass  # made anew
     try:
