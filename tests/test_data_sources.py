@@ -17,12 +17,16 @@ from PIL import Image
 from torch.utils.data import DataLoader
 
 from milan_mm.cli.main import main
+from milan_mm.config.data_paths import check_data
+from milan_mm.config.own_data import fill_num_classes
+from milan_mm.config.read import read_config
 from milan_mm.config.sources import count_images, move_to, name_kinds, open_source, split_weight
 from milan_mm.datasets import EpochSampler, ImageFolder, ImageList, ImageMixture, ImageShards
 from milan_mm.datasets.sampler import SampleIndex
 from milan_mm.datasets.sharding import write_shards
 from milan_mm.datasets.shards import ShardSampler, read_index
 from milan_mm.errors import MilanError
+from milan_mm.registry import DATASETS
 
 PIPELINE = [dict(type='milan_mm.LoadPILImage'),
             dict(type='milan_mm.RandomResizedCropAndFlip', size=16),
@@ -288,3 +292,22 @@ def test_one_command_for_all_of_them(few, image_folder, teacher_folder, run_here
         given = [word for root in roots for word in ('--data-root', root)]
         said = run_here('train.py', config, *given, '--work-dir', few / name, *options)
         assert f'{images} images in {few}' in said and (few / name / 'epoch_1.pth').is_file()
+
+
+def test_finetuning_on_lists(few):
+    """train.csv and val.csv in place of folders; the classes are counted in the former."""
+    write_list(few / 'train.csv', [dict(path=f'{i}.png', label=f'c{i % 3}') for i in range(6)])
+    write_list(few / 'val.csv', [dict(path='1.png', label='c1')])
+    cfg = read_config('milan_mm::classification/own_finetune.py')
+    move_to(cfg, str(few))
+    name_kinds(cfg)
+    check_data(cfg)
+    assert fill_num_classes(cfg) == ('c0', 'c1', 'c2') and cfg.model.head.num_classes == 3
+    val = DATASETS.build(dict(cfg.val_dataloader.dataset, pipeline=[]))
+    assert isinstance(val, ImageList) and val.get_data_info(0)['gt_label'] == 1
+    (few / 'val.csv').unlink()
+    cfg = read_config('milan_mm::classification/own_finetune.py')
+    move_to(cfg, str(few))
+    name_kinds(cfg)
+    with pytest.raises(MilanError, match='no such folder: .*val'):
+        check_data(cfg)

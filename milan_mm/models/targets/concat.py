@@ -48,6 +48,8 @@ class ConcatTargetGenerator(TargetGenerator):
         self.generators = nn.ModuleList(
             part if isinstance(part, nn.Module) else MODELS.build(part) for part in generators)
         self.weights, self.weighted = weights, importance == 'weighted'
+        self.in_channels = next((part.in_channels for part in self.generators
+                                 if part.in_channels), None)
         self.dim = sum(part.dim for part in self.generators)
         measuring = [part.measures_importance for part in self.generators]
         self.measures_importance = any(measuring) if self.weighted else measuring[0]
