@@ -1,0 +1,45 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The files around the code name what exists, and one version."""
+import json
+import re
+
+import pytest
+import yaml
+from conftest import ROOT
+
+from milan_mm import __version__
+
+YAML = sorted(path for folder in ('.github', ) for path in (ROOT / folder).rglob('*.yml'))
+
+
+@pytest.mark.parametrize('path', [*YAML, ROOT / 'CITATION.cff'], ids=lambda path: path.name)
+def test_it_is_yaml(path):
+    assert isinstance(yaml.safe_load(path.read_text()), dict)
+
+
+def test_scripts_that_are_run_elsewhere_exist():
+    """Workflows, container and devcontainer run the README's own commands."""
+    readme = (ROOT / 'README.md').read_text() + (ROOT / 'docs/installation.md').read_text()
+    places = [ROOT / 'docker/Dockerfile', ROOT / '.devcontainer/devcontainer.json',
+              ROOT / '.github/workflows/tests.yml']
+    found = set()
+    for place in places:
+        for script in re.findall(r'bash (tools/\w+\.sh)', place.read_text()):
+            assert (ROOT / script).is_file() and f'bash {script}' in readme, (place, script)
+            found.add(script)
+    assert found == {'tools/setup_env.sh', 'tools/run_tests.sh'}
+    container = json.loads((ROOT / '.devcontainer/devcontainer.json').read_text())
+    assert (ROOT / '.devcontainer' / container['build']['dockerfile']).resolve().is_file()
+
+
+def test_one_version():
+    cited = yaml.safe_load((ROOT / 'CITATION.cff').read_text())['version']
+    newest = re.search(r'^## ([\d.]+)', (ROOT / 'CHANGELOG.md').read_text(), re.MULTILINE)
+    assert cited == newest[1] == __version__
+
+
+def test_workflow_covers_both_lineages():
+    jobs = yaml.safe_load((ROOT / '.github/workflows/tests.yml').read_text())['jobs']
+    rows = jobs['tests']['strategy']['matrix']['include']
+    assert {row['stack'] for row in rows} == {'onedl', 'openmmlab'} and len(
+        {row['python'] for row in rows}) > 1
