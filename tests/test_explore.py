@@ -19,7 +19,12 @@ from torch.nn import functional as F
 
 from milan_mm import MilanError
 from milan_mm.analysis.explore.load import load_explorer
-from milan_mm.analysis.explore.server import MOST_BYTES, Application, serve
+from milan_mm.analysis.explore.server import (
+    MOST_BYTES,
+    Application,
+    check_port,
+    serve,
+)
 from milan_mm.datasets.decoding import open_image
 
 EVIL = '<img src=x onerror=alert(1)> & "q".png'
@@ -186,9 +191,11 @@ def test_only_sane_images_are_decoded(served, tmp_path):
     assert code == 200 and EVIL in answer['rows'][0]['tiles'][0]['alt']
 
 
-def test_a_port_that_is_taken(served, explorer):
+def test_a_port_that_cannot_be_had(served):
     with pytest.raises(MilanError, match='--port .* cannot be used .*; give another, or 0'):
-        serve(Application(explorer, {}), served[0][1])
+        check_port(served[0][1])
+    with pytest.raises(MilanError, match='must be from 0 to 65535'):
+        check_port(99999)
 
 
 # ------------------------------------------------------------------------------------------ browser

@@ -37,10 +37,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> None:
     from ..analysis.explore.load import load_explorer
-    from ..analysis.explore.server import Application, serve
+    from ..analysis.explore.server import Application, check_port, serve
     from ..inference.device import check_device
     if args.num_images < 1:
         raise MilanError(f'--num-images must be at least 1, got {args.num_images}')
+    check_port(args.port)  # before anything takes its time
     explorer, facts = load_explorer(
         Path(args.checkpoint), args.compare and Path(args.compare), images=args.images,
         most=args.num_images, config=args.config, teacher=args.teacher, texts=args.text_tower,

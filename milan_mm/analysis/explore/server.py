@@ -137,25 +137,26 @@ class Application:
             left_out=gallery.left_out if gallery else 0)
 
 
-def serve(application: Application, port: int) -> BaseWSGIServer:
-    """A server that listens already; ``serve_forever()`` answers.
-
-    Args:
-        application: to be served.
-        port: on this machine's own address; 0 takes any that is free.
-
-    Raises:
-        MilanError: if the port cannot be had.
-    """
+def check_port(port: int) -> None:
+    """Raises MilanError for a port that cannot be had; 0 stands for any that is free."""
     if not 0 <= port < 2**16:
         raise MilanError(f'--port must be from 0 to 65535, got {port}')
-    try:  # make_server would end the process
+    try:
         with socket.socket() as probe:
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             probe.bind((_ADDRESS, port))
     except OSError as error:
         raise MilanError(f'--port {port} cannot be used ({error.strerror}); give another, or 0 '
                          'for any that is free') from error
+
+
+def serve(application: Application, port: int) -> BaseWSGIServer:
+    """A server that listens already; ``serve_forever()`` answers.
+
+    Args:
+        application: to be served.
+        port: on this machine's own address; see :func:`check_port`.
+    """
     return make_server(_ADDRESS, port, application, threaded=True, request_handler=_Quiet)
 
 
