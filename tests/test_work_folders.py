@@ -53,7 +53,9 @@ def test_a_limit_of_the_file_size_is_one_line(size, words, image_folder, tmp_pat
     resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
     try:
         assert main(['train', write_config(tmp_path, []), '--data-root', image_folder, '--work-dir',
-                     tmp_path / 'run', '--epochs', 1]) == 2
+                     tmp_path / 'run', '--epochs', 1, '--cfg-options',
+                     # Runs begun in one second would share mmengine's log, closed by the first.
+                     f'experiment_name=limit_{size}']) == 2
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, before)
     error = capfd.readouterr().err
