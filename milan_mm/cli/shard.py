@@ -11,7 +11,7 @@ from . import options
 
 EXAMPLES = """\
   milan shard DIR OUT
-  milan shard DIR OUT --short-side 512        # for photographs of 12 megapixels: six times as fast
+  milan shard DIR OUT --short-side 512        # photographs of 12 megapixels: 12 times as fast
   milan shard train.parquet OUT               # a table of Hugging Face's with a column of images
   milan pretrain OUT"""
 
