@@ -7,6 +7,7 @@ import multiprocessing
 import os
 import random
 import time
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -15,10 +16,12 @@ from faults.killed_and_resumed import Ground, differences
 from mmengine.config import Config
 from mmengine.dataset import BaseDataset
 from mmengine.evaluator import BaseMetric, Evaluator
+from mmengine.hooks import Hook
 from mmengine.model import BaseModel
 from mmengine.optim import OptimWrapper
 from mmengine.runner import Runner
 from torch import nn
+from torch.distributed.algorithms.ddp_comm_hooks.default_hooks import allreduce_hook
 
 from milan_mm.checkpoints.io import read_checkpoint
 from milan_mm.cli.main import main
@@ -86,7 +89,7 @@ class Score(BaseMetric):
 
 
 def train(work, load_from=None, loop=None, sampler='DefaultSampler', workers=0, accumulate=1,
-          batch_size=3, validate=False, by_epoch=False, **more):
+          batch_size=3, validate=False, by_epoch=False, hooks=(), **more):
     """Trains on numbers, from a seed that nobody gave, saving after each step."""
     cfg = Config(dict(train_cfg=loop or dict(by_epoch=True, max_epochs=3), **more.pop('cfg', {})))
     go_on_exactly(cfg)
@@ -104,8 +107,9 @@ def train(work, load_from=None, loop=None, sampler='DefaultSampler', workers=0, 
                                    accumulative_counts=accumulate),
         default_hooks=dict(checkpoint=dict(
             type=WholeCheckpointHook, by_epoch=by_epoch, interval=1)),
-        custom_hooks=[PlainCheckpointHook(), PlaceHook(bool(load_from))], resume=bool(load_from),
-        default_scope='mmengine', experiment_name=f'draws {time.time_ns()}', cfg=cfg, **more)
+        custom_hooks=[*hooks, PlainCheckpointHook(), PlaceHook(bool(load_from))],
+        resume=bool(load_from), default_scope='mmengine', cfg=cfg,
+        experiment_name=f'draws {time.time_ns()}', **more)
     LOADED.clear()
     runner.train()
     return runner
@@ -167,17 +171,32 @@ def test_another_batch_goes_on_about_there(tmp_path, caplog):
     assert len(LOADED) == 22 - 8 + 22 and resumed.epoch == 3
 
 
+class CountReductions(Hook):
+    """How often gradients go to the other process."""
+
+    def before_train(self, runner):
+        self.count = 0
+        runner.model.register_comm_hook(None, self.reduce)
+
+    def reduce(self, state, bucket):
+        self.count += 1
+        return allreduce_hook(None, bucket)
+
+    def after_train(self, runner):
+        (Path(runner.work_dir) / 'reductions').write_text(str(self.count))
+
+
 def one_of_two(rank, folder, load_from):
     os.environ['LOCAL_RANK'] = str(rank)
     work = folder / ('resumed' if load_from else 'alone')
     torch.distributed.init_process_group('gloo', init_method=f'file://{work}.meet', rank=rank,
                                          world_size=2)
-    train(work, load_from, accumulate=3, launcher='pytorch',
+    train(work, load_from, accumulate=3, launcher='pytorch', hooks=[CountReductions()],
           cfg=dict(model_wrapper_cfg=dict(type='MMDistributedDataParallel', device_ids=None)))
 
 
 def test_two_processes_that_accumulate(tmp_path):
-    """Each has its own sum, and its own random numbers."""
+    """Each has its own sum, and its own random numbers; they exchange sums, not their parts."""
     fork = multiprocessing.get_context('fork')
     for load_from in (None, tmp_path / 'alone/iter_7.pth'):
         processes = [fork.Process(target=one_of_two, args=(r, tmp_path, load_from), daemon=True)
@@ -189,3 +208,6 @@ def test_two_processes_that_accumulate(tmp_path):
         assert [process.exitcode for process in processes] == [0, 0]
     assert len(read_checkpoint(tmp_path / 'alone/iter_7.pth')['place']['sums']) == 2
     assert not differences(*(tmp_path / f'{run}/iter_12.pth' for run in ('alone', 'resumed')))
+    # 12 steps of 3 an update; the other run took two updates in its last 5.
+    assert [(tmp_path / run / 'reductions').read_text() for run in ('alone', 'resumed')] == [
+        '4', '2']
