@@ -1,0 +1,81 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The documentation builds without a warning, asks no other machine, and names what exists."""
+import os
+import re
+import subprocess
+import sys
+
+import pytest
+from conftest import ROOT
+
+from milan_mm.cli.main import ALIASES, COMMANDS, command_parser
+
+PAGES = sorted([*(ROOT / 'docs').glob('*.md'), ROOT / 'README.md'])
+
+
+@pytest.fixture(scope='module')
+def site(tmp_path_factory):
+    """Built with warnings as errors: links, anchors, pages in no menu, names in the API."""
+    folder = tmp_path_factory.mktemp('site')
+    done = subprocess.run(
+        [sys.executable, '-m', 'mkdocs', 'build', '--strict', '-d', str(folder)], cwd=ROOT,
+        env={**os.environ, 'NO_MKDOCS_2_WARNING': '1'}, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    return folder
+
+
+def test_the_site_has_every_page_and_the_api(site):
+    built = {path.stem for path in site.glob('*.html')}
+    assert {path.stem for path in PAGES} - {'README'} <= built
+    api = (site / 'api.html').read_text()
+    assert 'id="milan_mm.models.milan.MILAN"' in api and 'mask_generator' in api
+
+
+def test_it_can_be_read_and_searched_without_a_network(site):
+    loaded = set()
+    for page in site.glob('*.html'):
+        text = page.read_text()
+        loaded |= set(re.findall(r'<(?:script|img|iframe)\b[^>]*\bsrc="([^"]+)"', text))
+        loaded |= set(re.findall(
+            r'<link\b[^>]*rel="(?:stylesheet|preload|preconnect)"[^>]*href="([^"]+)"', text))
+    assert loaded and not [one for one in loaded if re.match(r'(https?:)?//', one)]
+    assert (site / 'search/search_index.json').is_file()
+
+
+def shell_commands():
+    for page in PAGES:
+        for block in re.findall(r'^```(?:bash|shell)\n(.*?)^```', page.read_text(), re.S | re.M):
+            for line in block.replace('\\\n', ' ').splitlines():
+                if found := re.match(r'\s*milan ([a-z-]+)(.*)', line.partition(' #')[0]):
+                    yield page.name, found[1], found[2]
+
+
+def test_commands_and_options_in_the_docs_exist():
+    seen = set()
+    for page, name, rest in shell_commands():
+        if name.startswith('-'):
+            continue
+        name = ALIASES.get(name, name)
+        assert name in COMMANDS, f'{page}: milan {name}'
+        seen.add(name)
+        parser = command_parser(name)
+        known = {option for action in parser._actions for option in action.option_strings}
+        for action in parser._actions:
+            for sub in getattr(action, 'choices', None) or ():
+                if hasattr(action.choices, 'get') and hasattr(action.choices[sub], '_actions'):
+                    known |= {option for one in action.choices[sub]._actions
+                              for option in one.option_strings}
+        for option in re.findall(r'(?<!\S)(--[a-z][a-z-]*)', rest):
+            assert option in known, f'{page}: milan {name} has no {option}'
+    assert len(seen) > 15
+
+
+def test_every_command_is_in_the_docs():
+    text = '\n'.join(page.read_text() for page in PAGES)
+    assert [name for name in COMMANDS if not re.search(rf'\bmilan {name}\b', text)] == []
+
+
+def test_python_blocks_are_python():
+    for page in PAGES:
+        for block in re.findall(r'^```python\n(.*?)^```', page.read_text(), re.S | re.M):
+            compile(block, page.name, 'exec')
