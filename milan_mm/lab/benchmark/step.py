@@ -41,7 +41,8 @@ def benchmark(arch: str = 'vit-b', batch_size: int = 8, steps: int = 5, device: 
     for name, step in takers.items():
         looked = step if step.shares else Step(CONTENDERS[name].plain or name, arch, batch_size,
                                                place)
-        peaks[name] = peak_flops(products(looked), step.contender.dtype, place)
+        peaks[name] = peak_flops(products(looked), step.contender.dtype, place,
+                                 clock=step.clock)
         rows.append(_row(step, seconds[name], seconds[base], count_flops(looked), peaks[name]))
         if memory:
             rows[-1]['peak memory GiB'] = in_own_process(
