@@ -29,17 +29,20 @@ class Converted(NamedTuple):
         format: format of the source.
         kept: number of tensors in the file.
         dropped: names of what the source held beside them.
+        unwrapped: in words, what the encoder was taken out of.
     """
     format: str
     kept: int
     dropped: list[str]
+    unwrapped: str = ''
 
 
 def convert(source: str | Path,
             target: str | Path,
             to: str,
             format: str | None = None,
-            trust: bool = False) -> Converted:
+            trust: bool = False,
+            weights: str | None = None) -> Converted:
     """Writes the ViT of a file under another library's names; no value is changed.
 
     Args:
@@ -50,6 +53,7 @@ def convert(source: str | Path,
             side by side below the key 'model', as MAE and MILAN are published).
         format: format of the source; None finds out.
         trust: see :func:`read_checkpoint`.
+        weights: see :func:`read_vit`.
 
     Raises:
         MilanError: if the source holds no whole vit, or the target has no place for a tensor
@@ -59,7 +63,7 @@ def convert(source: str | Path,
         raise MilanError(f'unknown format {to!r}; known are {list(TARGETS)}')
     source, target = Path(source).expanduser(), Path(target).expanduser()
     _check_target(source, target, to)
-    vit = read_vit(source, trust, format)
+    vit = read_vit(source, trust, format, weights=weights)
     state, dropped = _WRITERS[to](vit)
     state = {k: v.contiguous() for k, v in state.items()}
     if to == 'hf':
@@ -67,7 +71,7 @@ def convert(source: str | Path,
     else:
         described = vit.described if vit.format == 'milan_mm' else None
         _write_file(target, state, described or describe_spec(vit.spec), to)
-    return Converted(vit.format, len(state), dropped + vit.beside)
+    return Converted(vit.format, len(state), dropped + vit.beside, vit.unwrapped)
 
 
 def _check_target(source: Path, target: Path, to: str) -> None:
@@ -107,8 +111,11 @@ def _as_timm(vit: ViTWeights) -> tuple[dict[str, Tensor], list[str]]:
 
 def _as_hf(vit: ViTWeights) -> tuple[dict[str, Tensor], list[str]]:
     state, nameless = from_ours(vit.encoder, naming.HF)
-    if nameless or 'layernorm.weight' not in state:
-        what = f'has no place for {nameless[0]}' if nameless else 'needs a final norm (ln1)'
+    needed = {'layernorm.weight': 'a final norm (ln1)', 'embeddings.cls_token': 'a CLS token'}
+    absent = [words for key, words in needed.items() if key not in state]
+    if nameless or absent or 'register_tokens' in vit.encoder:
+        nameless += ['register_tokens'] * ('register_tokens' in vit.encoder)
+        what = f'has no place for {nameless[0]}' if nameless else f'needs {absent[0]}'
         raise MilanError(f'{vit.source}: Hugging Face\'s ViTModel {what}. Use --to timm or '
                          '--to mmpretrain, or convert the pretraining checkpoint')
     for key in [k for k in state if '.attention.qkv.' in k]:
@@ -135,15 +142,17 @@ def _write_file(target: Path, state: dict[str, Tensor], described: dict, to: str
 
 
 def _write_folder(target: Path, state: dict[str, Tensor], spec: EncoderSpec) -> None:
+    qkv_bias = 'encoder.layer.0.attention.attention.query.bias' in state
     height, width = spec.img_size
     arch = spec.arch
     config = dict(
         architectures=['ViTModel'], model_type='vit', hidden_size=arch['embed_dims'],
         num_hidden_layers=arch['num_layers'], num_attention_heads=arch['num_heads'],
         intermediate_size=arch['feedforward_channels'],
-        hidden_act='quick_gelu' if spec.quick_gelu else 'gelu', layer_norm_eps=1e-6,
+        hidden_act='quick_gelu' if spec.quick_gelu else 'gelu', layer_norm_eps=spec.norm_eps,
         image_size=height if height == width else [height, width], patch_size=spec.patch_size,
-        num_channels=3, qkv_bias=True, hidden_dropout_prob=0.0, attention_probs_dropout_prob=0.0)
+        num_channels=len(spec.pixel_mean), qkv_bias=qkv_bias,
+        hidden_dropout_prob=0.0, attention_probs_dropout_prob=0.0)
     pixels = dict(
         image_processor_type='ViTImageProcessor', do_resize=True, do_rescale=True,
         do_normalize=True, resample=3, rescale_factor=1 / 255,

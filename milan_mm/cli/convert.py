@@ -10,7 +10,8 @@ import argparse
 from . import options
 
 TARGETS = ('milan_mm', 'mmpretrain', 'timm', 'hf', 'authors')
-FORMATS = ('milan_mm', 'mmpretrain', 'authors', 'timm', 'hf', 'clip')
+FORMATS = ('milan_mm', 'mmpretrain', 'authors', 'timm', 'hf', 'dinov3', 'clip', 'torchvision',
+           'jax')
 EXAMPLES = """\
   milan convert CHECKPOINT encoder.pth --to timm
   milan convert CHECKPOINT encoder_hf --to hf
@@ -29,13 +30,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
                         'published checkpoints.')
     parser.add_argument('--from', dest='format', choices=FORMATS, help='Format of the source, if '
                         'it cannot be found out.')
-    options.add(parser, '--trust-checkpoint')
+    options.add(parser, '--weights', '--trust-checkpoint')
 
 
 def run(args: argparse.Namespace) -> None:
     from ..checkpoints.convert import convert
     from ..checkpoints.handover import summary
-    done = convert(args.checkpoint, args.target, args.to, args.format, args.trust_checkpoint)
+    done = convert(args.checkpoint, args.target, args.to, args.format,
+                   args.trust_checkpoint, args.weights)
     left_out = f'; left out: {summary(done.dropped)}' if done.dropped else ''
     print(f'{args.target}: {done.kept} tensors in the naming of {args.to}, from {done.format}'
-          f'{left_out}')
+          f'{"; " * bool(done.unwrapped)}{done.unwrapped}{left_out}')

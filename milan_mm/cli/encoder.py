@@ -28,7 +28,7 @@ def add_encoder_arguments(parser: argparse.ArgumentParser) -> None:
                 'pixels (default: as in the training).')
     parser.add_argument('--crop-ratio', type=float, default=0.875, metavar='R', help='Side of the '
                         'central crop, as a share of the largest that fits (default: %(default)s).')
-    options.add(parser, '--batch-size', '--workers', '--device', '--trust-checkpoint')
+    options.add(parser, '--batch-size', '--workers', '--device', '--weights', '--trust-checkpoint')
 
 
 def build_extractor(args: argparse.Namespace) -> 'Extractor':
@@ -46,7 +46,7 @@ def build_extractor(args: argparse.Namespace) -> 'Extractor':
         raise MilanError('--batch-size must be at least 1, --workers at least 0 and --crop-ratio '
                          f'in (0, 1]; got {args.batch_size}, {args.workers}, {args.crop_ratio}')
     device = check_device(args.device)
-    img_size = _size(args.img_size)
+    img_size = size_of(args.img_size)
     if args.teacher:
         if args.random_weights:
             raise MilanError('--teacher and --random-weights exclude each other')
@@ -57,10 +57,11 @@ def build_extractor(args: argparse.Namespace) -> 'Extractor':
                          'patches it was trained with')
     build = random_like if args.random_weights else get_model
     return build(args.checkpoint, img_size=img_size, crop_ratio=args.crop_ratio, seed=args.seed,
-                 trust_checkpoint=args.trust_checkpoint).to(device)
+                 weights=args.weights, trust_checkpoint=args.trust_checkpoint).to(device)
 
 
-def _size(values: list[int] | None) -> tuple[int, int] | None:
+def size_of(values: list[int] | None) -> tuple[int, int] | None:
+    """Height and width out of ``--img-size``."""
     if values is None:
         return None
     if len(values) > 2 or min(values) < 1:

@@ -20,6 +20,8 @@ COMMANDS = {
     'extract': 'Write the features of a folder of images into one file (also: embed).',
     'eval': 'Measure an encoder on labelled images: k-NN, linear probe, few shots, retrieval.',
     'convert': 'Write an encoder under the names that timm, Hugging Face or mmpretrain load.',
+    'export': 'Write a model as ONNX or torch.export, or as a folder of timm or Transformers.',
+    'push-to-hub': 'Write a folder for the Hugging Face Hub, and upload it if asked to.',
     'predict': 'Predict classes, boxes and masks, or label maps, and draw them.',
     'visualize': 'Show importance, masks, errors and features of a pretrained model.',
     'explore': 'Open a local page to play with a pretrained model: masks, patches, neighbours.',

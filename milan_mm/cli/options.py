@@ -43,6 +43,8 @@ SHARED: dict[str, dict[str, Any]] = {
     '--trust-checkpoint': dict(action='store_true', help='Also load pickles that hold more than '
                                'tensors. They can run any code: only for files from people you '
                                'trust.'),
+    '--weights': dict(choices=['ema', 'raw'], help='Of a file that holds both: the averaged '
+                      'weights or the raw ones (default: the averaged ones).'),
     '--launcher': dict(choices=['none', 'pytorch', 'slurm', 'mpi'], default='none',
                        help='What has started the processes of a distributed run.'),
     '--cfg-options': dict(nargs='+', action=CfgOptions, metavar='KEY=VALUE', help='Change entries '

@@ -161,7 +161,8 @@ class MaskedVisionTransformer(StartsPretrained, VisionTransformer):
             angles = tuple(one[visible][:, None] for one in angles)
         parts = [self.cls_token + positions[:, :1]] if self.with_cls_token else []
         parts += [self.register_tokens] if self.num_registers else []
-        tokens = torch.cat([*(part.expand(len(patches), -1, -1) for part in parts), patches], dim=1)
+        batch = patches.shape[0]  # open in an exported graph, where len() is not
+        tokens = torch.cat([*(part.expand(batch, -1, -1) for part in parts), patches], dim=1)
         return self.pre_norm(self.drop_after_pos(tokens)), angles
 
     def without_registers(self, tokens: Tensor) -> Tensor:

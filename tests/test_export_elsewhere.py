@@ -1,0 +1,108 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Models that run without this package: the same numbers."""
+import json
+
+import pytest
+import timm
+import torch
+from conftest import milan_config
+from test_foreign_vits import dinov3, timm_vit
+from transformers import AutoModel
+
+import milan_mm
+from milan_mm import MilanError
+from milan_mm.checkpoints.published import write_folder
+from milan_mm.cli.main import main
+from milan_mm.engine.hooks import describe_encoder
+from milan_mm.registry import MODELS
+
+
+@pytest.fixture
+def run(teacher_folder, tmp_path):
+    """A checkpoint of MILAN."""
+    torch.manual_seed(0)
+    model = MODELS.build(milan_config(teacher_folder))
+    model.init_weights()
+    torch.save(dict(state_dict=model.state_dict(), meta=dict(milan_mm=describe_encoder(model))),
+               tmp_path / 'epoch_1.pth')
+    return tmp_path / 'epoch_1.pth'
+
+
+@torch.no_grad()
+def tokens(path, images):
+    out = milan_mm.get_model(path)(images)
+    return torch.cat([out.cls[:, None], out.patches], dim=1)
+
+
+def close(a, b):
+    torch.testing.assert_close(a, b, rtol=1e-5, atol=1e-5)
+
+
+def test_onnx_of_any_batch_and_in_eight_bits(run, image_folder, tmp_path, capsys):
+    ort = pytest.importorskip('onnxruntime')
+    assert main(['export', str(run), str(tmp_path / 'e.onnx'), '--to', 'onnx', '--quantize',
+                 '--data', str(image_folder)]) == 0
+    out = capsys.readouterr().out
+    assert 'images (batch, 3, 32, 32) to cls, pooled, patches; differs' in out
+    assert out.count('% of') == 2 and 'e_int8.onnx' in out
+    images = torch.randn(5, 3, 32, 32)
+    session = ort.InferenceSession(tmp_path / 'e.onnx', providers=['CPUExecutionProvider'])
+    cls, _, patches = session.run(None, dict(images=images.numpy()))
+    want = tokens(run, images)
+    torch.testing.assert_close(torch.tensor(cls), want[:, 0], rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(torch.tensor(patches), want[:, 1:], rtol=1e-4, atol=1e-4)
+    told = session.get_modelmeta().custom_metadata_map
+    assert len(json.loads(told['pixel_mean'])) == 3
+
+
+def test_torch_export(run, tmp_path, capsys):
+    assert main(['export', str(run), str(tmp_path / 'e.pt2'), '--to', 'torch-export']) == 0
+    images = torch.randn(3, 3, 32, 32)
+    cls, _, _ = torch.export.load(tmp_path / 'e.pt2').module()(images)
+    close(cls, tokens(run, images)[:, 0])
+
+
+def test_folders_of_timm_and_transformers(run, tmp_path, capsys):
+    images = torch.randn(2, 3, 32, 32)
+    assert main(['export', str(run), str(tmp_path / 'timm'), '--to', 'timm']) == 0
+    vit = timm.create_model(f'local-dir:{tmp_path}/timm', pretrained=True).eval()
+    with torch.no_grad():
+        close(vit.forward_features(images), tokens(run, images))
+    assert main(['push-to-hub', str(run), 'me/mine', '--to', 'hf', '--out',
+                 str(tmp_path / 'hf')]) == 0
+    assert f'upload me/mine {tmp_path}/hf' in capsys.readouterr().out
+    with torch.no_grad():
+        close(AutoModel.from_pretrained(tmp_path / 'hf', add_pooling_layer=False).eval()(
+            images).last_hidden_state, tokens(run, images))
+    card = (tmp_path / 'hf/README.md').read_text()
+    assert 'library_name: transformers' in card and '| width, blocks, heads | 48, 2, 4 |' in card
+
+
+@pytest.mark.parametrize('options', [
+    dict(reg_tokens=4, no_embed_class=True, init_values=.5, qkv_bias=False),
+    dict(class_token=False, global_pool='avg', fc_norm=False)], ids=['registers', 'no CLS'])
+def test_timms_variants_go_back(options, tmp_path):
+    vit = timm_vit(**options)
+    torch.save(vit.state_dict(), tmp_path / 'vit.pth')
+    write_folder(tmp_path / 'vit.pth', tmp_path / 'timm', 'timm')
+    back = timm.create_model(f'local-dir:{tmp_path}/timm', pretrained=True).eval()
+    images = torch.randn(2, 3, 32, 32)
+    with torch.no_grad():
+        close(back.forward_features(images), vit.forward_features(images))
+
+
+def test_what_cannot_be_exported_says_so(run, tmp_path):
+    torch.save(dinov3().state_dict(), tmp_path / 'vit.pth')
+    with pytest.raises(MilanError, match='rotary positions.*--to onnx'):
+        write_folder(tmp_path / 'vit.pth', tmp_path / 'timm', 'timm')
+    with pytest.raises(MilanError, match='no place for'):
+        write_folder(tmp_path / 'vit.pth', tmp_path / 'hf', 'hf')
+    assert sorted(p.name for p in tmp_path.iterdir()) == ['epoch_1.pth', 'vit.pth']
+    assert main(['export', str(run), str(tmp_path / 'x'), '--to', 'hf', '--quantize']) == 2
+
+
+@pytest.mark.slow
+def test_rotary_positions_allow_any_size(tmp_path, capsys):
+    torch.save(dinov3().state_dict(), tmp_path / 'vit.pth')
+    assert main(['export', str(tmp_path / 'vit.pth'), str(tmp_path / 'e.onnx'), '--to', 'onnx',
+                 '--dynamic-size', '--img-size', '32', '48']) == 0
