@@ -6,7 +6,9 @@ import pytest
 import timm
 import torch
 from conftest import milan_config
+from mmengine.config import Config
 from test_foreign_vits import dinov3, timm_vit
+from test_predict import CONFIGS
 from transformers import AutoModel
 
 import milan_mm
@@ -14,6 +16,7 @@ from milan_mm import MilanError
 from milan_mm.checkpoints.published import write_folder
 from milan_mm.cli.main import main
 from milan_mm.engine.hooks import describe_encoder
+from milan_mm.inference.tasks import build_model
 from milan_mm.registry import MODELS
 
 
@@ -99,6 +102,24 @@ def test_what_cannot_be_exported_says_so(run, tmp_path):
         write_folder(tmp_path / 'vit.pth', tmp_path / 'hf', 'hf')
     assert sorted(p.name for p in tmp_path.iterdir()) == ['epoch_1.pth', 'vit.pth']
     assert main(['export', str(run), str(tmp_path / 'x'), '--to', 'hf', '--quantize']) == 2
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize('task', ['classification', 'segmentation', 'detection'])
+def test_finetuned_models(task, image_folder, tmp_path, capsys):
+    cfg = Config(CONFIGS[task])
+    classes = ['group 0', 'group 1', 'group 2']
+    model = build_model(cfg, classes)
+    cfg.dump(tmp_path / 'config.py')
+    torch.save(dict(state_dict=model.state_dict(), meta=dict(dataset_meta=dict(classes=classes))),
+               tmp_path / 'model.pth')
+    words = ['export', str(tmp_path / 'model.pth'), str(tmp_path / 'm.onnx'), '--to', 'onnx',
+             '--config', str(tmp_path / 'config.py')]
+    if task == 'classification':
+        words += ['--quantize', '--data', str(image_folder)]
+    assert main(words) == (2 if task == 'detection' else 0)
+    told = capsys.readouterr()
+    assert ('mmdeploy' in told.err) if task == 'detection' else ('to logits' in told.out)
 
 
 @pytest.mark.slow

@@ -16,8 +16,9 @@ from mmengine.dataset import pseudo_collate
 from torch import Tensor, nn
 
 from ..checkpoints.io import first_line, write_atomically
-from ..datasets.image_folder import ImageFolder
+from ..datasets import ImageFolder, LoadPILImage
 from ..errors import MilanError
+from ..structures import pair
 from .encoders import FeatureExtractor, get_model
 from .tasks import load_task_model
 
@@ -89,7 +90,6 @@ def exportable(checkpoint: str | Path, config: Config | None = None,
                 classes=list(task.classes))
 
     def prepare(path: str) -> Tensor:
-        from ..datasets.loading import LoadPILImage
         image = LoadPILImage()(dict(img_path=path))['img']
         array = np.ascontiguousarray(np.asarray(image)[..., ::-1]) if task.as_array else image
         packed = task.pipeline(dict(img=array, img_path=path, img_id=0,
@@ -122,7 +122,7 @@ def export_onnx(what: Exportable, target: Path, dynamic_size: bool = False) -> f
         shapes.update({2: torch.export.Dim.AUTO, 3: torch.export.Dim.AUTO})
     try:
         with _quietly(), torch.no_grad():
-            program = torch.onnx.export(
+            program: Any = torch.onnx.export(
                 what.module, (images, ), dynamo=True, input_names=['images'],
                 output_names=list(what.outputs), dynamic_shapes=(shapes, ), verbose=False)
     except Exception as error:  # of many kinds
@@ -137,8 +137,7 @@ def export_onnx(what: Exportable, target: Path, dynamic_size: bool = False) -> f
         onnx.save(model, str(path))
 
     write_atomically(target, write)
-    sizes = [what.img_size, tuple(side * 3 // 2 for side in what.img_size)] if dynamic_size else [
-        what.img_size]
+    sizes = [what.img_size] + [pair(2 * side for side in what.img_size)] * dynamic_size
     worst = max(_difference(what, target, _example(what, 3, size)) for size in sizes)
     if worst > TOLERANCE:
         raise MilanError(f'{target} differs from the model by {worst:.1e}, more than '
