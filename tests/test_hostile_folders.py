@@ -302,3 +302,58 @@ def test_all_images_come_through_one_door():
         assert found <= allowed, words
 
 
+
+
+def test_a_list_is_kept_until_something_changes(tmp_path, monkeypatch):
+    """Files and folders added, removed, renamed, turned into links or of another root are seen."""
+    monkeypatch.setenv('MILAN_MM_LISTINGS', '')
+    root, kept = tmp_path / 'ima ges', tmp_path / 'work'
+    for name in ('a/1.png', 'a/2.png', 'é ü/deep/3.png', 'é ü/4.png', 'b/写真.png'):
+        save(root / name)
+
+    def settle():
+        for folder in [root, *(p for p in root.rglob('*') if p.is_dir())]:
+            os.utime(folder, (1e9 + len(str(folder)), ) * 2)
+
+    def both():
+        """What is found by the list that was kept; how many folders had to be read for it."""
+        read = []
+        monkeypatch.setattr(os, 'scandir', lambda path: read.append(path) or scan(path))
+        monkeypatch.setenv('MILAN_MM_LISTINGS', str(kept))
+        found = names(root)
+        count = len(read)
+        monkeypatch.setenv('MILAN_MM_LISTINGS', '')
+        assert found == names(root)
+        monkeypatch.setattr(os, 'scandir', scan)
+        return count
+
+    scan = os.scandir
+    settle()
+    assert both() == 5 and both() == 0
+    save(root / 'a/5.png')
+    assert both() == 1
+    settle()
+    both()
+    (root / 'a/1.png').rename(root / 'a/6.png')
+    assert both() == 1
+    (root / 'é ü/deep').rename(root / 'é ü/other')
+    assert both() >= 2
+    shutil.rmtree(root / 'b')
+    settle()
+    both()
+    os.replace(root / 'a', tmp_path / 'was')
+    save(root / 'a/7.png')
+    settle()
+    assert both() >= 2 and both() == 0
+    (root / 'a/link.png').symlink_to(tmp_path / 'was/2.png')
+    settle()
+    both()
+    assert both() == 1  # whose target may change
+    [file] = kept.glob('.listing_*')
+    for damage in (b'[', b'{}', file.read_bytes().replace(b'7.png', b'8.png').replace(
+            b'ima ges', b'other')):
+        file.write_bytes(damage)
+        assert both() == 4
+    kept.chmod(0o500)
+    both()
+    kept.chmod(0o700)

@@ -143,7 +143,7 @@ def state_of(checkpoint: dict[str, Any]) -> dict[str, Tensor]:
             break
     return {
         name.removeprefix('module.'): value
-        for name, value in checkpoint.items() if isinstance(value, Tensor)
+        for name, value in checkpoint.items() if isinstance(name, str) and isinstance(value, Tensor)
     }
 
 

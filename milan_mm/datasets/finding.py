@@ -1,15 +1,18 @@
 # SPDX-License-Identifier: Apache-2.0
 """The images below a folder, and what else lies there that was perhaps meant as one."""
+import errno
 import os
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 from mmengine.logging import print_log
 
 from ..errors import MilanError
 from ..wording import printable, some_of
 from .decoding import SUFFIXES
+from .listings import Listings
 
 _OTHER_IMAGES = (
     '.avif', '.heic', '.heif', '.hif', '.jxl', '.jp2', '.j2k', '.jpx', '.psd', '.svg', '.eps',
@@ -40,18 +43,19 @@ def find_images(root: Path, at_least_one: bool = False,
     others: Counter[str] = Counter()
     irregular: list[str] = []
     closed: list[str] = []
-    for files in files_by_folder(str(root), closed):
-        for entry in files:
-            name = entry.name.lower()
-            if not name.endswith(tuple(suffixes)):
-                if name.endswith(_OTHER_IMAGES):
-                    others[os.path.splitext(name)[1]] += 1
-            elif _is_special(entry):
-                irregular.append(entry.path)
-            else:
-                found.append(entry.path)
+    listings, endings = Listings(str(root)), tuple(suffixes)
+    for folder, files, special in _names_by_folder(str(root), closed, listings):
+        for name in files:
+            low = name.lower()
+            if low.endswith(endings):
+                found.append(os.path.join(folder, name))
+            elif low.endswith(_OTHER_IMAGES):
+                others[os.path.splitext(low)[1]] += 1
+        irregular += [os.path.join(folder, name) for name in special
+                      if name.lower().endswith(endings)]
         if at_least_one and found:
             return sorted(found)
+    listings.save()
     _tell(root, others, sorted(irregular), closed)
     if not found:
         raise MilanError(f'no image below {printable(root)}: expected files that end in '
@@ -70,6 +74,37 @@ def files_by_folder(root: str, closed: list[str] | None = None) -> Iterator[list
     Yields:
         A folder's files, in the order of their names; names that begin with a dot are left out.
     """
+    for _, entries, _ in _walk(root, closed, lambda folder, state: None):
+        yield [entry for entry in entries if not _is_folder(entry)]
+
+
+def _names_by_folder(root: str, closed: list[str], listings: Listings
+                     ) -> Iterator[tuple[str, list[str], list[str]]]:
+    """A folder, and the names of what may be files in it and of what is none; see above."""
+    for folder, inside, state in _walk(root, closed, listings.of):
+        if isinstance(inside, tuple):
+            yield folder, inside[0], []
+            continue
+        files = [entry for entry in inside if not _is_folder(entry)]
+        special = [entry.name for entry in files if _is_special(entry)]
+        names = [entry.name for entry in files if entry.name not in special]
+        if inside and not special and not any(entry.is_symlink() for entry in inside):
+            listings.add(folder, state, names,
+                         [entry.name for entry in inside if _is_folder(entry)])
+        yield folder, names, special
+
+
+def _walk(root: str, closed: list[str] | None,
+          known: Callable) -> Iterator[tuple[str, Any, os.stat_result]]:
+    """Each real folder once, what is in it, and its state from before it was read.
+
+    What is in it are its entries, or what ``known`` gives for it.
+
+    Args:
+        root: where to begin.
+        closed: see :func:`files_by_folder`.
+        known: gives the names of files and folders, without links, or None.
+    """
     seen, real, links = set[tuple[int, int]](), [root], list[str]()
     while real or links:
         folder = real.pop() if real else links.pop(0)
@@ -77,26 +112,39 @@ def files_by_folder(root: str, closed: list[str] | None = None) -> Iterator[list
             state = os.stat(folder)
             if (state.st_dev, state.st_ino) in seen:
                 continue
-            with os.scandir(folder) as entries:
-                inside = sorted((e for e in entries if not e.name.startswith('.')),
-                                key=lambda entry: entry.name)
+            inside = known(folder, state)
+            if inside is None:
+                with os.scandir(folder) as entries:
+                    inside = sorted((e for e in entries if not e.name.startswith('.')),
+                                    key=lambda entry: entry.name)
+            elif not os.access(folder, os.R_OK | os.X_OK):
+                raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
         except OSError as error:
             if closed is not None:
                 closed.append(f'{folder} ({error.strerror})')
             continue
         seen.add((state.st_dev, state.st_ino))
-        files, folders = list[os.DirEntry](), list[os.DirEntry]()
-        for entry in inside:
-            (folders if _is_folder(entry) else files).append(entry)
-        links += [entry.path for entry in folders if entry.is_symlink()]
-        real += [entry.path for entry in reversed(folders) if not entry.is_symlink()]
-        yield files
+        if isinstance(inside, tuple):
+            real += [os.path.join(folder, name) for name in reversed(inside[1])]
+        else:
+            folders = [entry for entry in inside if _is_folder(entry)]
+            links += [entry.path for entry in folders if entry.is_symlink()]
+            real += [entry.path for entry in reversed(folders) if not entry.is_symlink()]
+        yield folder, inside, state
 
 
 def _is_folder(entry: os.DirEntry) -> bool:
     try:
         return entry.is_dir()
     except OSError:  # such as a link to itself: a file that will not open
+        return False
+
+
+def is_file(entry: os.DirEntry) -> bool:
+    """Whether it is a regular file, or a link to one; a link to itself is none."""
+    try:
+        return entry.is_file()
+    except OSError:
         return False
 
 

@@ -14,7 +14,7 @@ from PIL import Image, ImageOps
 from ..errors import MilanError, UnreadableImageError
 from ..registry import DATASETS, TRANSFORMS
 from .decoding import SUFFIXES, opened
-from .finding import files_by_folder, find_images
+from .finding import files_by_folder, find_images, is_file
 
 IGNORED = 255
 """Label of pixels that belong to no class."""
@@ -153,7 +153,7 @@ def find_pairs(images: Path, maps: Path, img_suffix: str | None = None,
         raise MilanError(f'no image in {images} ends in {img_suffix}; img_suffix=None takes every '
                          'image')
     there = {os.path.relpath(file.path, maps)
-             for files in files_by_folder(str(maps)) for file in files if file.is_file()}
+             for files in files_by_folder(str(maps)) for file in files if is_file(file)}
     by_stem: dict[str, list[str]] = {}
     for name in there:
         if name.lower().endswith(SUFFIXES):

@@ -30,6 +30,7 @@ from ..config.read import read_config
 from ..config.sane_numbers import check_numbers
 from ..config.schedule import set_length
 from ..config.sources import Roots, move_to, name_kinds
+from ..datasets.listings import keep_listings
 from ..datasets.loading import keep_notes
 from ..errors import MilanError
 from .building import building
@@ -111,6 +112,7 @@ def build_runner(cfg: Config, compile: bool = False, verbose: bool = False) -> A
         MilanError: if the data, the batch or what is resumed from is nothing to train with.
     """
     keep_notes(cfg.work_dir)
+    keep_listings(cfg.work_dir)
     init_gloo_where_no_cuda(cfg)
     cfg = with_classes(cfg)
     replace_sync_bn(cfg)

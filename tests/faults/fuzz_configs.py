@@ -49,7 +49,9 @@ NO_SUCH_OPTIONS = [
     'train_dataloader.dataset.pipeline.9.size=3', 'train_dataloader.dataset.pipeline.1.sise=3',
     'param_scheduler.0.startfactor=.1', 'param_scheduler.7.begin=0', 'train_cfg.epochs=3',
     'optim_wrapper.optimizer.betas.0.x=1', 'custom_hooks.4.interval=1', 'load_form=x',
-    'log_processor.window=3', 'model.neck.decoder_dept=1', 'auto_scale_lr.base_batch=3']
+    'log_processor.window=3', 'model.neck.decoder_dept=1', 'auto_scale_lr.base_batch=3',
+    'data_preproccessor.mean=3', 'model.headd=3', 'workdir=x', 'train_dataloader.shuffle=True',
+    'optim_wrapper.clip_gradd.max_norm=1']
 # What stands at the right place and is nonsense.
 NONSENSE = [
     'randomness.seed=abc', 'randomness.seed=-1', 'randomness.seed=1.5', 'randomness=3', 'env_cfg=3',
@@ -82,7 +84,11 @@ NONSENSE = [
     'visualizer.type=NoVisualizer', 'visualizer.vis_backends.0.type=NoBackend', 'load_from=3',
     'load_from=/no/such.pth', 'auto_scale_lr=3', 'auto_scale_lr.base_batch_size=x',
     'work_dir=3', 'data_preprocessor=3', 'data_preprocessor.mean=3', 'val_cfg.type=ValLoop',
-    'model_wrapper_cfg=3', 'val_dataloader.batch_size=3', 'custom_imports.imports=3']
+    'model_wrapper_cfg=3', 'val_dataloader.batch_size=3', 'custom_imports.imports=3',
+    'optim_wrapper.clip_grad=3', 'optim_wrapper.clip_grad.max_norm=x', 'model.neck.type=NoNeck',
+    'model.head.type=NoHead', 'model.head.loss.type=NoLoss', 'param_scheduler.0.begin=x',
+    'optim_wrapper.optimizer.weight_decay=much', 'default_hooks.logger.interval=0',
+    'train_dataloader.sampler.shuffle=maybe', 'model.backbone.drop_path_rate=2']
 
 BASE = """
 _base_ = {config!r}
