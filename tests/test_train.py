@@ -105,6 +105,30 @@ def test_sharded_training(image_folder, teacher_folder, tmp_path):
     assert state['backbone.layers.1.attn.qkv.weight'].shape == (144, 48)
 
 
+@pytest.mark.slow
+@pytest.mark.onedl_only
+def test_a_sharded_step_is_a_step(image_folder, teacher_folder, tmp_path):
+    """Two processes with a shard each take the steps of two with all of it, to the bit."""
+    model = f'model = dict(backbone=dict(arch=dict(_delete_=True, **{TINY_VIT}), patch_size=8))\n'
+    bases = [f'{ROOT}/configs/_base_/{part}.py' for part in (
+        'models/milan_vitb', 'datasets/imagenet_224', 'schedules/pretrain_400e', 'default_runtime')]
+    (tmp_path / 'whole.py').write_text(f'_base_ = {bases}\n{model}')
+    (tmp_path / 'sharded.py').write_text(
+        f"_base_ = '{ROOT}/configs/milan/vitl_pretrain_fsdp.py'\n{model}"
+        'strategy = dict(model_wrapper=dict(mixed_precision=None, '
+        'auto_wrap_policy=dict(min_num_params=10000)))\n')
+    states = []
+    for name in ('whole', 'sharded'):
+        run_tool('dist_train.sh', tmp_path / f'{name}.py', 2, '--data-root', image_folder,
+                 '--work-dir', tmp_path / name, '--epochs', 1, '--cfg-options',
+                 *(option for option in SMALL if 'arch.' not in option),
+                 'train_dataloader.batch_size=8', 'optim_wrapper.accumulative_counts=1',
+                 'model.target_generator.model=None',
+                 f'model.target_generator.pretrained={teacher_folder}', env=dict(PORT='29633'))
+        states.append(read_checkpoint(tmp_path / name / 'epoch_1.pth')['state_dict'])
+    assert all(torch.equal(states[0][key], states[1][key]) for key in states[0])
+
+
 def test_mae_starts_from_milan(trained, image_folder, tmp_path):
     out = run_tool('train.py', 'configs/quickstart/mae.py', '--data-root', image_folder,
                    '--work-dir', tmp_path, '--epochs', 1, '--init-from',
