@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """The explorer as a web page, for a browser on this machine alone.
 
-Werkzeug serves it, which TensorBoard brings along: nothing new is installed. Gradio was looked at: 35
-more packages, two of which replace the Pillow and huggingface_hub that this package is tested with.
+Werkzeug serves it, which TensorBoard brings along: nothing new is installed. Gradio would
+be 35 more packages, two of which replace the Pillow and huggingface_hub that the tests run with.
 
 Whoever knows the address may ask: it holds a random word, which other users of the machine and
 other web sites do not know. A request under another host's name (DNS rebinding) or from another
