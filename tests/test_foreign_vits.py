@@ -281,3 +281,38 @@ def test_pretraining_goes_on_from_them(backbone, neck, teacher_folder, tmp_path)
     assert all(p.grad is not None and torch.isfinite(p.grad).all()
                for name, p in model.backbone.named_parameters()
                if p.requires_grad and not name.startswith('ln2'))
+
+
+def test_detection_and_segmentation_go_on_from_dinov3(tmp_path):
+    save_file(dinov3().state_dict(), tmp_path / 'vit.safetensors')
+    init = dict(type='milan_mm.PretrainedViT', checkpoint=str(tmp_path / 'vit.safetensors'))
+    options = {k: v for k, v in DINOV3.items() if k != 'num_registers'}
+    images, maps = torch.randn(1, 3, 32, 48), []
+    for more in (dict(type='milan_mm.WindowedVisionTransformer', window_size=2, final_norm=True),
+                 dict(type='milan_mm.MaskedVisionTransformer', out_type='featmap')):
+        vit = MODELS.build({**options, **more, 'init_cfg': init, 'norm_cfg': dict(
+            type='LN', eps=1e-5), **({} if 'window_size' in more else dict(num_registers=4))})
+        vit.init_weights()
+        vit.eval()
+        assert torch.equal(vit.rotary.periods, milan_mm.get_model(
+            tmp_path / 'vit.safetensors').backbone.rotary.periods)
+        with torch.no_grad():
+            maps.append(vit(images)[-1])
+    assert maps[0].shape == maps[1].shape == (1, 128, 4, 6)
+    with torch.no_grad():
+        want = milan_mm.get_model(tmp_path / 'vit.safetensors')(images).patches
+    close(maps[1].flatten(2).transpose(1, 2), want)
+
+
+def test_windows_over_the_whole_map_are_plain_attention():
+    plain = milan_mm.MaskedVisionTransformer(**{**DINOV3, 'num_registers': 0},
+                                             with_cls_token=False, out_type='featmap')
+    windowed = milan_mm.WindowedVisionTransformer(
+        **{k: v for k, v in DINOV3.items() if k != 'num_registers'}, final_norm=True)
+    for vit in (plain, windowed):
+        vit.init_weights()
+        vit.eval()
+    windowed.load_state_dict(plain.state_dict(), strict=False)
+    images = torch.randn(1, 3, 32, 32)
+    with torch.no_grad():
+        close(plain(images)[-1], windowed(images)[-1])

@@ -16,6 +16,7 @@ from ..positions import sincos_positions
 from ..registry import MODELS
 from .encoder import check_tiling, init_transformer, look_up
 from .pretrained import StartsPretrained
+from .rotary import RotaryPositions
 from .window_attention import WindowAttention
 
 
@@ -43,6 +44,7 @@ class WindowedVisionTransformer(StartsPretrained, VisionTransformer):
         final_norm: whether a LayerNorm follows the last block.
         with_cp: keep the input of each block only and compute the block again in the backward
             pass: far less memory, about a third more time.
+        rotary: see :class:`MaskedVisionTransformer`.
         **kwargs: arguments of ``VisionTransformer``.
 
     Raises:
@@ -54,7 +56,7 @@ class WindowedVisionTransformer(StartsPretrained, VisionTransformer):
             have for this ViT (relative positions), and of what this ViT has no place for.
     """
     new_parameters = (r'layers\.\d+\.attn\.rel_pos_[hw]', )
-    unused_parameters = (r'cls_token', r'ln[12]\..*')
+    unused_parameters = (r'cls_token', r'register_tokens', r'ln[12]\..*')
 
     def __init__(self,
                  arch: str | dict = 'vit-b',
@@ -65,6 +67,7 @@ class WindowedVisionTransformer(StartsPretrained, VisionTransformer):
                  drop_path_rate: float = 0.,
                  final_norm: bool = False,
                  with_cp: bool = False,
+                 rotary: bool = False,
                  **kwargs: Any) -> None:
         arch = look_up(arch)
         check_tiling(img_size, patch_size)
@@ -80,14 +83,18 @@ class WindowedVisionTransformer(StartsPretrained, VisionTransformer):
         self.patch_size, self.with_cp = patch_size, with_cp
         self.global_indices = check_windows(window_size, global_indices, self.num_layers)
         windows = (window_size, window_size)
+        if rotary:
+            self.rotary = RotaryPositions(self.embed_dims // self.arch_settings['num_heads'])
+        self.is_rotary = rotary
         for i, layer in enumerate(self.layers):
             everywhere = i in self.global_indices
             layer.attn = WindowAttention(layer.attn, None if everywhere else windows,
-                                         self.grid_size if everywhere else windows)
+                                         self.grid_size if everywhere else windows,
+                                         self.rotary if rotary else None)
         make_drop_path_traceable(self)
         make_ffn_traceable(self)
         if final_norm:
-            self.unused_parameters = (r'cls_token', r'ln2\..*')
+            self.unused_parameters = (r'cls_token', r'register_tokens', r'ln2\..*')
 
     @property
     def grid_size(self) -> tuple[int, int]:
@@ -97,7 +104,8 @@ class WindowedVisionTransformer(StartsPretrained, VisionTransformer):
     @torch.no_grad()
     def init_fresh(self) -> None:
         """As the pretraining encoder starts; relative positions at zero."""
-        self.pos_embed.copy_(sincos_positions(self.embed_dims, self.grid_size)[:, 1:])
+        self.pos_embed.copy_(sincos_positions(self.embed_dims, self.grid_size)[:, 1:]
+                             * (not self.is_rotary))
         self.layers.apply(init_transformer)
         for layer in self.layers:
             nn.init.zeros_(layer.attn.rel_pos_h)

@@ -9,6 +9,8 @@ from mmpretrain.models.utils import MultiheadAttention
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
+from .rotary import RotaryPositions, rotate
+
 
 class WindowAttention(nn.Module):
     """Self-attention of ViTDet (arXiv 2203.16527, Sec. 3): windows or the whole map.
@@ -24,6 +26,7 @@ class WindowAttention(nn.Module):
         window_size: rows and columns of a window, or None for the whole map.
         table_size: rows and columns the relative positions are for: those of a window, or of the
             map that is usual.
+        rotary: turns queries and keys by their places in the map; None where nothing does.
 
     Attributes:
         rel_pos_h, rel_pos_w: (2 * rows - 1, C) and (2 * columns - 1, C), for the differences from
@@ -33,8 +36,10 @@ class WindowAttention(nn.Module):
     def __init__(self,
                  plain: MultiheadAttention,
                  window_size: tuple[int, int] | None,
-                 table_size: tuple[int, int]) -> None:
+                 table_size: tuple[int, int],
+                 rotary: RotaryPositions | None = None) -> None:
         super().__init__()
+        self.__dict__['rotary'] = rotary  # the backbone's, once among its tensors
         self.num_heads, self.head_dims = plain.num_heads, plain.head_dims
         self.window_size = window_size
         self.qkv, self.proj = plain.qkv, plain.proj
@@ -61,9 +66,17 @@ class WindowAttention(nn.Module):
         # edge, the corner between them.
         bands = [[self.remember_less(region, (min(window[0], height), min(window[1], width)))
                   for region, width in zip(band.split(widths, dim=2), widths)]
-                 for band, height in zip(self.qkv(x).split(heights, dim=1), heights)]
+                 for band, height in zip(self.turned(self.qkv(x)).split(heights, dim=1), heights)]
         x = torch.cat([torch.cat(band, dim=2) for band in bands], dim=1)
         return self.out_drop(self.gamma1(self.proj_drop(self.proj(x))))
+
+    def turned(self, qkv: Tensor) -> Tensor:
+        """(B, H, W, 3 * D) with queries and keys turned, where positions are rotary."""
+        if self.rotary is None:
+            return qkv
+        parts = qkv.flatten(1, 2).unflatten(-1, (3, self.num_heads, -1)).permute(2, 0, 3, 1, 4)
+        both = rotate(parts[:2], self.rotary(qkv.shape[1:3]))
+        return torch.cat([both, parts[2:]]).permute(1, 3, 0, 2, 4).reshape(qkv.shape)
 
     def remember_less(self, qkv: Tensor, window: tuple[int, int]) -> Tensor:
         """:meth:`attend`; in windows computed again in the backward pass, as it is cheap there.
