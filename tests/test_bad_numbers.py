@@ -263,6 +263,7 @@ def test_a_bad_image_on_the_command_line(image_folder, tmp_path, capfd):
     *(('optim_wrapper.optimizer.weight_decay', decay) for decay in (-1, math.inf)),
     ('optim_wrapper.optimizer.betas', (0.9, 1.5)), ('optim_wrapper.clip_grad.max_norm', math.nan),
     ('optim_wrapper.accumulative_counts', 0), ('optim_wrapper.accumulative_counts', 1.5),
+    ('model.backbone.drop_path_rate', 2),
     ('param_scheduler.0.start_factor', math.nan), ('param_scheduler.1.eta_min', math.inf)])
 def test_nonsense_is_refused_by_the_name_of_its_option(option, value):
     cfg = read_config(ROOT / 'configs/quickstart/milan.py')

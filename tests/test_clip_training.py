@@ -1,12 +1,15 @@
 # SPDX-License-Identifier: Apache-2.0
 """The small CLIP, trained with either loss, is a folder of open_clip and a teacher."""
 import math
+import shutil
 
 import open_clip
 import pytest
 import torch
 from helpers_eval import run_tool_here
 
+from milan_mm.errors import MilanError
+from milan_mm.lab import clip_training
 from milan_mm.models import CLIPTargetGenerator
 
 SMALL = ('--steps', 3, '--batch-size', 16, '--width', 32, '--layers', 2, '--text-width', 32,
@@ -43,3 +46,15 @@ def test_losses_differ_and_others_are_refused(image_folder, tmp_path, capfd):
     done = run_tool_here(capfd, 'train_clip', '--data-root', image_folder, '--out', tmp_path / 'x',
                          '--loss', 'hinge')
     assert done.returncode == 2 and "loss must be one of ('softmax', 'sigmoid')" in done.stderr
+
+
+def test_an_image_that_breaks_later_is_left_out(image_folder, tmp_path, monkeypatch):
+    """Read when needed; nothing black stands in its place."""
+    shutil.copytree(image_folder, tmp_path / 'images')
+    monkeypatch.setattr(clip_training, '_IN_MEMORY_BYTES', 0)
+    pairs = clip_training.ImagePairs(tmp_path / 'images', 16, lambda line: None)
+    pairs.paths[3].write_bytes(b'no image')
+    pixels, kept = pairs.read([2, 3, 4])
+    assert kept.tolist() == [2, 4] and pixels.shape == (2, 16, 16, 3) and pixels.max() > 0
+    with pytest.raises(MilanError, match='none of the 1 images of a batch'):
+        pairs.read([3])

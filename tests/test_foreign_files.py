@@ -4,6 +4,9 @@
 All the pairs: ``python tests/faults/foreign_files.py``.
 """
 import ast
+import os
+import subprocess
+import sys
 
 import pytest
 from conftest import ROOT
@@ -59,3 +62,18 @@ def test_no_other_place_unpickles_or_evaluates():
                     and not any(ast.unparse(k) == 'allow_pickle=False' for k in node.keywords)):
                 found.add((path.name, ast.unparse(node.func)))
     assert found == {('io.py', 'torch.load')}
+
+
+@pytest.mark.slow
+def test_importing_everything_opens_no_connection():
+    code = ('import socket, pkgutil, importlib\n'
+            'def refuse(*a, **k): raise SystemExit("a connection was opened")\n'
+            'socket.socket.connect = socket.create_connection = socket.getaddrinfo = refuse\n'
+            'import milan_mm\n'
+            'for part in pkgutil.walk_packages(milan_mm.__path__, "milan_mm."):\n'
+            '    if not part.name.endswith("__main__"):\n'
+            '        importlib.import_module(part.name)\n')
+    done = subprocess.run([sys.executable, '-c', code], capture_output=True, text=True, timeout=200,
+                          env={**os.environ, 'PYTHONPATH': str(ROOT), 'HF_HUB_OFFLINE': '0',
+                               'TRANSFORMERS_OFFLINE': '0'})
+    assert done.returncode == 0, done.stderr[-2000:]

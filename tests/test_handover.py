@@ -15,6 +15,7 @@ from transformers import Dinov2Config, Dinov2Model, ViTConfig, ViTModel
 
 import milan_mm
 from milan_mm import MaskedVisionTransformer, MilanError
+from milan_mm.checkpoints import hf_clip
 from milan_mm.checkpoints.convert import convert
 from milan_mm.checkpoints.handover import load_encoder
 from milan_mm.checkpoints.io import state_of
@@ -435,3 +436,16 @@ def test_a_folder_of_timm_names_no_other_file(tmp_path):
     save_file(dict(a=torch.ones(1)), tmp_path / 'model.safetensors')
     with pytest.raises(MilanError, match='checkpoint_path is no argument'):
         milan_mm.TimmTargetGenerator(None, str(tmp_path))
+
+
+@pytest.mark.parametrize('key', ['vision_model.encoder.layers.1.self_attn.k_proj.weight',
+                                 'vision_model.pre_layrnorm.bias',
+                                 'vision_model.embeddings.class_embedding'])
+def test_a_clip_of_hugging_face_is_named_in_its_own_names(key):
+    blocks = [f'encoder.layers.{i}.{part}' for i in range(2) for part in hf_clip._OF_A_BLOCK]
+    state = {f'vision_model.{name}': torch.ones(2) for name in (*hf_clip._NEEDED, *blocks)}
+    assert len(hf_clip.rename_hf_clip(state, 'a file')) == 7 + 2 * 12
+    del state[key]
+    with pytest.raises(MilanError, match=re.escape(f'a file does not hold a whole image tower: '
+                                                   f'missing 1 ({key})')):
+        hf_clip.rename_hf_clip(state, 'a file')

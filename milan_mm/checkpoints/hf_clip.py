@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Hugging Face's naming of CLIP's image tower, turned into OpenAI's."""
 import json
+import re
 from pathlib import Path
 from typing import NamedTuple
 
@@ -23,6 +24,13 @@ _RENAMES = {
     'mlp.fc1': 'mlp.c_fc',
     'mlp.fc2': 'mlp.c_proj',
 }
+_NEEDED = ('embeddings.class_embedding', 'embeddings.patch_embedding.weight',
+           'embeddings.position_embedding.weight',
+           *(f'{norm}.{kind}' for norm in ('pre_layrnorm', 'post_layernorm')
+             for kind in ('weight', 'bias')))
+_OF_A_BLOCK = tuple(f'{part}.{kind}' for part in (
+    'layer_norm1', *(f'self_attn.{one}_proj' for one in ('q', 'k', 'v', 'out')), 'layer_norm2',
+    'mlp.fc1', 'mlp.fc2') for kind in ('weight', 'bias'))
 _WEIGHTS = ('model.safetensors', 'pytorch_model.bin')
 
 
@@ -75,8 +83,9 @@ def rename_hf_clip(state: dict[str, Tensor], name: str,
         projection: whether the projection into CLIP's space must be there.
 
     Raises:
-        MilanError: if the projection is missing.
+        MilanError: if the projection or another tensor is missing, named as in the file.
     """
+    _refuse_missing(state, name)
     renamed: dict[str, Tensor] = {}
     for key, value in state.items():
         if not key.startswith('vision_model.') or key.endswith('position_ids'):
@@ -95,3 +104,14 @@ def rename_hf_clip(state: dict[str, Tensor], name: str,
         parts = [renamed.pop(f'{block}.self_attn.{p}_proj.{kind}') for p in 'qkv']
         renamed[f'{block}.attn.in_proj_{kind}'] = torch.cat(parts)
     return renamed
+
+
+def _refuse_missing(state: dict[str, Tensor], name: str) -> None:
+    blocks = {int(found[1]) for key in state
+              if (found := re.match(r'vision_model\.encoder\.layers\.(\d{1,4})\.', key))}
+    needed = [*_NEEDED, *(f'encoder.layers.{i}.{part}' for i in range(max(blocks, default=0) + 1)
+                          for part in _OF_A_BLOCK)]
+    missing = [f'vision_model.{key}' for key in needed if f'vision_model.{key}' not in state]
+    if missing:
+        raise MilanError(f'{name} does not hold a whole image tower: missing {len(missing)} '
+                         f'({missing[0]}). Was the file put together by hand, or cut?')

@@ -21,10 +21,11 @@ _RULES: dict[str, tuple[Callable[[Any], bool], str]] = {
 }
 _PIXELS: dict[str, tuple[Callable[[Any], bool], str]] = {
     'mean': (math.isfinite, 'finite'), 'std': (lambda v: 0 < v < math.inf, 'above 0 and finite')}
+_SHARES = ('drop_path_rate', 'drop_rate', 'dropout_ratio')
 
 
 def check_numbers(cfg: Config) -> None:
-    """Looks at the optimizer, the schedule, and every mean and standard deviation of pixels.
+    """Looks at optimizer, schedule, dropped shares, and means and deviations of pixels.
 
     Raises:
         MilanError: naming the first option whose number is not finite or out of its range.
@@ -35,6 +36,10 @@ def check_numbers(cfg: Config) -> None:
         _require(sound, name, value, words)
     for name, value in _numbers(cfg.get('param_scheduler') or [], 'param_scheduler'):
         _require(math.isfinite, name, value, 'finite')
+    for name, part in _parts(cfg.get('model') or {}, 'model.'):
+        for key in _SHARES:
+            if part.get(key) is not None:
+                _require(lambda v: 0 <= v < 1, f'{name}{key}', part[key], 'from 0 to below 1')
     for name, part in _parts(cfg._cfg_dict, ''):
         for key, (sound, words) in _PIXELS.items():
             if isinstance(part.get(key), (list, tuple)):  # a number is an initialisation's

@@ -43,7 +43,7 @@ class ImagePairs:
 
     The caption of ``a/b.png`` is the text of ``a/b.txt``, else the folder's and the file's words.
     Images are held decoded if they fit into 2 GiB, else they are read when needed. One that
-    cannot be decoded is left out (in memory) or shown black (read when needed), and named.
+    cannot be decoded is left out, and named.
 
     Args:
         root: the folder.
@@ -71,13 +71,20 @@ class ImagePairs:
     def __len__(self) -> int:
         return len(self.paths)
 
-    def read(self, indices: Sequence[int] | np.ndarray) -> Tensor:
-        """Images (B, H, W, 3) uint8."""
+    def read(self, indices: Sequence[int] | np.ndarray) -> tuple[Tensor, np.ndarray]:
+        """Images (B, H, W, 3) uint8, and the indices of those that can be decoded.
+
+        Raises:
+            MilanError: if none of them can.
+        """
         if self.pixels is not None:
-            return self.pixels[torch.as_tensor(indices)]
-        black = np.zeros((self.size, self.size, 3), np.uint8)
-        images = [self._load(self.paths[i]) for i in indices]
-        return torch.from_numpy(np.stack([black if p is None else p for p in images]))
+            return self.pixels[torch.as_tensor(indices)], np.asarray(indices)
+        images = {i: pixels for i in indices
+                  if (pixels := self._load(self.paths[i])) is not None}
+        if not images:
+            raise MilanError(f'none of the {len(indices)} images of a batch below {self.root} can '
+                             'be decoded any more; was the folder moved or emptied?')
+        return torch.from_numpy(np.stack(list(images.values()))), np.array(list(images))
 
     def _load(self, path: Path) -> np.ndarray | None:
         try:
@@ -201,10 +208,10 @@ def train_clip(pairs: ImagePairs, recipe: ClipRecipe,
         if not batches:
             epoch += 1
             batches = draw_batches(pairs.captions, recipe.batch_size, recipe.seed, epoch)[::-1]
-        index = batches.pop()
+        pixels, index = pairs.read(batches.pop())
         keys = torch.tensor(
             [sample_key(recipe.seed, epoch, int(i), 'clip augment') for i in index])
-        images = augment(pairs.read(index), keys, recipe.crop, recipe.jitter)
+        images = augment(pixels, keys, recipe.crop, recipe.jitter)
         for group in optimizer.param_groups:
             group['lr'] = learning_rate(recipe, step)
         image_features, text_features = encode(model, images, tokens[index])
