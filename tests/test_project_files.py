@@ -43,3 +43,26 @@ def test_workflow_covers_both_lineages():
     rows = jobs['tests']['strategy']['matrix']['include']
     assert {row['stack'] for row in rows} == {'onedl', 'openmmlab'} and len(
         {row['python'] for row in rows}) > 1
+
+
+def test_metafiles_list_every_config_once():
+    index = yaml.safe_load((ROOT / 'model-index.yml').read_text())['Import']
+    folders = {path.parent for path in (ROOT / 'configs').glob('*/*.py')}
+    unlisted = {ROOT / 'configs/_base_', ROOT / 'configs/quickstart'}  # parts; of one command
+    assert {(ROOT / name).parent for name in index} == folders - unlisted
+    names = []
+    for metafile in index:
+        content = yaml.safe_load((ROOT / metafile).read_text())
+        (collection,) = content['Collections']
+        readme = ROOT / collection['README']
+        assert readme.parent == (ROOT / metafile).parent
+        models = content['Models']
+        configs = sorted(model['Config'] for model in models)
+        assert configs == sorted(
+            path.relative_to(ROOT).as_posix() for path in readme.parent.glob('*.py'))
+        assert {model['In Collection'] for model in models} == {collection['Name']}
+        for model in models:
+            assert f'`{model["Name"]}`' in readme.read_text()
+            assert 'Results' not in model  # none is measured at full size yet
+        names += [model['Name'] for model in models]
+    assert len(names) == len(set(names))
