@@ -88,7 +88,7 @@ def choose_precision() -> Precision:
 
 
 @torch.no_grad()
-def bfloat16_gain(repeats: int = 7) -> float:
+def bfloat16_gain(repeats: int = 30) -> float:
     """How many times as fast this CPU multiplies bfloat16, casts included; the best of some."""
     x, weight = torch.ones(512, 768), torch.ones(3072, 768)
 
