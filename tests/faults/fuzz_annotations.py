@@ -168,6 +168,7 @@ def fuzz(folder: Path, count: int, seed: int = 0,
     for task, name in (('det', 'coco'), ('seg', 'ade')):  # imports what they need
         init_default_scope(dict(det='mmdet', seg='mmseg')[task])
         build(look(task, folder / name)[0].train_dataloader)
+        shutil.rmtree(folder / name / 'work')
     for number in range(count):
         task = ('det', 'seg')[number % 2]
         init_default_scope(dict(det='mmdet', seg='mmseg')[task])
