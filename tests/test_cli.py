@@ -250,12 +250,14 @@ def test_the_whole_job_from_python(image_folder, teacher_folder, tmp_path):
 
 
 @pytest.mark.parametrize('more, said', [
-    (['--epochs', 0], '--epochs must be at least 1'),
-    (['--init-from', 'no.pth', '--epochs', 1], '--init-from: no such file: no.pth'),
+    (['--teacher', 'CLIP', '--epochs', 0], '--epochs must be at least 1'),
+    (['--teacher', 'CLIP', '--init-from', 'no.pth', '--epochs', 1],
+     '--init-from: no such file: no.pth'),
     (['--teacher', 'no_folder'], "weights not found: 'no_folder'"),
     (['--teacher', 'ViT-B-16:no_tag'], 'no_tag'),
     (['--img-size', 100, '--arch', 'vit-s', '--teacher', 'CLIP'], '100'),
-    (['--cfg-options', 'model.backbone.arch.num_layers=1'], '--cfg-options')])
+    (['--teacher', 'CLIP', '--cfg-options', 'model.backbone.arch.num_layers=1'],
+     '--cfg-options')])
 def test_milan_pretrain_takes_the_same_route(more, said, image_folder, teacher_folder, tmp_path,
                                              capfd):
     more = [teacher_folder if word == 'CLIP' else word for word in more]
