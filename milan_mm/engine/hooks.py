@@ -1,6 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
 """What a pretraining run reports, beside what mmengine's hooks do."""
-import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -145,7 +144,7 @@ def _in_one_line(path: str) -> str:
 def _reason(path: str) -> str:
     """Why an image cannot be decoded; tried again, as the worker that knew kept only its name."""
     try:
-        if not os.path.lexists(path):  # but a part of a shard
+        if any(parent.is_file() for parent in Path(path).parents):  # of a shard or a table
             raise UnreadableImageError(f'cannot decode {printable(path)}')
         open_image(path)
     except UnreadableImageError as error:

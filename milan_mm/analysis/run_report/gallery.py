@@ -7,9 +7,9 @@ from typing import Any
 
 import torch
 from mmengine.config import Config
-from PIL import Image
 
 from ...compat.quiet_import import quiet_import
+from ...datasets.decoding import open_image
 from ...drawing.panels import Tile
 from ...drawing.predictions import UNTINTED, class_colours, image_alone
 from ...errors import MilanError
@@ -69,8 +69,8 @@ def task_rows(cfg: Config, checkpoint: Path, paths: Sequence[Path], device: torc
         predict_all(model, paths, [str(i) for i in range(len(paths))], Path(folder),
                     Shown(score_thr=_SCORE), report)
         for entry in report['images']:
-            with Image.open(Path(folder, entry['annotated'])) as drawn:
-                image = image_alone(drawn.convert('RGB'), (entry['width'], entry['height']))
+            drawn = open_image(Path(folder, entry['annotated']))
+            image = image_alone(drawn, (entry['width'], entry['height']))
             words, name = _words(entry), Path(entry['file']).name
             tiles.append(Tile(image, f'{name}: {words}',
                               f'"{name}" with what was predicted: {words}', True))
