@@ -6,7 +6,7 @@ from conftest import milan_config
 from mmengine.config import Config
 from mmengine.optim import build_optim_wrapper
 
-from milan_mm.engine.precision import bfloat16_gain, choose_precision, set_amp
+from milan_mm.engine.precision import choose_precision, on_this_cpu, set_amp
 from milan_mm.errors import MilanError
 from milan_mm.registry import MODELS
 
@@ -22,8 +22,10 @@ def wrapper_of(asked, **options):
 @on_cpu
 def test_amp_takes_what_the_processor_is_fast_at():
     choice = choose_precision()
-    assert bfloat16_gain() > 0 and choice.dtype in ('bfloat16', 'float32')
-    assert 'times as fast' in choice.reason
+    assert choice == choose_precision() and choice.dtype in ('bfloat16', 'float32')
+    assert on_this_cpu('flags : fpu avx512f avx512_bf16 amx_bf16') == (
+        'bfloat16', 'this CPU multiplies it (amx_bf16, avx512_bf16)')
+    assert on_this_cpu('flags : fpu avx2').dtype == on_this_cpu('').dtype == 'float32'
     wrapper = wrapper_of(True, type='AmpOptimWrapper', dtype='float16', loss_scale='dynamic')
     assert wrapper.type == dict(bfloat16='milan_mm.AutocastOptimWrapper',
                                 float32='OptimWrapper')[wrapper.get('dtype', 'float32')]

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Mixed precision: which kind a machine is good at, on the CPU too."""
 import contextlib
-import time
 from collections.abc import Iterator
+from pathlib import Path
 from typing import NamedTuple
 
 import torch
@@ -15,7 +15,8 @@ from torch import nn
 from ..errors import MilanError
 from ..registry import OPTIM_WRAPPERS
 
-_GAIN = 1.3  # a CPU's bfloat16 products must be that much faster to make up for the casts
+_CPU_INFO = Path('/proc/cpuinfo')
+_CPU_BFLOAT16 = {'avx512_bf16', 'amx_bf16', 'bf16', 'svebf16'}  # x86's names, and Arm's
 _DTYPES = dict(bfloat16=torch.bfloat16, float16=torch.float16)
 
 
@@ -82,23 +83,20 @@ def choose_precision() -> Precision:
         if torch.cuda.get_device_capability() >= (8, 0):
             return Precision('bfloat16', f'{name} has it, and no loss scaler is needed')
         return Precision('float16', f'{name} has no fast bfloat16; a loss scaler is used')
-    gain = bfloat16_gain()
-    return Precision('bfloat16' if gain >= _GAIN else 'float32',
-                     f'bfloat16 products run {gain:.1f} times as fast as float32 ones on this CPU')
+    return on_this_cpu(_CPU_INFO.read_text() if _CPU_INFO.is_file() else '')
 
 
-@torch.no_grad()
-def bfloat16_gain(repeats: int = 30) -> float:
-    """How many times as fast this CPU multiplies bfloat16, casts included; the best of some."""
-    x, weight = torch.ones(512, 768), torch.ones(3072, 768)
+def on_this_cpu(info: str) -> Precision:
+    """What a CPU is good at by what it says of itself: the same on every start, unlike a timing.
 
-    def seconds(dtype: torch.dtype) -> float:
-        start = time.perf_counter()
-        nn.functional.linear(x.to(dtype), weight.to(dtype))
-        return time.perf_counter() - start
-
-    times = [(seconds(torch.float32), seconds(torch.bfloat16)) for _ in range(repeats)]
-    return min(a for a, _ in times) / min(b for _, b in times)
+    Args:
+        info: as in Linux's ``/proc/cpuinfo``; '' where the system has none.
+    """
+    found = sorted(_CPU_BFLOAT16 & set(info.split()))
+    if found:
+        return Precision('bfloat16', f'this CPU multiplies it ({", ".join(found)})')
+    return Precision('float32', 'this CPU has no instructions for bfloat16' if info else
+                     'this system does not say whether its CPU has bfloat16')
 
 
 def _drop_amp(wrapper: dict) -> None:
