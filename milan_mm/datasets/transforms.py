@@ -28,6 +28,8 @@ _META = ('img_path', 'unreadable', 'ori_shape', 'img_shape')
 class LoadPILImage(BaseTransform):
     """Reads ``img_path``, or ``img_bytes`` from it, into ``img``, a Pillow image in RGB, upright.
 
+    Without a path, ``img`` is an array (H, W, 3) in BGR, which mmpretrain's inferencers give.
+
     Args:
         background: colour under transparent parts, RGB in 0..255.
         max_pixels, value_range: see :func:`open_image`.
@@ -45,11 +47,14 @@ class LoadPILImage(BaseTransform):
             open_image, max_pixels=max_pixels, value_range=check_range(value_range))
 
     def transform(self, results: dict) -> dict:
-        path, content = results['img_path'], results.pop('img_bytes', None)
         image: Image.Image | JPEG | None = None
-        if self.scaled_jpegs:
-            image = open_jpeg(path, self.max_pixels, content)
-        image = image or composite(self.open(path, content=content), self.background)
+        if 'img_path' in results:
+            path, content = results['img_path'], results.pop('img_bytes', None)
+            if self.scaled_jpegs:
+                image = open_jpeg(path, self.max_pixels, content)
+            image = image or composite(self.open(path, content=content), self.background)
+        else:
+            image = Image.fromarray(np.ascontiguousarray(results['img'][..., ::-1]))
         results['img'] = image
         results['ori_shape'] = results['img_shape'] = image.size[::-1]
         return results
