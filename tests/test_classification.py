@@ -252,7 +252,7 @@ def check_run(out, work):
 def test_finetuning_by_the_command_line(classes_folder, tmp_path):
     config = small_classifier(tmp_path / 'mine.py', 'finetune')
     out = run_tool('train.py', config, '--data-root', classes_folder, '--work-dir', tmp_path,
-                   '--epochs', 10, '--cfg-options', *SMALL)
+                   '--epochs', 10, '--verbose', '--cfg-options', *SMALL)
     groups, best = check_run(out, tmp_path)
     scales = {g['layer_id']: g['lr'] / groups[-1]['lr'] for g in groups}
     assert scales == pytest.approx({3: 1, 2: .65, 1: .65**2, 0: .65**3})

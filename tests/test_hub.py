@@ -124,6 +124,7 @@ def test_heads_of_the_known_sizes(tmp_path):
         state = {
             'patch_embed.projection.weight': torch.empty(width, 3, 14, 14, device='meta'),
             'pos_embed': sincos_positions(width, (4, 4)),
+            'cls_token': torch.empty(1, 1, width, device='meta'),
             'layers.0.ffn.layers.0.0.weight': torch.empty(
                 arch['feedforward_channels'], width, device='meta'),
             f'layers.{arch["num_layers"] - 1}.ln1.weight': torch.empty(width, device='meta'),

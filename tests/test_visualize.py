@@ -118,7 +118,7 @@ def test_nothing_is_executed(text, tmp_path):
 def test_only_registered_classes_can_be_built(name):
     """mmengine's registries import whatever module an unknown name begins with."""
     text = f"model = dict(type='milan_mm.MILAN', backbone=dict(a=[dict(type='{name}')]))"
-    with pytest.raises(MilanError, match=f"wants a '{name}' in its model"):
+    with pytest.raises(MilanError, match=f"wants a '{name}', which neither"):
         saved_config(dict(meta=dict(cfg=text)))
 
 

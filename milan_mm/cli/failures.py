@@ -10,7 +10,6 @@ from collections.abc import Callable
 from typing import Any
 
 from ..errors import MilanError
-from ..progress import Progress
 
 _FULL = 'free some space, or write to another disk with --work-dir or --out'
 _CLOSED = 'give another path, or have its owner allow it'
@@ -53,8 +52,17 @@ def guarded(run: Callable[[Any], int | None], args: Any) -> int:
             traceback.print_exc()
         if os.environ.get('RANK', '0') != '0':
             time.sleep(5)  # the first process mostly says the same, and its end is this one's
-        Progress.write(f'error: {words}', file=sys.stderr)  # below a bar that is shown
+        _say(f'error: {words}')
         return 2
+
+
+def _say(line: str) -> None:
+    """Below the bar, where one is shown; without tqdm there is none."""
+    if 'tqdm' in sys.modules:
+        from ..progress import Progress
+        Progress.write(line, file=sys.stderr)
+    else:
+        print(line, file=sys.stderr)
 
 
 def in_words(error: Exception) -> str | None:

@@ -9,5 +9,5 @@ def write_any_name(logger: logging.Logger | None = None) -> None:
     """Has the standard output, and the files of a logger, write such bytes as escapes."""
     handlers = logger.handlers if logger else []
     for stream in (sys.stdout, *(getattr(handler, 'stream', None) for handler in handlers)):
-        if isinstance(stream, io.TextIOWrapper):
+        if isinstance(stream, io.TextIOWrapper) and not stream.closed:
             stream.reconfigure(errors='backslashreplace')

@@ -81,7 +81,8 @@ def arguments_at(where: str, part: dict, scope: str) -> set[str] | None:
     if where in _CALLED:
         called: list[Callable] = [_CALLED[where]]
     elif re.fullmatch(r'(train|val|test)_dataloader', where):
-        called = [DataLoader]
+        return _NAMES.union(*(names for pattern, names in _MORE if re.fullmatch(pattern, where)),
+                            _of_callable(DataLoader) or ()) - {'shuffle'}  # the sampler's
     else:
         named = part.get('type') or [
             name for pattern, *names in _USUAL if re.fullmatch(pattern, where) for name in names]

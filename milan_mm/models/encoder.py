@@ -131,7 +131,8 @@ class MaskedVisionTransformer(StartsPretrained, VisionTransformer):
             for layer in self.layers:
                 tokens = layer(tokens, *angles)
             return self.outward(self.ln1(tokens))
-        grid, outputs = tuple(side // self.patch_size for side in x.shape[-2:]), []
+        # The patch map pads what does not divide.
+        grid, outputs = tuple(-(-side // self.patch_size) for side in x.shape[-2:]), []
         for i, layer in enumerate(self.layers):
             tokens = layer(tokens, *angles)
             if i == len(self.layers) - 1 and self.final_norm:
