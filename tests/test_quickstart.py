@@ -84,21 +84,21 @@ def test_a_second_call_runs_no_stage_again(quick):
     assert (work / 'milan/epoch_1.pth').stat().st_mtime_ns == before
 
 
-def test_other_settings_are_refused_by_name(quick):
+def test_other_settings_are_refused_by_name(quick, run_here):
     """They replaced the data of a finished quickstart, and its report was silently left out."""
     work, _ = quick
     before = {path: path.stat().st_mtime_ns for path in (work / 'data').rglob('*.png')}
     for other, words in ((('--full', ), ('full False, now True', )),
                          (('--full', '--stage', 'report'), ('full False, now True', ))):
-        out = run_tool('quickstart.py', '--quick', '--work-dir', work, *other, code=2)
+        out = run_here('quickstart.py', '--quick', '--work-dir', work, *other, code=2)
         assert all(word in out for word in (*words, '--force', 'another --work-dir')), out
-    out = run_tool('quickstart.py', '--work-dir', work, code=2)
+    out = run_here('quickstart.py', '--work-dir', work, code=2)
     assert 'quick True, now False' in out and 'variants' not in out
     assert before == {path: path.stat().st_mtime_ns for path in (work / 'data').rglob('*.png')}
 
 
-def test_a_report_of_nothing_is_an_error(tmp_path):
-    out = run_tool('quickstart.py', '--quick', '--work-dir', tmp_path, '--stage', 'report', code=2)
+def test_a_report_of_nothing_is_an_error(tmp_path, run_here):
+    out = run_here('quickstart.py', '--quick', '--work-dir', tmp_path, '--stage', 'report', code=2)
     assert 'nothing to report before the stage "eval"' in out
 
 
