@@ -43,9 +43,8 @@ class MaskIds(NamedTuple):
     masked: Tensor
     skipped: int = 0
 
-    @property
     def num_patches(self) -> int:
-        """N."""
+        """N; no property, which torch 2.5 cannot compile in a named tuple."""
         return self.visible.shape[1] + self.masked.shape[1] + self.skipped
 
     def order(self) -> Tensor:
@@ -63,7 +62,7 @@ class MaskIds(NamedTuple):
             The same tokens, (B, N, C) or (B, N + 1, C), without those skipped.
         """
         order = self.order()
-        if tokens.shape[1] == self.num_patches:
+        if tokens.shape[1] == self.num_patches():
             return gather_tokens(tokens, order)
         return torch.cat([repeat_for(order, tokens[:, :1]), gather_tokens(tokens[:, 1:], order)],
                          dim=1)

@@ -73,4 +73,7 @@ def test_a_mistake_in_several_processes_is_one_line(tmp_path):
                    tmp_path / 'nowhere', code=2, env=dict(PORT='29641'))
     assert [line for line in out.splitlines() if 'rror' in line] == [
         f'error: no such folder: {tmp_path}/nowhere. Give a folder of images (--data-root DIR), '
-        'sub-folders allowed'] and len(out.splitlines()) < 4, out
+        'sub-folders allowed'], out
+    # Upstream's packages warn of themselves, in lines of theirs.
+    others = [line for line in out.splitlines() if 'Warning: ' not in line and line[:1] != ' ']
+    assert len(others) < 4, out

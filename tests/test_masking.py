@@ -86,7 +86,7 @@ def test_some_masked_patches_are_predicted(teacher_folder):
     """What is left out costs no token in the decoder, and changes no other prediction's target."""
     whole = SemanticMaskGenerator()(torch.rand(4, 16), keys(4))
     part = SemanticMaskGenerator(predicted=.5)(torch.ones(4, 16), keys(4))
-    assert part.masked.shape == (4, 6) and part.skipped == 6 and part.num_patches == 16
+    assert part.masked.shape == (4, 6) and part.skipped == 6 and part.num_patches() == 16
     part = SemanticMaskGenerator(predicted=.5)(torch.rand(4, 16), keys(4))
     assert all(not set(a) & set(b) for a, b in zip(part.masked.tolist(), part.visible.tolist()))
     tokens = torch.randn(4, 17, 3)

@@ -31,10 +31,10 @@ def with_classes(cfg: Config) -> Config:
             fill_num_classes(cfg)
         except MilanError as error:
             verdict = [error]
-    # Many images take a while: longer than others wait for each other in a step.
+    # Many images take a while: longer than others wait for each other in a step. The group stays
+    # to the end: torch 2.5 often hangs when it takes one down.
     group: Any = distributed.new_group(backend='gloo', timeout=datetime.timedelta(days=1))
     distributed.broadcast_object_list(verdict, 0, group)
-    distributed.destroy_process_group(group)
     if isinstance(verdict[0], MilanError):
         raise verdict[0]
     return verdict[0]

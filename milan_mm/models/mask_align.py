@@ -193,7 +193,7 @@ class AlignmentHead(BaseModule):
             ``loss``, and what the log shows beside it: the cosine with the whitened target on
             visible patches, without gradient.
         """
-        patches = masks.num_patches
+        patches = masks.num_patches()
         target = gather_tokens(features[:, -patches:], masks.visible)
         if self.cls_token and features.shape[1] > patches:
             target = torch.cat([repeat_for(masks.visible, features[:, :1]), target], dim=1)
