@@ -41,6 +41,7 @@ def close(a, b):
     torch.testing.assert_close(a, b, rtol=1e-5, atol=1e-5)
 
 
+@pytest.mark.onedl_only
 def test_onnx_of_any_batch_and_in_eight_bits(run, image_folder, tmp_path, capsys):
     ort = pytest.importorskip('onnxruntime')
     assert main(['export', str(run), str(tmp_path / 'e.onnx'), '--to', 'onnx', '--quantize',
@@ -58,11 +59,20 @@ def test_onnx_of_any_batch_and_in_eight_bits(run, image_folder, tmp_path, capsys
     assert len(json.loads(told['pixel_mean'])) == 3
 
 
+@pytest.mark.onedl_only
 def test_torch_export(run, tmp_path, capsys):
     assert main(['export', str(run), str(tmp_path / 'e.pt2'), '--to', 'torch-export']) == 0
     images = torch.randn(3, 3, 32, 32)
     cls, _, _ = torch.export.load(tmp_path / 'e.pt2').module()(images)
     close(cls, tokens(run, images)[:, 0])
+
+
+@pytest.mark.parametrize('form', ['onnx', 'torch-export'])
+def test_an_old_torch_is_named(form, run, tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(torch, '__version__', '2.5.1+cpu')
+    assert main(['export', str(run), str(tmp_path / 'e'), '--to', form]) == 2
+    assert 'need PyTorch 2.6 or later, and this is 2.5.1+cpu' in capsys.readouterr().err
+    assert not (tmp_path / 'e').exists()
 
 
 def test_folders_of_timm_and_transformers(run, tmp_path, capsys):

@@ -117,7 +117,7 @@ def export_onnx(what: Exportable, target: Path, dynamic_size: bool = False) -> f
     onnx = _library('onnx')
     _library('onnxscript')
     images = _example(what, 2)
-    shapes: dict[int, Any] = {0: torch.export.Dim('batch', min=1)}
+    shapes = _open_batch()
     if dynamic_size:
         shapes.update({2: torch.export.Dim.AUTO, 3: torch.export.Dim.AUTO})
     try:
@@ -149,13 +149,26 @@ def export_program(what: Exportable, target: Path) -> float:
     """Writes ``torch.export``'s program, batch open; gives its largest difference to the model."""
     images = _example(what, 2)
     with _quietly(), torch.no_grad():
-        program = torch.export.export(what.module, (images, ), strict=False, dynamic_shapes=(
-            {0: torch.export.Dim('batch', min=1)}, ))
+        program = torch.export.export(what.module, (images, ), strict=False,
+                                      dynamic_shapes=(_open_batch(), ))
     write_atomically(target, lambda path: torch.export.save(program, path))
     images = _example(what, 3)
     with torch.no_grad():
         again = torch.export.load(target).module()(images)
         return max(float((a - b).abs().max()) for a, b in zip(again, what.module(images)))
+
+
+def _open_batch() -> dict[int, Any]:
+    """Which dimensions of the images are of any size.
+
+    Raises:
+        MilanError: if this PyTorch takes the batch of a ViT for a fixed one.
+    """
+    version = torch.__version__
+    if tuple(map(int, version.split('.')[:2])) < (2, 6):
+        raise MilanError('--to onnx and --to torch-export need PyTorch 2.6 or later, and this is '
+                         f'{version}; --to timm, hf and safetensors do not')
+    return {0: torch.export.Dim('batch', min=1)}
 
 
 def quantize(source: Path, target: Path) -> None:
