@@ -3,7 +3,6 @@
 import copy
 import functools
 import json
-import multiprocessing
 import os
 import re
 import shutil
@@ -13,6 +12,7 @@ import numpy as np
 import pytest
 import torch
 from conftest import ROOT, run_tool
+from helpers_processes import in_two_processes
 from helpers_tasks import SMALL_DETECTOR, SMALL_SEGMENTOR, small_detector, small_segmentor
 from mmengine.config import Config
 from mmengine.registry import init_default_scope
@@ -583,12 +583,7 @@ def test_the_first_of_two_processes_looks_for_both(sound, image_folder, tmp_path
             num_classes=None)), train_dataloader=dict(dataset=dict(
                 type='milan_mm.ImageFolder', with_label=True,
                 data_root=str(image_folder if sound else tmp_path / 'nothing')))))
-    fork = multiprocessing.get_context('fork')
-    processes = [fork.Process(target=one_of_two, args=(rank, tmp_path, cfg)) for rank in range(2)]
-    for process in processes:
-        process.start()
-    for process in processes:
-        process.join(30)
+    assert in_two_processes(one_of_two, tmp_path, cfg) == [0, 0]
     one, two = (json.loads((tmp_path / f'{rank}.json').read_text()) for rank in range(2))
     assert one[0] == two[0] and two[1] is None  # the second looked at nothing itself
     assert one == [3, 3] if sound else 'nothing' in one[0]

@@ -2,7 +2,6 @@
 """A loss or gradient that is not finite costs one update, not the run."""
 import json
 import math
-import multiprocessing
 import os
 import time
 
@@ -10,6 +9,7 @@ import pytest
 import torch
 from conftest import ROOT, TINY_VIT
 from faults.spoilt_images import SpoilImages  # noqa: F401
+from helpers_processes import in_two_processes
 from mmengine.dist import get_rank
 from mmengine.hooks import Hook
 from mmengine.model import BaseModel
@@ -201,14 +201,7 @@ class SpoilRank(Hook):
 
 @pytest.mark.parametrize('fault', [NAN, LOSS])
 def test_all_processes_leave_out_the_same(fault, tmp_path):
-    fork = multiprocessing.get_context('fork')
-    processes = [fork.Process(target=one_of_two, args=(r, tmp_path, fault), daemon=True)
-                 for r in range(2)]
-    for process in processes:
-        process.start()
-    for process in processes:
-        process.join(30)
-    assert [process.exitcode for process in processes] == [0, 0]
+    assert in_two_processes(one_of_two, tmp_path, fault) == [0, 0]
     (one, steps), (two, also) = (torch.load(tmp_path / f'{r}.pt') for r in range(2))
     assert steps == also == [3]
     assert all(torch.equal(one[k], two[k]) for k in one if k.startswith('line'))

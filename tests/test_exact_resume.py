@@ -3,7 +3,6 @@
 
 tests/faults/killed_and_resumed.py does it with every task, by kill -9.
 """
-import multiprocessing
 import os
 import random
 import time
@@ -13,6 +12,7 @@ import numpy as np
 import pytest
 import torch
 from faults.killed_and_resumed import Ground, differences
+from helpers_processes import in_two_processes
 from mmengine.config import Config
 from mmengine.dataset import BaseDataset
 from mmengine.evaluator import BaseMetric, Evaluator
@@ -197,15 +197,8 @@ def one_of_two(rank, folder, load_from):
 
 def test_two_processes_that_accumulate(tmp_path):
     """Each has its own sum, and its own random numbers; they exchange sums, not their parts."""
-    fork = multiprocessing.get_context('fork')
     for load_from in (None, tmp_path / 'alone/iter_7.pth'):
-        processes = [fork.Process(target=one_of_two, args=(r, tmp_path, load_from), daemon=True)
-                     for r in range(2)]
-        for process in processes:
-            process.start()
-        for process in processes:
-            process.join(60)
-        assert [process.exitcode for process in processes] == [0, 0]
+        assert in_two_processes(one_of_two, tmp_path, load_from, seconds=60) == [0, 0]
     assert len(read_checkpoint(tmp_path / 'alone/iter_7.pth')['place']['sums']) == 2
     assert not differences(*(tmp_path / f'{run}/iter_12.pth' for run in ('alone', 'resumed')))
     # 12 steps of 3 an update; the other run took two updates in its last 5.

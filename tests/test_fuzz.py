@@ -4,7 +4,7 @@ import signal
 
 import pytest
 from faults import fuzz_annotations, fuzz_checkpoints
-from faults.fuzz_configs import at_most_a_minute
+from faults.judging import at_most_a_minute
 
 
 @pytest.mark.parametrize('kind, count', [

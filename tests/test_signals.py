@@ -1,6 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
 """A training that is told to stop saves first, says so in its exit code, and can go on."""
-import multiprocessing
 import os
 import signal
 import subprocess
@@ -8,6 +7,7 @@ import subprocess
 import pytest
 import torch
 from conftest import ROOT
+from helpers_processes import in_two_processes
 from mmengine.dist import get_rank
 from mmengine.hooks import Hook
 from mmengine.registry import HOOKS
@@ -73,14 +73,7 @@ def one_of_two(rank, folder):
 
 
 def test_a_signal_to_one_process_stops_all(tmp_path):
-    fork = multiprocessing.get_context('fork')
-    processes = [fork.Process(target=one_of_two, args=(r, tmp_path), daemon=True)
-                 for r in range(2)]
-    for process in processes:
-        process.start()
-    for process in processes:
-        process.join(30)
-    assert [process.exitcode for process in processes] == [138, 138]
+    assert in_two_processes(one_of_two, tmp_path) == [138, 138]
     assert is_whole(tmp_path / 'iter_2.pth')
 
 

@@ -14,10 +14,8 @@ import json
 import os
 import random
 import shutil
-import signal
 import sys
 import tempfile
-import traceback
 from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -26,11 +24,10 @@ from typing import Any
 sys.path[:0] = [str(Path(__file__).resolve().parents[1]), str(Path(__file__).resolve().parents[2])]
 
 import numpy as np  # noqa: E402
+from faults.judging import at_most_a_minute, judged  # noqa: E402
 from mmengine.registry import init_default_scope  # noqa: E402
 from PIL import Image  # noqa: E402
 from test_annotations import SIZE, ade, build, coco, look  # noqa: E402
-
-from milan_mm.errors import MilanError  # noqa: E402
 
 SECONDS = 10
 VALUES = [
@@ -139,23 +136,14 @@ def _classes(path: Path, root: Path, rng: random.Random) -> None:
 
 def take(task: str, root: Path) -> tuple[str, str]:
     """What becomes of a folder: success, error or fault, and words."""
-    signal.alarm(SECONDS)
-    try:
+    def load() -> None:
         with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
             cfg, _ = look(task, root)
             for loader in (cfg.train_dataloader, cfg.val_dataloader):
                 data = build(loader)
                 for i in range(len(data)):
                     assert data[i] is not None, 'an image that the check let pass cannot be loaded'
-    except TimeoutError:
-        return 'fault', 'it hangs'
-    except MilanError as error:
-        return ('fault' if '\n' in str(error) else 'error'), str(error)
-    except Exception:
-        return 'fault', traceback.format_exc()
-    finally:
-        signal.alarm(0)
-    return 'success', ''
+    return judged(load, SECONDS)
 
 
 def fuzz(folder: Path, count: int, seed: int = 0,
@@ -187,17 +175,12 @@ def fuzz(folder: Path, count: int, seed: int = 0,
     return found
 
 
-def end(*_: object) -> None:
-    raise TimeoutError
-
-
 def walk() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument('--count', type=int, default=500)
     parser.add_argument('--seed', type=int, default=0)
     args = parser.parse_args()
-    signal.signal(signal.SIGALRM, end)
-    with tempfile.TemporaryDirectory() as name:
+    with tempfile.TemporaryDirectory() as name, at_most_a_minute():
         found = fuzz(Path(name), args.count, args.seed, lambda line: print(line, flush=True))
     print(f'{sum(found.values())} data sets: {dict(found)}')
     return bool(found['fault'])

@@ -16,11 +16,9 @@ import logging
 import os
 import random
 import re
-import signal
 import struct
 import sys
 import tempfile
-import traceback
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
@@ -30,12 +28,11 @@ sys.path[:0] = [str(Path(__file__).resolve().parents[1]), str(Path(__file__).res
 
 import torch  # noqa: E402
 from faults.foreign_files import ROUTES, Ground  # noqa: E402
-from faults.fuzz_configs import at_most_a_minute  # noqa: E402
+from faults.judging import at_most_a_minute, judged  # noqa: E402
 from safetensors.torch import load_file, save_file  # noqa: E402
 
 from milan_mm.checkpoints.handover import load_pretrained  # noqa: E402
 from milan_mm.checkpoints.io import read_checkpoint, state_of  # noqa: E402
-from milan_mm.errors import MilanError  # noqa: E402
 from milan_mm.inference.pretraining import load_pretraining  # noqa: E402
 from milan_mm.models.targets.clip_weights import load_clip_tower  # noqa: E402
 
@@ -215,8 +212,7 @@ class Checkpoints:
 
     def take(self, route: str, path: Path) -> tuple[str, str]:
         """What becomes of a file: success, error or fault, and words."""
-        signal.alarm(60)
-        try:
+        def load() -> tuple[str, str] | None:
             if route == 'init-from':
                 load_pretrained(self.model, path)
             elif route == 'teacher':
@@ -227,15 +223,8 @@ class Checkpoints:
                 if code == 2 and len(words.splitlines()) == 1:
                     return 'error', words
                 return ('success' if code == 0 else 'fault'), f'{code}: {words}'
-        except TimeoutError:
-            return 'fault', 'it hangs'
-        except MilanError as error:
-            return ('fault' if '\n' in str(error) else 'error'), str(error)
-        except Exception:
-            return 'fault', traceback.format_exc()
-        finally:
-            signal.alarm(0)
-        return 'success', ''
+            return None
+        return judged(load, 60)
 
     def silent(self, route: str, kind: str, name: str, path: Path) -> str | None:
         """Why a success should have been none; 'unknowable' where no checksum could tell."""

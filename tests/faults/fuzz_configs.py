@@ -24,6 +24,7 @@ sys.path[:0] = [str(Path(__file__).resolve().parents[1]), str(Path(__file__).res
 
 from conftest import ROOT, TINY_VIT  # noqa: E402
 from faults.foreign_files import make_images  # noqa: E402
+from faults.judging import at_most_a_minute  # noqa: E402
 
 from milan_mm.cli.main import main  # noqa: E402
 
@@ -198,18 +199,6 @@ class Ground:
         path.write_bytes(text if isinstance(text, bytes) else
                          text.replace('{base}', str(self.base)).encode())
         return self.run(path)
-
-
-@contextlib.contextmanager
-def at_most_a_minute():
-    """A test that hangs ends in TimeoutError."""
-    def end(*_: object) -> None:
-        raise TimeoutError
-    before = signal.signal(signal.SIGALRM, end)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGALRM, before)
 
 
 def walk() -> int:

@@ -116,8 +116,7 @@ def _from_tag(model: str, tag: str, quickgelu: bool | None) -> Tower:
             f'{model} is built with {_gelu(built_with)}, and the weights {tag!r} were trained '
             f'with {_gelu(weights_want)}: features would be quietly wrong. Use model={other!r}')
     _check_quickgelu(quickgelu, built_with, f'{model} with weights {tag!r}')
-    hub = (open_clip.get_pretrained_cfg(model, tag) or {}).get('hf_hub', '').rstrip('/')
-    if hub:
+    if hub := _hub_of(model, tag):
         check_teacher_at_hand(f'{model}:{tag}', hub)
     announce_clip(model, tag)
     try:
@@ -132,9 +131,14 @@ def _from_tag(model: str, tag: str, quickgelu: bool | None) -> Tower:
 
 def announce_clip(model: str, tag: str) -> None:
     """See :func:`announce`; open_clip takes what the Hugging Face Hub has from there."""
-    told = open_clip.get_pretrained_cfg(model, tag) or {}
-    hub = told.get('hf_hub', '').rstrip('/')
-    announce(f'https://huggingface.co/{hub}' if hub else str(told.get('url')))
+    hub = _hub_of(model, tag)
+    announce(f'https://huggingface.co/{hub}' if hub else
+             str((open_clip.get_pretrained_cfg(model, tag) or {}).get('url')))
+
+
+def _hub_of(model: str, tag: str) -> str:
+    """The repository of the Hugging Face Hub; '' where the weights have another address."""
+    return str((open_clip.get_pretrained_cfg(model, tag) or {}).get('hf_hub', '')).rstrip('/')
 
 
 def _from_folder(folder: Path, quickgelu: bool | None) -> Tower:
