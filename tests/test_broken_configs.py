@@ -1,5 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Options and configs that people get wrong: a part of ``tests/faults/fuzz_configs.py``."""
+import sys
+
 import pytest
 from faults.fuzz_configs import CONFIGS, GOOD_OPTIONS, NO_SUCH_OPTIONS, NONSENSE, Ground
 from mmengine.config import Config
@@ -91,6 +93,12 @@ def test_the_line_names_the_entry(option, said, ground):
                                   'wrong argument', 'wrong argument of a saving'])
 def test_a_broken_config_is_one_line(name, ground):
     refused(ground.run_config(name))
+
+
+def test_a_missing_import_is_named_however_long_the_paths(ground, monkeypatch):
+    monkeypatch.setattr(sys, 'path', [*sys.path, *(f'/a/long/path/{i}' for i in range(100))])
+    words = refused(ground.run_config('no import'))
+    assert 'Failed to import no_package. Install' in words and '/a/long/path' not in words
 
 
 def test_a_mistake_is_found_before_anything_is_written(ground):

@@ -4,6 +4,7 @@ from pathlib import Path
 
 from mmengine.config import Config
 
+from ..compat.config_errors import sentence_of
 from ..compat.old_names import renew, renew_path
 from ..errors import MilanError
 from ..resources import RESOURCES, locate
@@ -26,7 +27,7 @@ def read_config(path: str | Path, folder: str = 'configs') -> Config:
     try:
         return renew(Config.fromfile(found))
     except (Exception, SystemExit) as error:  # a config is a program, and may end like one
-        words = ' '.join(str(error).split())
+        words = sentence_of(error)
         if isinstance(error, RecursionError):
             words += '. Does its _base_ lead back to itself?'
         raise MilanError(f'{path} is not a readable config: {type(error).__name__}: '
