@@ -8,6 +8,7 @@ from mmpretrain.models.utils import resize_pos_embed
 from torch import Tensor, nn
 
 from ..architectures import ARCHITECTURES
+from ..compat.cpu_attention import use_attention
 from ..compat.drop_path import make_drop_path_traceable
 from ..compat.ffn_forward import make_ffn_traceable
 from ..errors import MilanError
@@ -78,6 +79,7 @@ class MaskedVisionTransformer(StartsPretrained, VisionTransformer):
         self.num_registers, self.is_rotary = num_registers, rotary
         make_drop_path_traceable(self)
         make_ffn_traceable(self)
+        use_attention(self)
         self.patch_size, self.positions = patch_size, positions
         self.pos_embed.requires_grad_(positions == 'learned' and self.pos_embed.requires_grad)
         self.reset_positions()

@@ -6,6 +6,7 @@ import torch
 from mmpretrain.models import MAEPretrainDecoder
 from torch import Tensor, nn
 
+from ..compat.cpu_attention import use_attention
 from ..compat.drop_path import make_drop_path_traceable
 from ..compat.ffn_forward import make_ffn_traceable
 from ..positions import sincos_positions
@@ -48,6 +49,7 @@ class MAEDecoder(MAEPretrainDecoder):
             init_cfg=init_cfg)
         make_drop_path_traceable(self)
         make_ffn_traceable(self)
+        use_attention(self)
         self.grid_size = pair(grid_size)
         self.reset_positions()
 

@@ -6,6 +6,7 @@ from mmengine.model import BaseModule
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from ..compat.cpu_attention import attention
 from ..positions import sincos_positions
 from ..registry import MODELS
 from ..structures import MaskIds, gather_tokens
@@ -114,7 +115,7 @@ class PromptingAttention(nn.Module):
         heads = (self.num_heads, query.shape[-1] // self.num_heads)
         q = self.q(query).unflatten(-1, heads).transpose(1, 2)
         k, v = self.kv(context).unflatten(-1, (2, *heads)).permute(2, 0, 3, 1, 4).unbind(0)
-        mixed = F.scaled_dot_product_attention(q, k, v)
+        mixed = attention(q, k, v)
         return self.proj(mixed.transpose(1, 2).flatten(2))
 
 

@@ -3,10 +3,10 @@
 import math
 
 import torch
-import torch.nn.functional as F
 from mmpretrain.models.utils import MultiheadAttention
 from torch import Tensor, nn
 
+from ..compat.cpu_attention import attention
 from ..positions import rotary_periods
 
 
@@ -71,7 +71,7 @@ class RotaryAttention(nn.Module):
         """x (B, L, D) and angles (N, C), or (B, 1, V, C), of its last tokens give (B, L, D)."""
         qkv = self.qkv(x).unflatten(-1, (3, self.num_heads, self.head_dims))
         query, key, value = qkv.permute(2, 0, 3, 1, 4).unbind(0)
-        x = F.scaled_dot_product_attention(
+        x = attention(
             rotate(query, angles), rotate(key, angles), value,
             dropout_p=self.attn_drop if self.training else 0.)
         x = x.transpose(1, 2).flatten(2)
