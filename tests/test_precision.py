@@ -1,11 +1,15 @@
 # SPDX-License-Identifier: Apache-2.0
 """Mixed precision on a CPU: which kind is taken, and what a step in bfloat16 leaves as it is."""
+from collections import defaultdict
+
 import pytest
 import torch
 from conftest import milan_config
 from mmengine.config import Config
 from mmengine.optim import build_optim_wrapper
+from torch.utils._python_dispatch import TorchDispatchMode
 
+from milan_mm.compat.cpu_attention import attention
 from milan_mm.engine.precision import choose_precision, on_this_cpu, set_amp
 from milan_mm.errors import MilanError
 from milan_mm.registry import MODELS
@@ -63,3 +67,33 @@ def test_float16_needs_a_scaler(teacher_folder):
     with pytest.raises(MilanError, match='needs a loss scaler'):
         build_optim_wrapper(model, dict(type='milan_mm.AutocastOptimWrapper', dtype='float16',
                                         optimizer=dict(type='AdamW', lr=1e-3)))
+
+
+def test_short_attention_in_bfloat16_is_computed_in_float32(teacher_folder):
+    model = MODELS.build(milan_config(teacher_folder))
+    batch = dict(inputs=torch.randn(2, 3, 32, 32), sample_keys=torch.arange(2))
+    with Note() as seen:
+        with torch.autocast('cpu', torch.bfloat16):
+            loss = model.loss(**batch)['loss']
+        loss.backward()
+    name = '_scaled_dot_product_flash_attention_for_cpu_backward'
+    blocks = len(model.backbone.layers) + len(model.neck.decoder_blocks)
+    assert seen.types[name] == [torch.float32] * blocks
+    tokens = torch.randn(3, 1, 2, 8, 16).bfloat16().requires_grad_()
+    mixed = attention(*tokens)
+    assert mixed.dtype == torch.bfloat16
+    exact = torch.nn.functional.scaled_dot_product_attention(*tokens.float())
+    assert (mixed - exact).abs().max() < 0.01 * exact.abs().max()
+
+
+class Note(TorchDispatchMode):
+    """Which type the operations took, by their names."""
+
+    def __init__(self):
+        super().__init__()
+        self.types = defaultdict(list)
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        if args and isinstance(args[0], torch.Tensor):
+            self.types[func.__name__.partition('.')[0]].append(args[0].dtype)
+        return func(*args, **(kwargs or {}))
