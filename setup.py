@@ -1,5 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The part of the build that pyproject.toml cannot say: what lies in ``milan_mm/.mim``."""
+"""The part of the build that pyproject.toml cannot say.
+
+What lies in ``milan_mm/.mim``, and the text of the package page. A package index shows README.md by
+itself, so its links and images need whole addresses there. Where the project lives is known to who
+publishes it: ``PROJECT_URL`` (``https://HOST/OWNER/NAME``) and ``PROJECT_REF`` (a tag or commit;
+by default HEAD) in the environment. Without the first the links stay as they are.
+"""
+import os
+import re
 import shutil
 from fnmatch import fnmatch
 from pathlib import Path
@@ -40,4 +48,26 @@ class BuildWithMim(build_py):
         return [*super().get_source_files(), *map(str, packed())]
 
 
-setup(cmdclass=dict(build_py=BuildWithMim))
+def with_addresses(text: str, url: str, ref: str) -> str:
+    """Markdown whose links and images within the repository have whole addresses."""
+    def whole(link: re.Match) -> str:
+        kind = 'raw' if link[1].startswith('!') else 'blob'
+        return f'{link[1]}({url}/{kind}/{ref}/{link[2]})'
+
+    return re.sub(r'(!?\[[^\]]*\])\((?![a-z]+:|#|/)([^)\s]+)\)', whole, text)
+
+
+def page_of_package() -> dict:
+    """What ``setup`` is told about the page of the package."""
+    text = Path('README.md').read_text(encoding='utf-8')
+    page = dict(long_description=text, long_description_content_type='text/markdown')
+    if url := os.environ.get('PROJECT_URL', '').rstrip('/'):
+        ref = os.environ.get('PROJECT_REF') or 'HEAD'
+        page['long_description'] = with_addresses(text, url, ref)
+        page['project_urls'] = {
+            'Source': url, 'Documentation': f'{url}/blob/{ref}/docs/index.md',
+            'Changelog': f'{url}/blob/{ref}/CHANGELOG.md', 'Issues': f'{url}/issues'}
+    return page
+
+
+setup(cmdclass=dict(build_py=BuildWithMim), **page_of_package())

@@ -45,6 +45,15 @@ def test_workflow_covers_both_lineages():
         {row['python'] for row in rows}) > 1
 
 
+def test_workflow_builds_the_docs_from_their_requirements_alone():
+    jobs = yaml.safe_load((ROOT / '.github/workflows/tests.yml').read_text())['jobs']
+    commands = [step['run'] for step in jobs['docs']['steps'] if 'run' in step]
+    assert commands == ['python -m pip install -r requirements/docs.txt',
+                        'python -m mkdocs build --strict']
+    names = re.findall(r'^([\w-]+)', (ROOT / 'requirements/docs.txt').read_text(), re.MULTILINE)
+    assert names == ['mkdocs-material', 'mkdocstrings-python']
+
+
 def test_metafiles_list_every_config_once():
     index = yaml.safe_load((ROOT / 'model-index.yml').read_text())['Import']
     folders = {path.parent for path in (ROOT / 'configs').glob('*/*.py')}

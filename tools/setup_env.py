@@ -88,7 +88,8 @@ class Environment:
         return sorted(p.name for p in self.folder.glob('lib/python3*/site-packages/*.dist-info'))
 
     def key(self) -> str:
-        files = [ROOT / f'requirements/{name}.txt' for name in ('runtime', self.stack, 'tests')]
+        files = [ROOT / f'requirements/{name}.txt'
+                 for name in ('runtime', self.stack, 'tests', 'docs')]
         files += [ROOT / 'setup.py', ROOT / 'pyproject.toml', Path(__file__)]
         files += self.folder.glob('lib/python3*/site-packages/milan_mm-*/direct_url.json')
         contents = [path.read_bytes() for path in files if path.exists()]
