@@ -77,6 +77,26 @@ def test_import_registers_everything_wherever_it_starts():
                  ).split() == ['True', 'MILAN']
 
 
+WITHOUT = '''
+import sys
+class Absent:
+    def find_spec(self, name, path=None, target=None):
+        if name == 'mmengine':
+            raise ModuleNotFoundError(f'No module named {name!r}', name=name)
+sys.meta_path.insert(0, Absent())
+from milan_mm_cli import main
+sys.exit(main(sys.argv[1:]))
+'''
+
+
+def test_without_the_openmmlab_packages_a_line_says_how_to_get_them():
+    done = subprocess.run([sys.executable, '-c', WITHOUT, 'plan', 'configs/milan/own_images.py'],
+                          cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 2 and done.stdout == ''
+    assert done.stderr.startswith("error: mmengine is not installed. pip install 'milan_mm[onedl]'")
+    assert done.stderr.count('\n') == 1
+
+
 def test_every_tool_is_a_command():
     told = {}
     for path in TOOLS.values():

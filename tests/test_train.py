@@ -1,6 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """Training through the real command lines, on real files, in real processes."""
+import contextlib
+import os
 import re
+import subprocess
+import sys
 
 import pytest
 import torch
@@ -81,6 +85,25 @@ def test_two_processes_are_one(trained, image_folder, teacher_folder, tmp_path):
     assert max((one[k] - two[k]).abs().max().item() for k in one) < 1e-3
     norms = [re.findall(r'grad_norm: ([\d.]+)', o) for o in (trained[1], out)]
     assert [float(n) for n in norms[0]] == pytest.approx([float(n) for n in norms[1]], rel=1e-2)
+
+
+@pytest.mark.slow
+def test_two_machines(image_folder, tmp_path):
+    """Two launchers that know of each other by NODE_RANK alone; each ends without a complaint."""
+    command = [sys.executable, '-m', 'milan_mm', 'train', 'configs/quickstart/mae.py',
+               '--data-root', image_folder, '--work-dir', tmp_path / 'run', '--epochs', '1',
+               '--devices', '1', '--nodes', '2', '--cfg-options', *SMALL,
+               'train_dataloader.batch_size=12']
+    with contextlib.ExitStack() as stack:
+        nodes = [stack.enter_context(subprocess.Popen(
+            [*map(str, command)], cwd=ROOT, text=True, stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT, env={**os.environ, 'NODE_RANK': str(rank), 'PORT': '29641',
+                                           'PYTHONPATH': str(ROOT), 'OMP_NUM_THREADS': '1'}))
+            for rank in (0, 1)]
+        said = [node.communicate(timeout=200)[0] for node in nodes]
+    assert [node.returncode for node in nodes] == [0, 0], said
+    assert '12 images x 2 processes' in said[0] and (tmp_path / 'run/epoch_1.pth').is_file()
+    assert not re.search('Traceback|exit barrier|c10::', ''.join(said))
 
 
 @pytest.mark.onedl_only

@@ -25,6 +25,7 @@ _NOT_WRITTEN = re.compile(
     r'No space left on device|PytorchStreamWriter failed writing'
     r'|inline_container\.cc:\d+\] \. unexpected pos|\(os error (27|28|30|122)\)')
 _PEER = re.compile(r'/gloo/transport/|Connection (closed|reset) by peer')
+_MM = ('mmengine', 'mmcv', 'mmpretrain', 'mmdet', 'mmseg')  # extras: two lineages share the names
 _OF_A_WORKER = re.compile(r'Caught (\w+) in DataLoader worker process \d+\.\n')
 
 
@@ -75,6 +76,10 @@ def in_words(error: Exception) -> str | None:
     if isinstance(error, OSError):
         number = error.errno or _number_in(text)
         return f'{text}; {_MENDS[number]}' if number in _MENDS else None
+    if isinstance(error, ModuleNotFoundError) and error.name in _MM:
+        return (f"{error.name} is not installed. pip install 'milan_mm[onedl]' brings the "
+                'OpenMMLab packages along (in a clone: bash tools/setup_env.sh); plain milan_mm '
+                'leaves them to you')
     if _NOT_WRITTEN.search(text):
         return (f'a file could not be written, the disk seems full or closed '
                 f'({_first_line(text)}); {_FULL}')

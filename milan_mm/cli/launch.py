@@ -42,12 +42,18 @@ def launch(args: argparse.Namespace) -> int:
     Of several machines, each runs the same command with its own ``NODE_RANK``; ``MASTER_ADDR`` and
     ``PORT`` are those of the first.
     """
+    env, several = os.environ, (args.nodes or 1) > 1
+    if several:
+        # The first machine's store is gone before the others' last question to it, which PyTorch
+        # reports with thirty lines of frames after a training that is done.
+        env.setdefault('TORCH_CPP_LOG_LEVEL', 'ERROR')
     from torch.distributed import run as torchrun
     from torch.distributed.elastic.multiprocessing.api import SignalException
     from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
 
     logging.getLogger('torch.distributed.elastic').setLevel(logging.CRITICAL)
-    env = os.environ
+    if several:
+        logging.getLogger('torch.distributed.elastic.agent.server.api').setLevel(logging.CRITICAL)
     paths = [str(_PACKAGE.parent), *filter(None, env.get('PYTHONPATH', '').split(os.pathsep))]
     env['PYTHONPATH'] = os.pathsep.join(paths)
     env.setdefault('OMP_NUM_THREADS', str(max((os.cpu_count() or 1) // args.devices, 1)))
