@@ -1,7 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """The config in a checkpoint, and the images of what a trained model does."""
 import itertools
+import runpy
 import shutil
+import sys
+from xml.etree import ElementTree
 
 import numpy as np
 import pytest
@@ -23,7 +26,12 @@ from milan_mm.drawing import panels
 from milan_mm.inference.checkpoint import Checkpoint
 from milan_mm.inference.encoders import get_model
 from milan_mm.inference.images import load_pixels
-from milan_mm.inference.pretraining import build_pretraining, load_pretraining
+from milan_mm.inference.pretraining import (
+    build_pretraining,
+    inputs_of,
+    load_pretraining,
+    mask_keys,
+)
 from milan_mm.inference.teachers import set_teacher, teacher_of
 from milan_mm.keyed_random import sample_key
 from milan_mm.models import MaskedVisionTransformer, PixelTargetGenerator, SemanticMaskGenerator
@@ -484,3 +492,26 @@ def test_mistakes_are_named(folder, milan, tmp_path):
                          (dict(most=0), 'at least 1')):
         with pytest.raises(MilanError, match=words):
             visualize(milan, [folder / 'data'], tmp_path, **wrong)
+
+
+def test_the_drawings_of_the_docs_can_be_made_again(folder, tmp_path, monkeypatch, capsys):
+    """By the command that docs/concepts.md names, from any checkpoint and its tensors."""
+    images = sorted((folder / 'data/some').glob('?.png'))[:3]
+    monkeypatch.setattr(sys, 'argv', ['', str(folder / 'milan.pth'), *map(str, images), '--out',
+                                      str(tmp_path)])
+    runpy.run_path(str(ROOT / 'docs/make_concept_drawings.py'), run_name='__main__')
+    said = capsys.readouterr().out
+    shipped = sorted(path.name for path in (ROOT / 'docs/concepts').iterdir())
+    assert sorted(path.name for path in tmp_path.iterdir()) == shipped
+    for name in shipped:
+        for path in (tmp_path / name, ROOT / 'docs/concepts' / name):
+            root = ElementTree.parse(path).getroot()
+            assert root.get('role') == 'img' and root[0].tag.endswith('title') and root[0].text
+            sizes = [int(text.get('font-size')) for text in root.iter() if text.get('font-size')]
+            assert min(sizes) >= 13 and 'prefers-color-scheme:dark' in path.read_text()
+            assert path.stat().st_size < 150_000
+    # The step is the training's own: its mean loss is what a training step gives.
+    model = load_pretraining(folder / 'milan.pth')
+    pixels = load_pixels(images[:1], (32, 32))
+    loss = model.loss(inputs_of(model, pixels), sample_keys=mask_keys(0, [0]))['loss']
+    assert f'loss: mean of all tokens {float(loss):.3f}' in said

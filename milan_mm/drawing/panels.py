@@ -59,7 +59,7 @@ def importance_panel(pixels: Tensor, importance: Tensor, grid: Grid, scale: int 
         scale: by how much the image is enlarged.
     """
     image = as_image(pixels, scale)
-    heat = _coloured(importance / importance.max().clamp_min(1e-12), grid, IMPORTANCE_COLOURS)
+    heat = coloured(importance / importance.max().clamp_min(1e-12), grid, IMPORTANCE_COLOURS)
     heat = heat.resize(image.size, Image.Resampling.NEAREST)
     # The image's contours stay visible, and too weak to pass for heat.
     faded = image.convert('L').convert('RGB')
@@ -97,7 +97,7 @@ def error_panel(errors: Tensor,
         highest: what gets the brightest colour, the same for all images that are compared.
         visible: (V,) patches the student saw; each gets a white dot.
     """
-    panel = _coloured((errors / max(highest, 1e-12)).clamp(0, 1), grid, ERROR_COLOURS)
+    panel = coloured((errors / max(highest, 1e-12)).clamp(0, 1), grid, ERROR_COLOURS)
     panel = panel.resize(size[::-1], Image.Resampling.NEAREST)
     if visible is None:
         return panel
@@ -167,8 +167,17 @@ def turn_colours(basis: ColourBasis, features: Tensor, like: Tensor) -> ColourBa
     return basis._replace(axes=basis.axes @ (left @ right))
 
 
-def _coloured(values: Tensor, grid: Grid, name: str) -> Image.Image:
-    """Values (N,) in 0..1 as an image with a pixel a patch."""
+def coloured(values: Tensor, grid: Grid, name: str) -> Image.Image:
+    """Values (N,) in 0..1 as an image with a pixel a patch.
+
+    Args:
+        values: in raster order.
+        grid: rows and columns of patches.
+        name: of a colour map of matplotlib.
+
+    Raises:
+        MilanError: if there is not one value a patch.
+    """
     if values.numel() != grid[0] * grid[1]:
         raise MilanError(f'expected one value for each of {grid[0]} x {grid[1]} patches, got '
                          f'{values.numel()}; leave the CLS token out')
