@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """The documentation builds without a warning, asks no other machine, and names what exists."""
+import ast
 import os
 import re
 import subprocess
@@ -8,6 +9,7 @@ import sys
 import pytest
 from conftest import ROOT
 
+import milan_mm
 from milan_mm.cli.main import ALIASES, COMMANDS, command_parser
 
 PAGES = sorted([*(ROOT / 'docs').glob('*.md'), ROOT / 'README.md'])
@@ -29,6 +31,8 @@ def test_the_site_has_every_page_and_the_api(site):
     assert {path.stem for path in PAGES} - {'README'} <= built
     api = (site / 'api.html').read_text()
     assert 'id="milan_mm.models.milan.MILAN"' in api and 'mask_generator' in api
+    shown = set(re.findall(r'<h3 id="milan_mm[.\w]*\.(\w+)"', api))
+    assert not set(milan_mm.__all__) - shown and ':class:<code>' not in api
 
 
 def test_it_can_be_read_and_searched_without_a_network(site):
@@ -79,3 +83,28 @@ def test_python_blocks_are_python():
     for page in PAGES:
         for block in re.findall(r'^```python\n(.*?)^```', page.read_text(), re.S | re.M):
             compile(block, page.name, 'exec')
+
+
+def said_in(folder):
+    """Every text in the sources, with a mark for each value that is put into it."""
+    for path in folder.rglob('*.py'):
+        for node in ast.walk(ast.parse(path.read_text(encoding='utf-8'))):
+            if isinstance(node, ast.Constant) and isinstance(node.value, str):
+                yield node.value
+            elif isinstance(node, ast.JoinedStr):
+                yield ''.join(part.value if isinstance(part, ast.Constant) else '\0'
+                              for part in node.values)
+
+
+def test_messages_in_troubleshooting_are_said_by_the_code():
+    """Word by word between the places of values; those of Python, PyTorch and the system aside."""
+    others = {"ModuleNotFoundError: No module named 'mmengine'", 'CUDA out of memory',
+              'No space left on device'}
+    table = (ROOT / 'docs/troubleshooting.md').read_text()
+    messages = set(re.findall(r'^\| `([^`]+)` \|', table, re.MULTILINE))
+    assert others < messages and len(messages) >= 30
+    texts = set(said_in(ROOT / 'milan_mm'))
+    for message in sorted(messages - others):
+        words = [re.escape(part) for part in message.split('…')]
+        found = re.compile(r'[^\n]*'.join(words))
+        assert any(found.search(text) for text in texts), message

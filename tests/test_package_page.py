@@ -47,7 +47,10 @@ def test_links_and_images_have_whole_addresses(page_of):
     for image, link in links:
         start = f'{url}/{"raw" if image else "blob"}/v1/'
         if link.startswith(url):
-            assert link.startswith(start) and (ROOT / link.removeprefix(start)).is_file(), link
+            name, _, anchor = link.removeprefix(start).partition('#')
+            assert link.startswith(start) and (ROOT / name).is_file(), link
+            heads = re.findall(r'^#+ (.*)', (ROOT / name).read_text(), re.M) if anchor else ()
+            assert not anchor or anchor in [head.lower().replace(' ', '-') for head in heads], link
         else:
             assert link.startswith('https://'), link
     assert f'Source, {url}' in page.get_all('Project-URL')
