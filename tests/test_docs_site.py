@@ -46,6 +46,16 @@ def test_it_can_be_read_and_searched_without_a_network(site):
     assert (site / 'search/search_index.json').is_file()
 
 
+@pytest.mark.parametrize('name', ['index', 'concepts', 'recipes', 'troubleshooting'])
+def test_pages_on_a_desk_and_on_a_phone(name, site, browser):
+    for width, dark in ((1280, False), (390, True)):
+        browser.open((site / f'{name}.html').as_uri(), width, dark)
+        assert browser.findings() == []
+        assert browser.run('document.documentElement.scrollWidth') <= width
+        assert browser.run('[...document.images].every(one => one.naturalWidth && one.alt)')
+        assert not [address for address in browser.asked if not address.startswith('file:')]
+
+
 def shell_commands():
     for page in PAGES:
         for block in re.findall(r'^```(?:bash|shell)\n(.*?)^```', page.read_text(), re.S | re.M):
@@ -75,8 +85,8 @@ def test_commands_and_options_in_the_docs_exist():
 
 
 def test_every_command_is_in_the_docs():
-    text = '\n'.join(page.read_text() for page in PAGES)
-    assert [name for name in COMMANDS if not re.search(rf'\bmilan {name}\b', text)] == []
+    table = (ROOT / 'docs/commands.md').read_text()
+    assert sorted(re.findall(r'^\| `milan ([\w-]+)', table, re.MULTILINE)) == sorted(COMMANDS)
 
 
 def test_python_blocks_are_python():
