@@ -12,6 +12,7 @@ from urllib.parse import urlsplit
 from urllib.request import getproxies
 
 from .errors import MilanError
+from .resources import RESOURCES
 
 WEIGHTS = 'open_clip_model.safetensors'
 REPOS = {'ViT-B-16-quickgelu:openai': 'timm/vit_base_patch16_clip_224.openai',
@@ -47,11 +48,18 @@ def check_teacher_at_hand(spec: str, repo: str | None = None) -> None:
         f'or copy the folder models--{repo.replace("/", "--")} of another machine\'s cache into '
         f'{_cache()}.\n'
         'Without that file:\n'
+        f'{_shipped()}'
         '  milan train-clip --data-root DIR --out clip   trains a small CLIP on your images and '
         'captions; then --teacher clip\n'
         '  milan train milan_mm::mae/vitb_pretrain.py --data-root DIR   is MAE, which needs no '
         'teacher\n'
         '  milan quickstart   shows the whole method on drawings that come with the package')
+
+
+def _shipped() -> str:
+    """The line about the teacher that comes with the package."""
+    return ('  --teacher demo/teacher   is a small CLIP that comes with the package, trained on '
+            'drawings: to try things out\n') if (RESOURCES / 'demo/teacher').is_dir() else ''
 
 
 def _cache() -> Path:

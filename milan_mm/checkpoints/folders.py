@@ -7,9 +7,11 @@ from typing import Any
 from ..errors import MilanError
 from .io import read_checkpoint
 from .jax import describe_jax
-from .spec import describe_by_folder
+from .spec import describe_by_folder, describe_by_open_clip
 
 _WEIGHTS = ('model.safetensors', 'pytorch_model.bin')
+_OF_OPEN_CLIP = ('open_clip_model.safetensors', 'open_clip_pytorch_model.bin',
+                 'open_clip_model.bin')
 
 
 def weights_files(folder: Path) -> list[Path]:
@@ -45,7 +47,7 @@ def read_weights_of(folder: Path, trust: bool = False) -> dict[str, Any]:
 
 
 def read_folder_or_file(path: Path, trust: bool) -> tuple[dict[str, Any], dict | None]:
-    """What was saved, and what is said of the ViT beside it, in a folder's ``config.json``.
+    """What was saved, and what is said of the ViT beside it, in a folder's JSON.
 
     Raises:
         MilanError: if it cannot be read, or is a folder of another kind.
@@ -53,11 +55,14 @@ def read_folder_or_file(path: Path, trust: bool) -> tuple[dict[str, Any], dict |
     if not path.is_dir():
         content = read_checkpoint(path, trust)
         return content, describe_jax(content) if path.suffix == '.npz' else None
+    if (path / 'open_clip_config.json').is_file():
+        return _read_open_clip(path, trust)
     if not (path / 'config.json').is_file() or not weights_files(path):
         gather = (': weights spread over processes by torch.distributed.checkpoint. Gather them '
                   'first: python -m torch.distributed.checkpoint.format_utils dcp_to_torch DIR '
                   'FILE') if any(path.glob('*.distcp')) else (
-            ' of ViT weights: expected config.json with model.safetensors (Hugging Face), found '
+            ' of ViT weights: expected config.json with model.safetensors (Hugging Face), or '
+            'open_clip_config.json with open_clip_model.safetensors, found '
             f'{sorted(p.name for p in path.iterdir())[:6] or "nothing"}. Of a run of this package '
             'give the checkpoint, not the folder')
         raise MilanError(f'{path} is not a folder{gather}')
@@ -71,3 +76,16 @@ def read_folder_or_file(path: Path, trust: bool) -> tuple[dict[str, Any], dict |
     if isinstance(config.get('architecture'), str):  # timm's, which does not tell the sizes
         return read_weights_of(path, trust), None
     return read_weights_of(path, trust), describe_by_folder(config, pixels, str(path))
+
+
+def _read_open_clip(path: Path, trust: bool) -> tuple[dict[str, Any], dict]:
+    """The image tower of a CLIP in a folder of open_clip."""
+    files = [path / name for name in _OF_OPEN_CLIP if (path / name).is_file()]
+    if not files:
+        raise MilanError(f'{path} has open_clip_config.json and no {_OF_OPEN_CLIP[0]} beside it: '
+                         'download all files of the folder')
+    try:
+        config = json.loads((path / 'open_clip_config.json').read_text(encoding='utf-8'))
+    except ValueError as error:
+        raise MilanError(f'{path}/open_clip_config.json is no JSON ({error})') from error
+    return read_checkpoint(files[0], trust), describe_by_open_clip(config, str(path))

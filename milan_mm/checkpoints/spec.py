@@ -20,6 +20,8 @@ from .torchscript import is_torchscript
 
 IMAGENET_MEAN = (123.675, 116.28, 103.53)
 IMAGENET_STD = (58.395, 57.12, 57.375)
+CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)  # in 0..1
+CLIP_STD = (0.26862954, 0.26130258, 0.27577711)
 _ARCH = ('embed_dims', 'num_layers', 'num_heads', 'feedforward_channels')
 
 
@@ -146,6 +148,33 @@ def describe_by_folder(config: dict, pixels: dict, source: str) -> dict:
     except (KeyError, TypeError) as error:
         raise MilanError(f'{source}/config.json does not describe a ViT ({type(error).__name__}: '
                          f'{error})') from error
+
+
+def describe_by_open_clip(config: dict, source: str) -> dict:
+    """:func:`describe_by_folder` of the image tower in ``open_clip_config.json``.
+
+    Raises:
+        MilanError: if that is no plain ViT of open_clip.
+    """
+    try:
+        model, pixels = config['model_cfg'], config.get('preprocess_cfg') or {}
+        vision = model['vision_cfg']
+        width, side = vision['width'], vision.get('image_size', 224)
+        sizes = (width, vision['layers'], width // vision.get('head_width', 64),
+                 int(width * vision.get('mlp_ratio', 4.)))
+        mean, std = (pixels.get(name) or default for name, default in (
+            ('mean', CLIP_MEAN), ('std', CLIP_STD)))
+        return dict(
+            encoder=dict(
+                arch=dict(zip(_ARCH, sizes)),
+                img_size=[side, side] if isinstance(side, int) else side,
+                patch_size=vision['patch_size'], quick_gelu=bool(model.get('quick_gelu')),
+                norm_eps=1e-5),
+            pixel_mean=[255 * v for v in mean], pixel_std=[255 * v for v in std])
+    except (AttributeError, KeyError, TypeError) as error:
+        raise MilanError(f'{source}/open_clip_config.json does not describe a ViT of open_clip '
+                         f'({type(error).__name__}: {error}). As a teacher: --teacher {source}'
+                         ) from error
 
 
 def _meta_of(checkpoint: dict[str, Any], path: Path) -> dict | None:

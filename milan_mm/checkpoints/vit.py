@@ -18,6 +18,7 @@ from .naming import in_file
 from .readers import READERS
 from .spec import EncoderSpec, read_spec, registers_of
 from .strict import mismatch
+from .zoo import located
 
 FORMATS = ('milan_mm', 'mmpretrain', 'authors', 'timm', 'hf', 'dinov3', 'clip', 'torchvision',
            'jax')
@@ -63,7 +64,8 @@ def read_vit(path: Path_, trust: bool = False, format: str | None = None,
     Args:
         path: a training checkpoint or export of this package or of OpenMMLab, a file as the authors
             of MAE, MILAN, DINO, DINOv2 and DINOv3 publish them, of timm, of CLIP, of torchvision,
-            or JAX's ``.npz``; within whatever :func:`unwrap` takes off; or a Hugging Face folder.
+            or JAX's ``.npz``; within whatever :func:`unwrap` takes off; or a folder of Hugging Face
+            or open_clip; or a name of :func:`list_models`.
         trust: see :func:`read_checkpoint`.
         format: one of :data:`FORMATS`; None finds out.
         content: what :func:`read_checkpoint` gave for the path, if it was read already.
@@ -73,7 +75,7 @@ def read_vit(path: Path_, trust: bool = False, format: str | None = None,
         MilanError: if it holds no such ViT, or a tensor of one is missing, left over, or has a
             shape that contradicts the others'. The first of them is named.
     """
-    path = Path(path).expanduser()
+    path = Path(path).expanduser() if content else located(path)
     checkpoint, by_folder = (content, None) if content else read_folder_or_file(path, trust)
     state, outside, unwrapped = unwrap(checkpoint, str(path), weights)
     format = format or recognise(state, str(path))

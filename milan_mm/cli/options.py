@@ -28,8 +28,9 @@ SHARED: dict[str, dict[str, Any]] = {
     '--data': dict(metavar='DIR', required=True, help='Folder of images, sub-folders included.'),
     '--work-dir': dict(metavar='DIR', help='Folder for logs and checkpoints (default: '
                        'work_dirs/<name of the config>).'),
-    '--teacher': dict(metavar='SPEC', help='Where the teacher is: a file, a folder, or MODEL:TAG '
-                      'in the names of open_clip, such as ViT-B-16-quickgelu:openai.'),
+    '--teacher': dict(metavar='SPEC', help='Where the teacher is: a file, a folder, a name of '
+                      'milan_mm.list_models() such as demo/teacher, or MODEL:TAG in the names of '
+                      'open_clip, such as ViT-B-16-quickgelu:openai.'),
     '--num-images': dict(type=int, metavar='N', help='Number of images.'),
     '--img-size': dict(type=int, metavar='PIXELS', help='Side of the images in pixels.'),
     '--batch-size': dict(type=int, default=64, metavar='N',

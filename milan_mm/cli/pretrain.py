@@ -27,9 +27,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
                         'folder of shards. Several are mixed, DATA:2 with twice the weight.')
     parser.add_argument('--arch', choices=ARCHS, default='vit-b', help='Size of the encoder '
                         '(default: %(default)s).')
-    options.add(parser, '--teacher', help='CLIP that teaches: a file, a folder, or MODEL:TAG in '
-                'the names of open_clip (default: ViT-B-16-quickgelu:openai; ViT-L-14-quickgelu:'
-                'openai for vit-l and vit-h).')
+    options.add(parser, '--teacher', help='CLIP that teaches: a file, a folder, a name such as '
+                'demo/teacher, or MODEL:TAG in the names of open_clip (default: '
+                'ViT-B-16-quickgelu:openai; ViT-L-14-quickgelu:openai for vit-l and vit-h).')
     parser.add_argument('--work-dir', '--out', metavar='DIR', help='Folder for logs and '
                         'checkpoints (default: work_dirs/own_images).')
     add_training_options(parser)

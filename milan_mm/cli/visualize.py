@@ -22,7 +22,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
                 'MaskAlign, as it was written.')
     options.add(parser, 'images')
     parser.add_argument('--out', metavar='DIR', help='Folder for the PNGs and index.html (default: '
-                        'visualize, beside the checkpoint).')
+                        'visualize, beside the checkpoint; of a name in work_dirs).')
     options.add(parser, '--config')
     options.add(parser, '--teacher', help='Where the teacher is now, if not where the config says: '
                 'a file, a folder, or MODEL:TAG; for MAE a teacher that gives the importance.')
@@ -47,10 +47,11 @@ def run(args: argparse.Namespace) -> None:
     from ..inference.pretraining import load_pretraining
     device = check_device(args.device)
     checkpoint = Path(args.checkpoint)
+    beside = checkpoint.parent if checkpoint.exists() else Path('work_dirs')  # of a name
     model = load_pretraining(
         checkpoint, args.config, args.teacher, args.cfg_options, args.trust_checkpoint).to(device)
     made = visualize(
-        model, args.images, args.out or checkpoint.parent / 'visualize',
+        model, args.images, args.out or beside / 'visualize',
         source=f'{checkpoint.parent.name}/{checkpoint.name}'.lstrip('/'), folder=args.gallery,
         seed=args.seed, draws=args.num_masks, ratios=args.ratios, most=args.num_images,
         gallery=args.num_gallery)

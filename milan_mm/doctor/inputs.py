@@ -7,6 +7,7 @@ from pathlib import Path
 
 import torch
 
+from ..checkpoints.zoo import named, nearest
 from ..config.annotations import DataCheck
 from ..config.data_paths import check_data as check_places
 from ..config.data_paths import move_data
@@ -40,10 +41,11 @@ def check_teacher(teacher: str) -> tuple[str, str]:
         MilanError: if it gives no targets.
     """
     model, pretrained = split_spec(teacher)
-    if not (model and pretrained) and not Path(teacher).expanduser().exists():
-        raise MilanError(f'{teacher!r} is no file or folder here, nor MODEL:TAG. Give an existing '
-                         'path, or for instance ViT-B-16-quickgelu:openai; with a file that does '
-                         'not describe itself, MODEL:FILE')
+    if not (model and pretrained) and not named(teacher).exists():
+        raise MilanError(f'{teacher!r} is no file or folder here, nor a name of '
+                         f'milan_mm.list_models(){nearest(teacher)}, nor MODEL:TAG. Give an '
+                         'existing path, or for instance ViT-B-16-quickgelu:openai; with a file '
+                         'that does not describe itself, MODEL:FILE')
     try:
         generator = CLIPTargetGenerator(model, pretrained)
         grid = generator.tower.grid_size

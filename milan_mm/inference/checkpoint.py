@@ -5,12 +5,14 @@ from pathlib import Path
 from typing import Any
 
 from mmengine.config import Config
+from safetensors import safe_open
 from torch import nn
 
 from ..checkpoints.io import read_checkpoint, state_of
 from ..checkpoints.saved_config import saved_config
 from ..checkpoints.strict import load_strictly
 from ..checkpoints.vit import ViTWeights, read_vit
+from ..checkpoints.zoo import located
 from ..config.options import merge_options
 from ..config.read import read_config
 
@@ -19,7 +21,8 @@ class Checkpoint:
     """What a file holds, and the config of its training; nothing in either is executed.
 
     Args:
-        path: the file, or a folder of weights as Hugging Face has them.
+        path: the file, or a folder of weights as Hugging Face has them; or a name of
+            :func:`list_models`.
         config: config of the training, as a path or as it was read; None takes the one that the
             checkpoint keeps, see :func:`saved_config`.
         options: changes of the config, as ``--cfg-options`` gives them.
@@ -31,8 +34,10 @@ class Checkpoint:
 
     def __init__(self, path: str | Path, config: str | Path | Config | None = None,
                  options: dict | None = None, trust: bool = False) -> None:
-        self.path, self.trust = Path(path).expanduser(), trust
-        self.content = {} if self.path.is_dir() else read_checkpoint(path, trust)
+        self.path, self.trust = located(path), trust
+        self.content = {} if self.path.is_dir() else read_checkpoint(self.path, trust)
+        if self.path.suffix == '.safetensors':
+            self.content = _with_config(self.content, self.path)
         self._config, self._options = config, options
 
     @functools.cached_property
@@ -92,3 +97,10 @@ class Checkpoint:
     def vit(self) -> ViTWeights:
         """Its encoder, as :func:`read_vit` gives it."""
         return read_vit(self.path, self.trust, content=self.content)
+
+
+def _with_config(content: dict[str, Any], path: Path) -> dict[str, Any]:
+    """Tensors and the config's text, where the file keeps one in its metadata, as mmengine's."""
+    with safe_open(str(path), 'pt') as file:
+        text = (file.metadata() or {}).get('cfg')
+    return dict(state_dict=content, meta=dict(cfg=text)) if text else content

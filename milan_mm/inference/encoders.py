@@ -7,7 +7,6 @@
     model = milan_mm.get_model('work_dirs/milan_vitb/epoch_400.pth')
     out = model(['a.jpg', 'b.png'])   # out.cls, out.pooled, out.patches, out.grid
 """
-import difflib
 import logging
 from collections.abc import Sequence
 from pathlib import Path
@@ -21,7 +20,7 @@ from ..architectures import ARCHITECTURES
 from ..checkpoints.handover import load_encoder
 from ..checkpoints.spec import EncoderSpec, encoder_options
 from ..checkpoints.vit import ViTWeights, read_vit
-from ..checkpoints.zoo import entries, fetch
+from ..checkpoints.zoo import entries, nearest
 from ..errors import MilanError
 from ..keyed_random import seeded_globals
 from ..models import MaskedVisionTransformer, TargetGenerator
@@ -242,17 +241,14 @@ def _read(path_or_name: str | Path | ViTWeights, trust: bool,
     """None for the name of an architecture."""
     if isinstance(path_or_name, ViTWeights):
         return path_or_name
-    if Path(path_or_name).expanduser().exists():
+    named = Path(path_or_name).as_posix() in entries()
+    if Path(path_or_name).expanduser().exists() or named:
         return read_vit(path_or_name, trust, weights=weights)
     if str(path_or_name) in ARCHITECTURES:
         return None
-    if str(path_or_name) in entries():
-        return read_vit(fetch(str(path_or_name)), trust, weights=weights)
-    near = difflib.get_close_matches(str(path_or_name), entries(), 1)
     raise MilanError(f'no such checkpoint: {path_or_name}. Give the path of a .pth or .safetensors '
-                     'file, a name of milan_mm.list_models()'
-                     + (f' (did you mean {near[0]}?)' if near else '')
-                     + f', or one of {sorted(ARCHITECTURES)} for random weights')
+                     f'file, a name of milan_mm.list_models(){nearest(path_or_name)}, or one of '
+                     f'{sorted(ARCHITECTURES)} for random weights')
 
 
 def _as_features(tokens: Tensor, grid: tuple[int, int]) -> Features:

@@ -10,7 +10,9 @@ from .checkpoint import Checkpoint
 
 
 def split_spec(spec: str) -> tuple[str | None, str]:
-    """Takes apart a file, a folder, or ``MODEL:TAG_OR_FILE`` in ``open_clip``'s names.
+    """Takes apart a file, a folder, a name of :func:`list_models`, or ``MODEL:TAG_OR_FILE``.
+
+    MODEL and TAG are in ``open_clip``'s names.
 
     Returns:
         The model's name, None for a path; and the path or tag.

@@ -15,6 +15,7 @@ from torch.nn import functional as F
 
 from ...checkpoints.io import first_line, read_checkpoint, state_of, write_atomically
 from ...checkpoints.strict import load_strictly
+from ...checkpoints.zoo import named
 from ...errors import MilanError
 from ...inference.teachers import split_spec
 from ...models.targets.clip_weights import announce_clip
@@ -54,14 +55,15 @@ def load_text_tower(spec: str) -> TextTower:
     """A text tower, in eval mode.
 
     Args:
-        spec: a folder of ``open_clip``, or ``MODEL:TAG_OR_FILE`` in its names.
+        spec: a folder of ``open_clip``, or ``MODEL:TAG_OR_FILE`` in its names; or a name of
+            :func:`list_models` whose weights are such a folder.
 
     Raises:
         MilanError: if there is no text tower in it.
     """
     model, pretrained = split_spec(spec)
     if model is None:
-        clip, context = _from_folder(Path(pretrained).expanduser())
+        clip, context = _from_folder(named(pretrained))
         return TextTower(clip.eval(), open_clip.SimpleTokenizer(context_length=context), spec)
     if model not in open_clip.list_models():
         raise MilanError(f'open_clip knows no model {model!r}; give MODEL:TAG such as '

@@ -19,8 +19,9 @@ class CLIPTargetGenerator(TowerTargetGenerator):
             with a file or folder that describes itself.
         pretrained: a tag of ``open_clip`` for that architecture, such as 'openai'; or the path
             of a state dict (``.pt``, ``.safetensors``), of OpenAI's TorchScript archive, of a
-            folder in ``open_clip``'s format, or of a Hugging Face CLIP folder. None leaves the
-            weights random, for tests.
+            folder in ``open_clip``'s format, or of a Hugging Face CLIP folder; or a name of
+            :func:`list_models`, such as 'demo/teacher'. None leaves the weights random, for
+            tests.
         quickgelu: which GELU the weights were trained with. Only needed where the file does not
             tell; a contradiction is an error.
         normalize: 'student' feeds the pixels as the student gets them (ImageNet's mean and

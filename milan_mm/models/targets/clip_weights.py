@@ -14,6 +14,7 @@ from ...checkpoints.hf_clip import is_hf_clip_folder, read_hf_clip_folder
 from ...checkpoints.io import first_line, in_float32, read_checkpoint, state_of
 from ...checkpoints.remote import announce
 from ...checkpoints.strict import load_strictly
+from ...checkpoints.zoo import named, nearest
 from ...errors import MilanError
 from ...reachable import check_teacher_at_hand
 from ...wording import some_of
@@ -33,7 +34,7 @@ def load_clip_tower(model: str | None, pretrained: str | None,
     """
     if pretrained is None:
         return _random_tower(model, quickgelu)
-    path = Path(pretrained).expanduser()
+    path = named(pretrained)
     if path.is_dir():
         return _from_folder(path, quickgelu)
     if path.is_file():
@@ -41,8 +42,8 @@ def load_clip_tower(model: str | None, pretrained: str | None,
     if model is None or any(mark in pretrained for mark in '/\\'):
         raise MilanError(
             f'teacher weights not found: {pretrained!r} is neither a file nor a folder here. Give '
-            'an existing path, or an open_clip name and tag such as '
-            "model='ViT-B-16-quickgelu', pretrained='openai'")
+            f'an existing path, a name of milan_mm.list_models(){nearest(pretrained)}, or an '
+            "open_clip name and tag such as model='ViT-B-16-quickgelu', pretrained='openai'")
     return _from_tag(model, pretrained, quickgelu)
 
 

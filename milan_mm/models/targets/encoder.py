@@ -12,6 +12,7 @@ from ...checkpoints.handover import load_encoder
 from ...checkpoints.hf_dinov2 import has_no_place_here
 from ...checkpoints.spec import encoder_options
 from ...checkpoints.vit import read_vit
+from ...checkpoints.zoo import named, nearest
 from ...errors import MilanError
 from ...registry import MODELS
 from ...structures import pair
@@ -140,11 +141,11 @@ def load_encoder_tower(checkpoint: str | Path, trust: bool = False) -> Tower:
     Raises:
         MilanError: if there is no such file, or it holds no whole ViT.
     """
-    path = Path(checkpoint).expanduser()
+    path = named(checkpoint)
     if not path.exists():
         raise MilanError(f'teacher weights not found: {checkpoint} is neither a file nor a folder '
                          'here. Give the path of a checkpoint, such as an earlier run\'s '
-                         'epoch_400.pth')
+                         f'epoch_400.pth, or a name of milan_mm.list_models(){nearest(checkpoint)}')
     config = _config_beside(path)
     if has_no_place_here(config):
         found = load_timm_vit(None, str(path), trust=trust)
