@@ -236,7 +236,9 @@ def main() -> None:
     os.environ.update(PIP_USER='0', PIP_NO_INPUT='1', PIP_DISABLE_PIP_VERSION_CHECK='1')
     folder.mkdir(parents=True, exist_ok=True)
     env = Environment(folder, args.stack, args.tool)
-    same = not args.python or env.ask('-c', 'import sys; print(sys.version)').strip() == sys.version
+    # What is not there yet cannot be asked.
+    same = not args.python or (env.python.exists() and sys.version == env.ask(
+        '-c', 'import sys; print(sys.version)').strip())
     if same and env.python.exists() and env.left[0] == env.key():
         return say(f'{folder} is ready ({args.stack})')
     env.prepare(same)
