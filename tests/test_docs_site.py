@@ -5,6 +5,7 @@ import os
 import re
 import subprocess
 import sys
+import time
 
 import pytest
 from conftest import ROOT
@@ -54,6 +55,18 @@ def test_pages_on_a_desk_and_on_a_phone(name, site, browser):
         assert browser.run('document.documentElement.scrollWidth') <= width
         assert browser.run('[...document.images].every(one => one.naturalWidth && one.alt)')
         assert not [address for address in browser.asked if not address.startswith('file:')]
+
+
+def test_search_works_in_pages_opened_as_files(site, browser):
+    browser.open((site / 'index.html').as_uri())
+    browser.run("""const asked = document.querySelector('.md-search__input'); asked.focus();
+                   asked.value = 'temperature'; asked.dispatchEvent(new Event('keyup'));""")
+    found, ends = '', time.monotonic() + 30
+    while 'Concepts' not in found and time.monotonic() < ends:
+        time.sleep(.2)
+        found = browser.run("document.querySelector('.md-search-result__list').textContent")
+    assert 'Concepts' in found
+    assert not [address for address in browser.asked if not address.startswith('file:')]
 
 
 def shell_commands():
