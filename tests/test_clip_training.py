@@ -7,6 +7,7 @@ import open_clip
 import pytest
 import torch
 from helpers_eval import run_tool_here
+from PIL import Image
 
 from milan_mm.errors import MilanError
 from milan_mm.lab import clip_training
@@ -58,3 +59,30 @@ def test_an_image_that_breaks_later_is_left_out(image_folder, tmp_path, monkeypa
     assert kept.tolist() == [2, 4] and pixels.shape == (2, 16, 16, 3) and pixels.max() > 0
     with pytest.raises(MilanError, match='none of the 1 images of a batch'):
         pairs.read([3])
+
+
+def test_each_line_is_a_caption(tmp_path):
+    (tmp_path / 'a').mkdir()
+    for name in 'bc':
+        Image.new('RGB', (8, 8)).save(tmp_path / f'a/{name}.png')
+    (tmp_path / 'a/b.txt').write_text('a red  cat\n\nan animal\n')
+    pairs = clip_training.ImagePairs(tmp_path, 8)
+    assert pairs.captions == [['a red cat', 'an animal'], ['a c']]
+    tokens = clip_training.CaptionTokens(pairs.captions, 8)
+    drawn = tokens.draw([0] * 64 + [1] * 64, torch.arange(128))
+    known = open_clip.SimpleTokenizer(context_length=8)(['a red cat', 'an animal', 'a c'])
+    counts = [int((drawn == one).all(1).sum()) for one in known]
+    assert 16 < counts[0] < 48 and counts[0] + counts[1] == 64 and counts[2] == 64
+
+
+def test_bfloat16_learns_and_half_halves_the_bytes(image_folder, tmp_path, capfd):
+    for name, options in (('plain', ()), ('small', ('--amp', '--half'))):
+        done = run_tool_here(capfd, 'train_clip', '--data-root', image_folder, '--out',
+                             tmp_path / name, *SMALL, *options)
+        assert done.returncode == 0, done.stderr
+    assert 'mixed precision: ' in done.stdout
+    files = [tmp_path / name / 'open_clip_model.safetensors' for name in ('plain', 'small')]
+    assert files[1].stat().st_size < .51 * files[0].stat().st_size
+    whole, half = (open_clip.create_model(f'local-dir:{path.parent}') for path in files)
+    for a, b in zip(whole.state_dict().values(), half.state_dict().values()):
+        assert b.dtype == torch.float32 and (a - b).abs().max() < .02

@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Trains a small CLIP on the images of a folder and their captions.
 
-The caption of a/b.png is the text of a/b.txt, else the words of its class folder and file name.
+The captions of a/b.png are the lines of a/b.txt, one of which is drawn each time; without that file
+its caption is the words of its class folder and file name.
 The result is a folder in the format of open_clip, to be used as a teacher.
 """
 import argparse
@@ -24,6 +25,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
                         'images, instead of --steps.')
     parser.add_argument('--threads', type=int, metavar='N', help='Number of threads that PyTorch '
                         'uses.')
+    parser.add_argument('--amp', action='store_true', help='Compute in bfloat16 where this CPU is '
+                        'fast at it; the log says whether.')
+    parser.add_argument('--half', action='store_true', help='Store the weights in float16: half '
+                        'the bytes.')
     recipe = parser.add_argument_group('recipe')
     for name, (default, text) in ClipRecipe.describe().items():
         recipe.add_argument(f'--{option(name)}', dest=name, type=type(default), default=default,
@@ -49,6 +54,6 @@ def run(args: argparse.Namespace) -> None:
     if args.epochs is not None:
         steps = round(args.epochs * len(pairs) / min(recipe.batch_size, len(pairs)))
         recipe = replace(recipe, steps=max(1, steps))
-    model, curve = train_clip(pairs, recipe)
-    save_clip(model, recipe, curve, args.out)
+    model, curve = train_clip(pairs, recipe, amp=args.amp)
+    save_clip(model, recipe, curve, args.out, args.half)
     print(f'CLIP written to {args.out}')

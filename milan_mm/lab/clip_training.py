@@ -8,6 +8,7 @@ reads, and which the teacher of MILAN reads as it reads any other CLIP.
 One choice departs from OpenAI's CLIP: images are normalised with ImageNet's mean and standard
 deviation, because MILAN feeds the teacher the student's pixels. The folder says so itself.
 """
+import contextlib
 import json
 import os
 import time
@@ -26,9 +27,10 @@ from torch.nn import functional as F
 
 from ..datasets.decoding import UnreadableImageError, composite, open_image
 from ..datasets.image_folder import find_images
+from ..engine.precision import choose_precision
 from ..errors import MilanError
 from ..keyed_random import sample_key, uniform
-from .captions import caption_of
+from .captions import captions_of
 from .clip_recipe import ClipRecipe
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
@@ -41,7 +43,8 @@ _MAX_LOGIT_SCALE = float(np.log(100))  # as of CLIP, Sec. 2.5
 class ImagePairs:
     """The images below a folder and their captions.
 
-    The caption of ``a/b.png`` is the text of ``a/b.txt``, else the folder's and the file's words.
+    The captions of ``a/b.png`` are the lines of ``a/b.txt``, else the folder's and the file's
+    words are its only one. What is the same image by its first caption is not contrasted.
     Images are held decoded if they fit into 2 GiB, else they are read when needed. One that
     cannot be decoded is left out, and named.
 
@@ -66,7 +69,7 @@ class ImagePairs:
                                  'decoded; give a folder of readable images')
             self.paths = [self.paths[i] for i in good]
             self.pixels = torch.from_numpy(np.stack([loaded[i] for i in good]))
-        self.captions = [caption_of(path, self.root) for path in self.paths]
+        self.captions = [captions_of(path, self.root) for path in self.paths]
 
     def __len__(self) -> int:
         return len(self.paths)
@@ -179,14 +182,39 @@ def learning_rate(recipe: ClipRecipe, step: int) -> float:
     return recipe.lr * 0.5 * (1 + float(np.cos(np.pi * done)))
 
 
-def train_clip(pairs: ImagePairs, recipe: ClipRecipe,
-               log: Callable[[str], None] = print) -> tuple[CLIP, list[dict]]:
+class CaptionTokens:
+    """The captions of all images as tokens; of several of an image, one is drawn at a time.
+
+    Args:
+        captions: those of each image, at least one.
+        context_length: tokens of a caption; what is longer is cut.
+    """
+
+    def __init__(self, captions: Sequence[Sequence[str]], context_length: int) -> None:
+        self.counts = torch.tensor([len(of) for of in captions])
+        self.starts = self.counts.cumsum(0) - self.counts
+        words: dict[str, int] = {}
+        number = [words.setdefault(caption, len(words)) for of in captions for caption in of]
+        self.number = torch.tensor(number)
+        self.tokens = SimpleTokenizer(context_length=context_length)(list(words))
+
+    def draw(self, index: Sequence[int] | np.ndarray, keys: Tensor) -> Tensor:
+        """(B, L) tokens of a caption of each image; equal keys give equal captions."""
+        rows = torch.as_tensor(index)
+        share = uniform(keys, 1)[:, 0]
+        which = (share * self.counts[rows]).long().clamp(max=self.counts[rows] - 1)
+        return self.tokens[self.number[self.starts[rows] + which]]
+
+
+def train_clip(pairs: ImagePairs, recipe: ClipRecipe, log: Callable[[str], None] = print,
+               amp: bool = False) -> tuple[CLIP, list[dict]]:
     """Trains the model.
 
     Args:
         pairs: the images and their captions.
         recipe: the numbers.
         log: receives lines of progress.
+        amp: compute matrix products in bfloat16, where this CPU is fast at it.
 
     Returns:
         The model in eval mode, and the curve: step, loss, in-batch retrieval accuracy, lr.
@@ -195,11 +223,13 @@ def train_clip(pairs: ImagePairs, recipe: ClipRecipe,
     torch.manual_seed(recipe.seed)
     if len(pairs) < 2:
         raise MilanError(f'{pairs.root} holds {len(pairs)} readable image, at least 2 are needed')
-    tokens = SimpleTokenizer(context_length=recipe.context_length)(pairs.captions)
+    tokens = CaptionTokens(pairs.captions, recipe.context_length)
+    names = [captions[0] for captions in pairs.captions]
+    autocast = _autocast(log) if amp else contextlib.nullcontext()
     model = CLIP(**recipe.model_cfg(recipe.patch_dropout)).train()
     optimizer = make_optimizer(model, recipe)
     loss_function = SigLipLoss() if recipe.loss == 'sigmoid' else ClipLoss()
-    log(f'CLIP: {len(pairs)} pairs, {len(set(pairs.captions))} different captions, '
+    log(f'CLIP: {len(pairs)} pairs, {len(tokens.tokens)} different captions, '
         f'{recipe.steps} steps of {min(recipe.batch_size, len(pairs))}')
     curve: list[dict] = []
     batches: list[np.ndarray] = []
@@ -207,14 +237,16 @@ def train_clip(pairs: ImagePairs, recipe: ClipRecipe,
     for step in range(recipe.steps):
         if not batches:
             epoch += 1
-            batches = draw_batches(pairs.captions, recipe.batch_size, recipe.seed, epoch)[::-1]
+            batches = draw_batches(names, recipe.batch_size, recipe.seed, epoch)[::-1]
         pixels, index = pairs.read(batches.pop())
-        keys = torch.tensor(
-            [sample_key(recipe.seed, epoch, int(i), 'clip augment') for i in index])
-        images = augment(pixels, keys, recipe.crop, recipe.jitter)
+        images = augment(pixels, _keys(recipe.seed, epoch, index, 'clip augment'), recipe.crop,
+                         recipe.jitter)
+        texts = tokens.draw(index, _keys(recipe.seed, epoch, index, 'clip caption'))
         for group in optimizer.param_groups:
             group['lr'] = learning_rate(recipe, step)
-        image_features, text_features = encode(model, images, tokens[index])
+        with autocast:
+            image_features, text_features = (
+                features.float() for features in encode(model, images, texts))
         bias = () if model.logit_bias is None else (model.logit_bias, )
         loss = loss_function(image_features, text_features, model.logit_scale.exp(), *bias)
         optimizer.zero_grad(set_to_none=True)
@@ -231,6 +263,16 @@ def train_clip(pairs: ImagePairs, recipe: ClipRecipe,
         if step % max(1, recipe.steps // 20) == 0 or step == recipe.steps - 1:
             log(_progress(curve[-1], step, recipe.steps, time.time() - start))
     return model.eval(), curve
+
+
+def _keys(seed: int, epoch: int, index: Sequence[int] | np.ndarray, purpose: str) -> Tensor:
+    return torch.tensor([sample_key(seed, epoch, int(i), purpose) for i in index])
+
+
+def _autocast(log: Callable[[str], None]) -> torch.autocast:
+    choice = choose_precision()
+    log(f'mixed precision: {choice.dtype}, as {choice.reason}')
+    return torch.autocast('cpu', torch.bfloat16, enabled=choice.dtype == 'bfloat16')
 
 
 def encode(model: CLIP, images: Tensor, tokens: Tensor) -> tuple[Tensor, Tensor]:
@@ -250,8 +292,13 @@ def _progress(point: dict, step: int, steps: int, seconds: float) -> str:
             f'{seconds:.0f} s, {left:.0f} s left')
 
 
-def save_clip(model: CLIP, recipe: ClipRecipe, curve: list[dict], out: str | Path) -> None:
-    """Writes the folder; the weights come last and whole, so a folder with weights is complete."""
+def save_clip(model: CLIP, recipe: ClipRecipe, curve: list[dict], out: str | Path,
+              half: bool = False) -> None:
+    """Writes the folder; the weights come last and whole, so a folder with weights is complete.
+
+    Args:
+        half: store the weights in float16, in half the bytes.
+    """
     out = Path(out)
     out.mkdir(parents=True, exist_ok=True)
     size = [recipe.image_size, recipe.image_size]
@@ -263,7 +310,8 @@ def save_clip(model: CLIP, recipe: ClipRecipe, curve: list[dict], out: str | Pat
     _write_json(out / 'log.json', dict(recipe=asdict(recipe), curve=curve))
     _write_json(out / 'open_clip_config.json', config)
     part = out / 'open_clip_model.safetensors.part'
-    state = {name: tensor.contiguous() for name, tensor in model.state_dict().items()}
+    state = {name: (tensor.half() if half and tensor.is_floating_point() else tensor).contiguous()
+             for name, tensor in model.state_dict().items()}
     save_file(state, part)
     os.replace(part, out / 'open_clip_model.safetensors')
 

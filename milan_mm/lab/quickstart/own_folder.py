@@ -38,12 +38,16 @@ _MARGIN = 1.15  # how much larger than the input an image is stored: room for cr
 
 
 class Source(NamedTuple):
-    """A readable image, made small. ``cutout``: it has alpha and goes on a background."""
+    """A readable image, made small.
+
+    ``cutout``: it has alpha and goes on a background; ``captioned``: a text lies beside it.
+    """
     label: str
     file_name: str
     caption: str
     image: Image.Image
     cutout: bool
+    captioned: bool
 
 
 def make_own_images(source: Path, out: Path, size: int, variants: int, seed: int,
@@ -68,6 +72,7 @@ def make_own_images(source: Path, out: Path, size: int, variants: int, seed: int
     sizes = {f'{part}_files': len(parts[part]) for part in parts}
     sizes.update({f'{part}_images': sum(n for (p, _), n in written.items() if p == part)
                   for part in parts})
+    sizes['captioned_files'] = sum(image.captioned for image in parts['train'])
     return dict(
         kind='own',
         styles=[],
@@ -146,7 +151,8 @@ def _read(paths: list[Path], source: Path, size: int, left_out: dict[str, list],
             continue
         seen.add(digest)
         name = _free_name(path, source, taken)
-        images.append(Source(label, name, caption_of(path, source), image, cutout))
+        images.append(Source(label, name, caption_of(path, source), image, cutout,
+                             path.with_suffix('.txt').is_file()))
     return images
 
 

@@ -14,6 +14,7 @@ from ...reports.page import write_page
 from ...resources import RESOURCES
 from .report_images import choose_images, make_gallery, retrieval_rows
 from .report_tasks import skipped_words, task_charts, task_curves, task_galleries, task_sentence
+from .teacher import noted_teacher
 from .verdict import KINDS, judge, shift_sentence
 
 _NAMES = dict(random='random weights', mae='MAE', milan='MILAN', teacher='CLIP teacher')
@@ -63,7 +64,7 @@ def write_report(work: Path) -> Path:
         task_notes=skipped_words(results) + ([tasks_note] if tasks_note else []),
         curves=training_curves(work) + task_curves(work),
         run_facts=run_facts(
-            results, meta, _read_json(work / 'teacher/log.json', None).get('recipe', {})),
+            results, meta, _teacher_log(work).get('recipe', {})),
         commands=next_steps(work, meta))
 
 
@@ -81,10 +82,16 @@ def run_facts(results: dict, meta: dict, teacher: dict) -> list[tuple[str, list[
     if times:
         times['all'] = duration(sum(seconds.values()))
     lists = dict(Images=dict(classes=len(meta['classes']), **results.get('sizes', {})),
-                 Settings=settings, Time=times, Versions=results.get('versions', {}))
+                 Teacher=results.get('teacher', {}), Settings=settings, Time=times,
+                 Versions=results.get('versions', {}))
     return [(title, [(name if title == 'Versions' else name.replace('_', ' '),
                       value if isinstance(value, str) else f'{value:,}')
                      for name, value in pairs.items()]) for title, pairs in lists.items() if pairs]
+
+
+def _teacher_log(work: Path) -> dict:
+    """What the training of the teacher wrote beside it; empty for one that was found elsewhere."""
+    return _read_json(Path(noted_teacher(work).spec) / 'log.json', None)
 
 
 def accuracy_charts(results: dict, block: str) -> list[Panel]:
@@ -109,7 +116,7 @@ def accuracy_charts(results: dict, block: str) -> list[Panel]:
 def training_curves(work: Path) -> list[Panel]:
     """What the three trainings logged, as far as it is there."""
     milan, mae = (_run(work / name) for name in ('milan', 'mae'))
-    teacher = _read_json(work / 'teacher/log.json', None).get('curve', [])
+    teacher = _teacher_log(work).get('curve', [])
     steps = [point['step'] for point in teacher]
 
     def of(run: RunCurves | None, key: str, label: str, colour: str,

@@ -22,6 +22,7 @@ from ...inference.pretraining import load_pretraining
 from ...keyed_random import sample_key
 from ...structures import pair
 from ..captions import caption_of
+from .teacher import noted_teacher
 
 _CONFIG = 'milan_mm::quickstart/milan.py'
 _NEIGHBOURS = 6
@@ -86,7 +87,7 @@ def make_gallery(work: Path, paths: list[Path]) -> Gallery | None:
     checkpoint = last_checkpoint(work / 'milan')
     if checkpoint is None or not paths:
         return None
-    model = load_pretraining(checkpoint, _CONFIG, work / 'teacher')
+    model = load_pretraining(checkpoint, _CONFIG, noted_teacher(work).spec)
     pixels = load_pixels(paths, tuple(model.backbone.img_size))
     views = view(model, pixels, draws=1, ratios=())
     seen = views.trained
@@ -181,10 +182,10 @@ def _encoders(work: Path) -> dict[str, Extractor]:
         checkpoint = last_checkpoint(work / name)
         if checkpoint is not None:
             encoders[name] = get_model(checkpoint, crop_ratio=1)
-    if encoders and (work / 'teacher/open_clip_config.json').is_file():
+    if encoders:
         some = next(iter(encoders.values()))
         encoders['teacher'] = get_teacher(
-            str(work / 'teacher'), some.img_size, some.patch_size, crop_ratio=1)
+            noted_teacher(work).spec, some.img_size, some.patch_size, crop_ratio=1)
     return encoders
 
 

@@ -6,6 +6,7 @@ from typing import Any
 
 from ...reports.provenance import versions
 from .tasks import TASKS, collect_task, task_table
+from .teacher import noted_teacher
 
 _ENCODERS = ('milan', 'mae', 'random', 'teacher')
 
@@ -35,6 +36,7 @@ def collect_results(settings: Any, seconds: dict[str, float],
         sizes=meta['sizes'],
         seconds=seconds,
         versions=versions(),
+        teacher=noted_teacher(work)._asdict(),
         seeds=[settings.seed],
         settings=dict(settings.plan._asdict(), quick=settings.quick,
                       images=settings.images or 'demo', styles=meta['styles']))
@@ -96,4 +98,6 @@ def table(result: dict) -> str:
             cells = [f'{row[n]:.1f}' + (f' ±{row[n + "_std"]:.1f}' if f'{n}_std' in row else '')
                      for n in reversed(_ENCODERS)]
             lines.append(f'{label:24}' + ''.join(f'{cell:>14}' for cell in cells))
+    if 'teacher' in result:
+        lines += ['', f'teacher: {result["teacher"]["spec"]} ({result["teacher"]["reason"]})']
     return '\n'.join(lines + task_table(result))

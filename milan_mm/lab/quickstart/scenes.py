@@ -121,7 +121,7 @@ def make_scenes(out: Path,
     Raises:
         NoScenesError: if the images have no transparent parts, so that nothing can be cut out.
     """
-    parts = _demo_cutouts(seed) if images is None else _own_cutouts(Path(images), seed, log)
+    parts = _demo_cutouts() if images is None else _own_cutouts(Path(images), seed, log)
     classes = sorted(parts['train'])
     wanted = dict(train=train, test=test)
     pools = make_pools(seed)
@@ -176,9 +176,9 @@ def compose(cutouts: list[list[Image.Image]], pool: Backgrounds, size: int,
     return Scene(np.asarray(image), owner, labels)
 
 
-def _demo_cutouts(seed: int) -> dict[str, Cutouts]:
+def _demo_cutouts() -> dict[str, Cutouts]:
     """The drawings of both styles; the split is that of the quickstart's images."""
-    demo = read_demo(seed)
+    demo = read_demo()
     parts: dict[str, Cutouts] = {}
     for part, concepts in demo.parts.items():
         cutouts: Cutouts = {}

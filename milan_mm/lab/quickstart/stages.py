@@ -18,6 +18,7 @@ from .report import write_report
 from .results import collect_results, summarise_seeds
 from .scenes import make_all_scenes
 from .tasks import STARTS, TASKS, last_checkpoint, run_task
+from .teacher import choose_teacher, note_teacher, noted_teacher, options_of
 
 STAGES = ('images', 'teacher', 'milan', 'mae', 'eval', 'finetune', 'scenes', 'detection',
           'segmentation', 'report')
@@ -56,6 +57,8 @@ class Settings(NamedTuple):
         full: MAE in detection and segmentation too, and every task with every seed.
         coco: own images with boxes and masks, (annotation file, folder of images).
         ade: own images with label maps, in ADE20K's folders.
+        teacher: a file, a folder or ``MODEL:TAG``; None takes the one that suits the images.
+        train_teacher: train a small CLIP on the images.
     """
     work: Path
     images: str | None = None
@@ -64,6 +67,8 @@ class Settings(NamedTuple):
     full: bool = False
     coco: tuple[str, str] | None = None
     ade: str | None = None
+    teacher: str | None = None
+    train_teacher: bool = False
 
     @property
     def plan(self) -> Plan:
@@ -74,7 +79,8 @@ class Settings(NamedTuple):
         """What decides the figures, as it is spelt in notes and messages."""
         source = str(Path(self.images).resolve()) if self.images else 'demo'
         return dict(images=source, quick=self.quick, seed=self.seed, full=self.full,
-                    coco=self.coco, ade=self.ade, **self.plan._asdict())
+                    coco=self.coco, ade=self.ade, teacher=self.teacher,
+                    train_teacher=self.train_teacher, **self.plan._asdict())
 
 
 def run_quickstart(asked: Settings, seeds: int, force: bool, stages: list[str] | None,
@@ -83,7 +89,7 @@ def run_quickstart(asked: Settings, seeds: int, force: bool, stages: list[str] |
 
     Args:
         asked: what is wanted; finished stages in its folder are not run again.
-        seeds: repetitions; of each, held-out images, teacher, weights and masks are others.
+        seeds: repetitions, on the same images; of each, weights, masks and order are others.
         force: start over.
         stages: only these; None for all.
         log: receives lines.
@@ -171,16 +177,25 @@ class Repetition:
 
     def images(self) -> None:  # from here on: what each stage does
         s = self.settings
-        make_images(self.work / 'data', s.images, variants=s.plan.variants, seed=s.seed,
-                    log=self.log)
+        make_images(self.work / 'data', s.images, variants=s.plan.variants, log=self.log)
 
     def teacher(self) -> None:
+        s = self.settings
+        chosen = choose_teacher(s.teacher, s.train_teacher, read_meta(self.work))
+        self.log(f'      {chosen.spec or "a small CLIP"}: {chosen.reason}')
+        if chosen.spec is None:
+            self._train_teacher()
+        elif s.teacher:
+            self.tools.run('teacher', 'doctor', '--teacher', chosen.spec)
+        note_teacher(self.work, chosen)
+
+    def _train_teacher(self) -> None:
         s = self.settings
         self.tools.run('teacher', 'train-clip', '--data-root', self.work / 'data/train', '--out',
                        self.work / 'teacher', '--steps', s.plan.teacher_steps, '--seed', s.seed)
 
     def milan(self) -> None:
-        self._pretrain('milan', f'model.target_generator.pretrained={self.work / "teacher"}')
+        self._pretrain('milan', *options_of(noted_teacher(self.work).spec))
 
     def mae(self) -> None:
         self._pretrain('mae')
@@ -210,7 +225,7 @@ class Repetition:
             random=[milan, '--random-weights', '--seed', self.settings.seed],
             mae=[last_checkpoint(self.work / 'mae')],
             milan=[milan],
-            teacher=['--teacher', self.work / 'teacher'])
+            teacher=['--teacher', noted_teacher(self.work).spec])
         self.tools.run_all([
             Job(f'eval_{name}', 'eval', [
                 *subjects[name], '--data', self.work / 'data', '--crop-ratio', 1, '--workers', 0,
@@ -223,7 +238,7 @@ class Repetition:
     def scenes(self) -> None:
         s = self.settings
         make_all_scenes(self.work / 'scenes', s.images, s.coco, s.ade, *s.plan.scenes,
-                        seed=s.seed, log=self.log)
+                        log=self.log)
 
     def detection(self) -> None:
         self._task('detection')

@@ -1,0 +1,88 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Which CLIP teaches in the quickstart, and why that one."""
+import json
+from pathlib import Path
+from typing import NamedTuple
+
+from ...checkpoints.io import write_atomically
+from ...errors import MilanError
+from ...inference.teachers import split_spec
+from ...resources import RESOURCES
+from ..steps import read_json
+
+SHIPPED = RESOURCES / 'demo/teacher'
+"""A CLIP that was trained at length on the demo's drawings, without those held out."""
+ENOUGH_PAIRS = 2000
+"""Captioned images from which a CLIP of one's own is trained by default."""
+_NOTE = 'teacher.json'
+
+
+class Teacher(NamedTuple):
+    """What teaches.
+
+    Attributes:
+        spec: a file, a folder, or ``MODEL:TAG``; None for one that is to be trained.
+        reason: why, as part of a sentence.
+    """
+    spec: str | None
+    reason: str
+
+
+def choose_teacher(given: str | None, train: bool, meta: dict) -> Teacher:
+    """The teacher that was asked for, else the one that suits the images.
+
+    Args:
+        given: of ``--teacher``, or None.
+        train: ``--train-teacher``.
+        meta: of the data folder.
+
+    Raises:
+        MilanError: if both are asked for, or the package's teacher is missing.
+    """
+    if given and train:
+        raise MilanError(f'--teacher {given} and --train-teacher exclude each other: give one')
+    if given:
+        return Teacher(given, 'given with --teacher')
+    if train:
+        return Teacher(None, 'trained on these images, as asked with --train-teacher')
+    captions = meta['sizes'].get('captioned_files', 0)
+    if meta['kind'] != 'demo' and captions >= ENOUGH_PAIRS:
+        return Teacher(None, f'trained on these images: {captions:,} of them have captions, '
+                       f'{ENOUGH_PAIRS:,} are enough')
+    if not (SHIPPED / 'open_clip_config.json').is_file():
+        raise MilanError(f'{SHIPPED} is missing, the teacher that comes with the package; train '
+                         'one with --train-teacher, or give one with --teacher')
+    if meta['kind'] == 'demo':
+        return Teacher(str(SHIPPED), 'comes with the package; it was trained on these drawings, '
+                       'without those held out')
+    return Teacher(str(SHIPPED), 'comes with the package: with '
+                   f'{captions or "no"} captioned images, a CLIP of one\'s own would learn little '
+                   f'({ENOUGH_PAIRS:,} are enough; --train-teacher trains one all the same)')
+
+
+def note_teacher(work: Path, teacher: Teacher) -> None:
+    """Writes down which one taught."""
+    text = json.dumps(teacher._asdict(), indent=1) + '\n'
+    write_atomically(work / _NOTE, lambda path: path.write_text(text, encoding='utf-8'))
+
+
+def noted_teacher(work: Path) -> Teacher:
+    """The teacher of a quickstart; one that was trained is in its folder ``teacher``.
+
+    Raises:
+        MilanError: if there is no note of it.
+    """
+    note = read_json(work / _NOTE)
+    if not note and (work / 'teacher/open_clip_config.json').is_file():
+        return Teacher(str(work / 'teacher'), 'trained on these images')  # by an earlier version
+    if not note:
+        raise MilanError(f'{work / _NOTE} is missing: run the stage "teacher" first '
+                         '(--stage teacher)')
+    return Teacher(note['spec'] or str(work / 'teacher'), note['reason'])
+
+
+def options_of(spec: str) -> list[str]:
+    """``--cfg-options`` that make a pretraining learn from it."""
+    model, pretrained = split_spec(spec)
+    key = 'model.target_generator'
+    return [f'{key}.pretrained={pretrained}', *([f'{key}.model={model}'] if model else [])]
