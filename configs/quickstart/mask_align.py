@@ -9,7 +9,7 @@ model = dict(
         init_cfg=dict(type='milan_mm.PretrainedViT', checkpoint=None)),
     target_generator=dict(
         type='milan_mm.CLIPLevelsTargetGenerator', levels=4,
-        pretrained='work_dirs/quickstart/teacher'),
+        pretrained='demo/teacher'),
     mask_generator=dict(type='milan_mm.SemanticMaskGenerator', mask_ratio=0.75),
     neck=dict(_delete_=True, type='milan_mm.DynamicAlignment'),
     head=dict(

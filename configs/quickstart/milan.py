@@ -4,7 +4,7 @@ model = dict(
     type='milan_mm.MILAN',
     backbone=dict(type='milan_mm.MaskedVisionTransformer'),
     target_generator=dict(
-        type='milan_mm.CLIPTargetGenerator', pretrained='work_dirs/quickstart/teacher'),
+        type='milan_mm.CLIPTargetGenerator', pretrained='demo/teacher'),
     mask_generator=dict(type='milan_mm.SemanticMaskGenerator', mask_ratio=0.75),
     neck=dict(type='milan_mm.PromptingDecoder'),
     head=dict(

@@ -170,7 +170,10 @@ def write_atomically(path: str | Path, write: Any) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f'.{path.stem}.{os.getpid()}{path.suffix}')
     try:
+        temporary.touch()
+        mode = temporary.stat().st_mode  # safetensors leaves a file that only its owner may read
         write(temporary)
+        temporary.chmod(mode)
         sync(temporary)
         os.replace(temporary, path)
     finally:

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from . import options
 
-STAGES = ('images', 'teacher', 'milan', 'mae', 'eval', 'finetune', 'scenes', 'detection',
+STAGES = ('images', 'teacher', 'pretrain', 'eval', 'finetune', 'scenes', 'detection',
           'segmentation', 'report')
 EXAMPLES = """\
   milan quickstart
@@ -34,8 +34,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
                         'gives mean and standard deviation (default: %(default)s).')
     parser.add_argument('--quick', action='store_true', help='Do everything in a few minutes: a '
                         'smoke test, no evidence.')
-    parser.add_argument('--full', action='store_true', help='Carry MAE into detection and '
-                        'segmentation, too, and with --seeds do every task each time.')
+    parser.add_argument('--full', action='store_true', help='With --seeds, do every '
+                        'task each time, not with the first seed alone.')
     parser.add_argument('--coco', nargs=2, metavar=('JSON', 'DIR'), help='Your own images with '
                         'boxes and masks, for the detection: annotation file and folder.')
     parser.add_argument('--ade', metavar='DIR', help='Your own images with label maps, in folders '

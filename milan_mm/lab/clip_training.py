@@ -10,7 +10,6 @@ deviation, because MILAN feeds the teacher the student's pixels. The folder says
 """
 import contextlib
 import json
-import os
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
@@ -25,6 +24,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 from torch.nn import functional as F
 
+from ..checkpoints.io import write_atomically
 from ..datasets.decoding import UnreadableImageError, composite, open_image
 from ..datasets.image_folder import find_images
 from ..engine.precision import choose_precision
@@ -309,14 +309,11 @@ def save_clip(model: CLIP, recipe: ClipRecipe, curve: list[dict], out: str | Pat
             interpolation='bicubic', resize_mode='shortest', fill_color=0))
     _write_json(out / 'log.json', dict(recipe=asdict(recipe), curve=curve))
     _write_json(out / 'open_clip_config.json', config)
-    part = out / 'open_clip_model.safetensors.part'
     state = {name: (tensor.half() if half and tensor.is_floating_point() else tensor).contiguous()
              for name, tensor in model.state_dict().items()}
-    save_file(state, part)
-    os.replace(part, out / 'open_clip_model.safetensors')
+    write_atomically(out / 'open_clip_model.safetensors', lambda part: save_file(state, part))
 
 
 def _write_json(path: Path, content: dict) -> None:
-    part = path.with_name(path.name + '.part')
-    part.write_text(json.dumps(content, indent=1), encoding='utf-8')
-    os.replace(part, path)
+    write_atomically(path, lambda part: part.write_text(json.dumps(content, indent=1) + '\n',
+                                                        encoding='utf-8'))

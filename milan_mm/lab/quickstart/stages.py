@@ -1,11 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
 """The quickstart: stages, each a step of public commands, done once.
 
-images -> teacher -> MILAN and MAE -> evaluation -> finetuning, detection, segmentation -> report
+images -> teacher -> MILAN and MAE -> evaluation -> finetuning, detection, segmentation
+
+The report is written as soon as the evaluation is done, and again after each task.
 """
 import json
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -20,9 +22,11 @@ from .scenes import make_all_scenes
 from .tasks import STARTS, TASKS, last_checkpoint, run_task
 from .teacher import choose_teacher, note_teacher, noted_teacher, options_of
 
-STAGES = ('images', 'teacher', 'milan', 'mae', 'eval', 'finetune', 'scenes', 'detection',
+STAGES = ('images', 'teacher', 'pretrain', 'eval', 'finetune', 'scenes', 'detection',
           'segmentation', 'report')
+STUDENTS = ('milan', 'mae')
 ENCODERS = ('random', 'mae', 'milan', 'teacher')
+SHOWN = ('eval', 'finetune', 'detection', 'segmentation')  # what the report grows by
 LATER = ('finetune', 'scenes', 'detection', 'segmentation')  # once, or with --full for each seed
 
 
@@ -54,7 +58,7 @@ class Settings(NamedTuple):
         images: own images, or None for the demo's drawings.
         quick: a smoke test of everything instead of an experiment.
         seed: of this repetition.
-        full: MAE in detection and segmentation too, and every task with every seed.
+        full: every task with every seed.
         coco: own images with boxes and masks, (annotation file, folder of images).
         ade: own images with label maps, in ADE20K's folders.
         teacher: a file, a folder or ``MODEL:TAG``; None takes the one that suits the images.
@@ -114,20 +118,31 @@ def run_quickstart(asked: Settings, seeds: int, force: bool, stages: list[str] |
                 log(f'=== seed {seed} ({seed + 1} of {seeds}), in {settings.work}')
             one = Repetition(settings, log, lock)
             one.check(force)
-            one.do([s for s in stages or STAGES if s not in LATER or seed == 0 or asked.full])
-            if one.steps['eval'].done:
-                results.append(collect_results(settings, one.seconds(), one.skipped()))
+            wanted = [s for s in stages or STAGES if s not in LATER or seed == 0 or asked.full]
+            for stage in one.do(wanted):
+                if stage in SHOWN and seeds == 1 and stages is None and one.measured:
+                    publish(work, one.results(), log)
+            if one.measured:
+                results.append(one.results())
         if len(results) < seeds:
             if 'report' in (stages or ()):
                 raise MilanError(f'{work}: there is nothing to report before the stage "eval" is '
                                  'done; leave out --stage, or name the stages before it as well')
             return {}
         result = results[0] if seeds == 1 else summarise_seeds(results)
-        write_atomically(work / 'results.json',
-                         lambda path: path.write_text(json.dumps(result, indent=2) + '\n'))
-        if stages is None or 'report' in stages:
-            log(f'report: {write_report(work)}')
+        publish(work, result, log, page=stages is None or 'report' in stages)
     return result
+
+
+def publish(work: Path, result: dict, log: Callable[[str], None], page: bool = True) -> None:
+    """Writes ``results.json``, and the page if it is wanted and would change."""
+    text, path = json.dumps(result, indent=2) + '\n', work / 'results.json'
+    if path.is_file() and path.read_text() == text and (work / 'report.html').is_file():
+        log(f'report: {work / "report.html"}')
+        return
+    write_atomically(path, lambda part: part.write_text(text))
+    if page:
+        log(f'report: {write_report(work)}')
 
 
 class Repetition:
@@ -157,8 +172,8 @@ class Repetition:
                                  f'{"; ".join(others.values())}. Start over with --force, or give '
                                  'another --work-dir')
 
-    def do(self, wanted: list[str]) -> None:
-        """Does those of the stages that are wanted and not finished."""
+    def do(self, wanted: list[str]) -> Iterator[str]:
+        """Does those of the stages that are wanted and not finished, and names what it did."""
         for number, (name, step) in enumerate(self.steps.items(), start=1):
             if name not in wanted:
                 continue
@@ -174,6 +189,7 @@ class Repetition:
                 step.attempt(getattr(self, name))
             except StepNotPossibleError as reason:
                 self.log(f'      skipped: {reason}')
+            yield name
 
     def images(self) -> None:  # from here on: what each stage does
         s = self.settings
@@ -194,13 +210,12 @@ class Repetition:
         self.tools.run('teacher', 'train-clip', '--data-root', self.work / 'data/train', '--out',
                        self.work / 'teacher', '--steps', s.plan.teacher_steps, '--seed', s.seed)
 
-    def milan(self) -> None:
-        self._pretrain('milan', *options_of(noted_teacher(self.work).spec))
+    def pretrain(self) -> None:
+        taught = options_of(noted_teacher(self.work).spec)
+        self.tools.run_all([self._pretraining('milan', *taught), self._pretraining('mae')],
+                           parallel=len(STUDENTS))
 
-    def mae(self) -> None:
-        self._pretrain('mae')
-
-    def _pretrain(self, name: str, *options: str) -> None:
+    def _pretraining(self, name: str, *options: str) -> Job:
         s = self.settings
         images = read_meta(self.work)['sizes']['train_images']
         batch = min(s.plan.batch_size, images)
@@ -210,12 +225,11 @@ class Repetition:
             options += ('train_dataloader.num_workers=0',
                         'train_dataloader.persistent_workers=False')
         shutil.rmtree(self.work / name, ignore_errors=True)
-        self.tools.run(
-            name, 'train', f'configs/quickstart/{name}.py', '--data-root',
-            self.work / 'data/train', '--work-dir', self.work / name, '--epochs', epochs,
-            '--auto-scale-lr', '--cfg-options', f'randomness.seed={s.seed}',
-            f'train_dataloader.batch_size={batch}',
-            f'default_hooks.checkpoint.interval={epochs}', *options)
+        return Job(name, 'train', [
+            f'configs/quickstart/{name}.py', '--data-root', self.work / 'data/train', '--work-dir',
+            self.work / name, '--epochs', epochs, '--auto-scale-lr', '--amp', '--cfg-options',
+            f'randomness.seed={s.seed}', f'train_dataloader.batch_size={batch}',
+            f'default_hooks.checkpoint.interval={epochs}', *options], name)
 
     def eval(self) -> None:
         styles = read_meta(self.work)['styles']
@@ -230,7 +244,7 @@ class Repetition:
             Job(f'eval_{name}', 'eval', [
                 *subjects[name], '--data', self.work / 'data', '--crop-ratio', 1, '--workers', 0,
                 '--out', self.work / f'eval/{name}.json', *shift]) for name in ENCODERS
-        ], parallel=2 if self.settings.quick else 1)
+        ], parallel=2)
 
     def finetune(self) -> None:
         self._task('finetune')
@@ -250,10 +264,9 @@ class Repetition:
         task = TASKS[name]
         if not (self.work / task.data).is_dir():
             raise StepNotPossibleError(self._why_no_scenes(Path(task.data).name))
-        starts = STARTS if self.settings.full else task.starts
         run_task(name, self.work, self.tools,
                  {s: None if s == 'scratch' else last_checkpoint(self.work / s)
-                  for s in starts}, self.settings.seed, self.settings.quick)
+                  for s in STARTS}, self.settings.seed, self.settings.quick)
 
     def _why_no_scenes(self, kind: str) -> str:
         if 'scenes' in self.skipped():
@@ -268,6 +281,15 @@ class Repetition:
         """Stages that could not be done with these images, and why."""
         notes = {name: step.read() for name, step in self.steps.items()}
         return {name: note['skipped'] for name, note in notes.items() if 'skipped' in note}
+
+    @property
+    def measured(self) -> bool:
+        """Whether there are figures to show."""
+        return self.steps['eval'].done
+
+    def results(self) -> dict:
+        """What ``results.json`` holds so far."""
+        return collect_results(self.settings, self.seconds(), self.skipped())
 
     def seconds(self) -> dict[str, float]:
         """Of each stage that is finished."""

@@ -28,25 +28,22 @@ class Task(NamedTuple):
         data: folder below the quickstart's that the config's ``data_root`` becomes.
         metrics: name in ``results.json`` -> (name in the log, factor to percent).
         length: option of ``milan train`` that sets how long it trains.
-        starts: what is compared by default; the rest with --full.
     """
     title: str
     config: str
     data: str
     metrics: dict[str, tuple[str, float]]
     length: str
-    starts: tuple[str, ...]
 
 
 TASKS = dict(
     finetune=Task('classification', 'configs/quickstart/finetune.py', 'data',
-                  dict(top1=('accuracy/top1', 1.0)), '--epochs', STARTS),
+                  dict(top1=('accuracy/top1', 1.0)), '--epochs'),
     detection=Task('detection', 'configs/quickstart/detection.py', 'scenes/coco',
                    dict(bbox_mAP=('coco/bbox_mAP', 100.0), segm_mAP=('coco/segm_mAP', 100.0)),
-                   '--epochs', ('milan', 'scratch')),
+                   '--epochs'),
     segmentation=Task('segmentation', 'configs/quickstart/segmentation.py', 'scenes/ade',
-                      dict(mIoU=('mIoU', 1.0), aAcc=('aAcc', 1.0)), '--iters',
-                      ('milan', 'scratch')))
+                      dict(mIoU=('mIoU', 1.0), aAcc=('aAcc', 1.0)), '--iters'))
 
 
 def run_task(name: str, work: Path, tools: ToolRunner, starts: dict[str, Path | None],
