@@ -16,8 +16,9 @@ from setuptools import setup
 from setuptools.command.build_py import build_py
 
 MIM = ('configs', 'studies', 'demo', 'tools', 'model-index.yml')
-# The last three are of use in a clone alone.
-LEFT_OUT = ('__pycache__', 'setup_env.*', 'run_tests.sh', 'quickstart.sh')
+# What is of use in a clone alone; styles.zip is what demo/teacher was trained on besides.
+LEFT_OUT = ('__pycache__', 'setup_env.*', 'run_tests.sh', 'quickstart.sh', 'styles.zip',
+            'ATTRIBUTION-styles.md', 'make_*_archive.py', 'train_teacher.py')
 
 
 def packed() -> list[Path]:

@@ -138,7 +138,8 @@ def main() -> None:
     entries['ATTRIBUTION-styles.md'] = (HERE / 'ATTRIBUTION-styles.md').read_bytes()
     write_archive(args.out, entries)
     counts = ', '.join(f'{len(cells)} of {style}' for style, cells in index['styles'].items())
-    print(f'{args.out}: {counts}; keywords of {len(index["keywords"])}; {args.out.stat().st_size / 1e6:.2f} MB')
+    print(f'{args.out}: {counts}; keywords of {len(index["keywords"])}; '
+          f'{args.out.stat().st_size / 1e6:.2f} MB')
 
 
 if __name__ == '__main__':

@@ -15,7 +15,6 @@ import json
 import shutil
 import subprocess
 import sys
-import time
 import zipfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -62,8 +61,8 @@ Measured by the same command on the 208 held-out concepts, of which it has seen 
 |---|---|
 | k-NN on CLS, gallery: the quickstart's training images (`milan eval`) | {knn:.1f} |
 | linear probe on CLS | {linear:.1f} |
-| zero-shot, 13 classes, "a drawing of a ..." (chance {zero[class_chance]:.1f}) | {zero[class]:.1f} |
-| zero-shot, 208 names (chance {zero[name_chance]:.1f}) | {zero[name]:.1f} |
+| zero-shot, "a drawing of a CLASS" (chance {zero[class_chance]:.1f}) | {zero[class]:.1f} |
+| zero-shot, its name among 208 (chance {zero[name_chance]:.1f}) | {zero[name]:.1f} |
 """
 
 
@@ -163,6 +162,7 @@ def write_card(out: Path, work: Path, command: str, figures: dict) -> None:
     """README.md and metrics.json of the teacher's folder."""
     log = json.loads((out / 'log.json').read_text())
     recipe, last = log['recipe'], log['curve'][-1]
+    figures = dict(figures, minutes=last['seconds'] / 60)
     pairs = sum(1 for _ in (work / 'pairs').rglob('*.png'))
     figures = dict(figures, command=command, pairs=pairs, versions=versions())
     (out / 'metrics.json').write_text(json.dumps(figures, indent=1) + '\n')
@@ -184,15 +184,14 @@ def main() -> None:
     make_pairs(work / 'pairs')
     if not (work / 'data').is_dir():
         make_images(work / 'data')
-    start = time.time()
-    milan('train-clip', '--data-root', work / 'pairs', '--out', args.out, '--steps', args.steps,
-          *RECIPE)
-    minutes = (time.time() - start) / 60
+    if not (args.out / 'open_clip_model.safetensors').is_file():
+        milan('train-clip', '--data-root', work / 'pairs', '--out', args.out, '--steps',
+              args.steps, *RECIPE)
     milan('eval', '--teacher', args.out, '--data', work / 'data', '--crop-ratio', 1, '--out',
           work / 'eval.json')
     measured = json.loads((work / 'eval.json').read_text())
     write_card(args.out, work, f'python demo/train_teacher.py --steps {args.steps}', dict(
-        minutes=minutes, knn=measured['knn']['top1'], linear=measured['linear']['top1'],
+        knn=measured['knn']['top1'], linear=measured['linear']['top1'],
         zero_shot=zero_shot(args.out, work / 'data')))
     print((args.out / 'README.md').read_text())
 

@@ -31,14 +31,15 @@ EXAMPLES = dict(my_target='GradientTargetGenerator', my_masking='OneInFourMaskGe
 
 @pytest.fixture(scope='module')
 def clone(teacher_folder, tmp_path_factory):
-    """Like a clone after the quickstart's first stages, with the examples' files in it."""
+    """Like a clone after the quickstart's first stage, with the examples' files in it."""
     folder = tmp_path_factory.mktemp('clone')
     shutil.copytree(ROOT / 'configs', folder / 'configs')
     with open(folder / 'configs/_base_/quickstart.py', 'a') as file:  # saves 5 s a run
         file.write('train_dataloader.update(num_workers=0, persistent_workers=False)\n')
     data = folder / 'work_dirs/quickstart/data/train/things'
     data.mkdir(parents=True)
-    (folder / 'work_dirs/quickstart/teacher').symlink_to(teacher_folder)
+    (folder / 'demo').mkdir()
+    (folder / 'demo/teacher').symlink_to(teacher_folder)
     rng = np.random.default_rng(0)
     for i in range(64):  # one batch
         blocks = rng.integers(0, 255, (6, 7, 3), dtype=np.uint8)

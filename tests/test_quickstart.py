@@ -14,6 +14,12 @@ from milan_mm import MilanError
 from milan_mm.lab.quickstart.report_tasks import task_sentence
 from milan_mm.lab.quickstart.results import summarise_seeds, table
 from milan_mm.lab.quickstart.tasks import collect_task, task_table
+from milan_mm.lab.quickstart.teacher import (
+    ENOUGH_PAIRS,
+    SHIPPED,
+    choose_teacher,
+    options_of,
+)
 from milan_mm.lab.steps import Once, held
 
 
@@ -33,14 +39,12 @@ def test_results(quick):
         assert set(row) == {'milan', 'mae', 'random', 'teacher'}
         assert all(0 <= value <= 100 for value in row.values())
         assert set(results['style_shift'][kind]) == set(row)
-    assert set(results['seconds']) == {'images', 'teacher', 'milan', 'mae', 'eval', 'finetune',
+    assert set(results['seconds']) == {'images', 'teacher', 'pretrain', 'eval', 'finetune',
                                        'scenes', 'detection', 'segmentation'}
-    assert {start: set(row) for start, row in results['finetune'].items()} == dict.fromkeys(
-        ('milan', 'mae', 'scratch'), {'top1'})
-    for task, metrics in (('detection', {'bbox_mAP', 'segm_mAP'}),
+    for task, metrics in (('finetune', {'top1'}), ('detection', {'bbox_mAP', 'segm_mAP'}),
                           ('segmentation', {'mIoU', 'aAcc'})):
         assert {start: set(row) for start, row in results[task].items()} == dict.fromkeys(
-            ('milan', 'scratch'), metrics)
+            ('milan', 'mae', 'scratch'), metrics)
         assert all(0 <= value <= 100 for row in results[task].values() for value in row.values())
     assert results['chance'] > 0 and results['sizes']['test_images'] > 0
     assert 'torch' in results['versions'] and 'linear probe' in out
@@ -49,13 +53,14 @@ def test_results(quick):
 
 def test_progress_has_an_eta(quick):
     assert 'eta' in quick[1] and 'left' in quick[1]
-    assert '[1/10] images' in quick[1] and '[9/10] segmentation' in quick[1]
+    assert '[1/9] images' in quick[1] and '[8/9] segmentation' in quick[1]
 
 
 def test_each_task_takes_the_whole_encoder(quick):
     """The line that says so, in the log of every training that starts from a checkpoint."""
     logs = quick[0] / 'logs'
-    for name in ('finetune_milan', 'finetune_mae', 'detection_milan', 'segmentation_milan'):
+    for name in ('finetune_milan', 'finetune_mae', 'detection_milan', 'detection_mae',
+                 'segmentation_milan'):
         assert 'encoder tensors (100 %) came from' in (logs / f'{name}.log').read_text(), name
     assert 'starts from random weights' in (logs / 'detection_scratch.log').read_text()
 
@@ -80,7 +85,7 @@ def test_a_second_call_runs_no_stage_again(quick):
     before = (work / 'milan/epoch_1.pth').stat().st_mtime_ns
     start = time.time()
     out = run_tool('quickstart.py', '--quick', '--work-dir', work)
-    assert out.count('finished before') == 9 and time.time() - start < 120
+    assert out.count('finished before') == 8 and time.time() - start < 120
     assert (work / 'milan/epoch_1.pth').stat().st_mtime_ns == before
 
 
@@ -154,12 +159,36 @@ def test_own_images(tmp_path):
     results = json.loads((tmp_path / 'work/results.json').read_text())
     assert results['sizes']['train_images'] + results['sizes']['test_images'] == 24
     assert 'style_shift' not in results and 'broken.jpg' in out
+    # One caption does not make a CLIP: the package's teaches, and the page says so.
+    assert results['teacher'] == dict(spec=str(SHIPPED), reason=results['teacher']['reason'])
+    assert 'with 1 captioned images' in results['teacher']['reason']
     # Photographs without transparency: no scenes can be composed of them, and it is said how else.
     assert 'detection' not in results and 'segmentation' not in results
     assert set(results['skipped']) == {'scenes', 'detection', 'segmentation'}
     assert '--coco JSON IMAGES' in out and '--ade DIR' in out
     page = (tmp_path / 'work/report.html').read_text()
     assert 'Klasse 0' in page and '<b>' not in page.split('ein Bild')[-1][:5]
+
+
+def test_the_teacher_suits_the_images():
+    demo, few, many = (dict(kind=kind, sizes=dict(captioned_files=captions)) for kind, captions in (
+        ('demo', 0), ('own', ENOUGH_PAIRS - 1), ('own', ENOUGH_PAIRS)))
+    assert choose_teacher(None, False, demo).spec == str(SHIPPED)
+    assert choose_teacher(None, False, few).spec == str(SHIPPED)
+    assert choose_teacher(None, False, many).spec is None
+    assert choose_teacher(None, True, demo).spec is None
+    assert choose_teacher('ViT-B-16:openai', False, many).spec == 'ViT-B-16:openai'
+    assert options_of('ViT-B-16:openai') == ['model.target_generator.pretrained=openai',
+                                             'model.target_generator.model=ViT-B-16']
+
+
+def test_a_teacher_that_cannot_be_had_is_said_before_any_image_is_made(tmp_path, run_here):
+    for teacher, words in (('no_such_file.pt', ('no_such_file.pt', )),
+                           (SHIPPED, ('--train-teacher exclude each other', ))):
+        more = ('--train-teacher', ) if teacher == SHIPPED else ()
+        out = run_here('quickstart.py', '--quick', '--teacher', teacher, *more, '--work-dir',
+                       tmp_path / 'work', code=2)
+        assert all(word in out for word in words) and not (tmp_path / 'work/data').exists()
 
 
 def test_too_few_images_say_how_many_are_needed(tmp_path, run_here):

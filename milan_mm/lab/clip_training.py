@@ -205,6 +205,16 @@ class CaptionTokens:
         which = (share * self.counts[rows]).long().clamp(max=self.counts[rows] - 1)
         return self.tokens[self.number[self.starts[rows] + which]]
 
+    @torch.no_grad()
+    def forget_others(self, model: CLIP) -> None:
+        """Sets the embeddings of tokens that no caption holds to 0: they are what chance made them.
+
+        They are nine tenths of a small CLIP's weights, and zeros take no room in an archive.
+        """
+        others = torch.ones(len(model.token_embedding.weight), dtype=torch.bool)
+        others[self.tokens.unique()] = False
+        model.token_embedding.weight[others] = 0
+
 
 def train_clip(pairs: ImagePairs, recipe: ClipRecipe, log: Callable[[str], None] = print,
                amp: bool = False) -> tuple[CLIP, list[dict]]:
@@ -259,9 +269,10 @@ def train_clip(pairs: ImagePairs, recipe: ClipRecipe, log: Callable[[str], None]
             hits = (image_features @ text_features.T).argmax(1) == torch.arange(len(index))
             curve.append(
                 dict(step=step, loss=loss.item(), accuracy=100 * hits.float().mean().item(),
-                     lr=optimizer.param_groups[0]['lr']))
+                     lr=optimizer.param_groups[0]['lr'], seconds=round(time.time() - start, 1)))
         if step % max(1, recipe.steps // 20) == 0 or step == recipe.steps - 1:
             log(_progress(curve[-1], step, recipe.steps, time.time() - start))
+    tokens.forget_others(model)
     return model.eval(), curve
 
 

@@ -20,7 +20,7 @@ from .report import write_report
 from .results import collect_results, summarise_seeds
 from .scenes import make_all_scenes
 from .tasks import STARTS, TASKS, last_checkpoint, run_task
-from .teacher import choose_teacher, note_teacher, noted_teacher, options_of
+from .teacher import check_teacher, choose_teacher, note_teacher, noted_teacher, options_of
 
 STAGES = ('images', 'teacher', 'pretrain', 'eval', 'finetune', 'scenes', 'detection',
           'segmentation', 'report')
@@ -109,6 +109,7 @@ def run_quickstart(asked: Settings, seeds: int, force: bool, stages: list[str] |
     unknown = sorted(set(stages or ()) - set(STAGES))
     if unknown:
         raise MilanError(f'unknown stages {unknown}; known are {list(STAGES)}')
+    check_teacher(asked.teacher, asked.train_teacher)
     work, results = asked.work, []
     with held(work / 'quickstart.lock') as lock:
         for seed in range(seeds):

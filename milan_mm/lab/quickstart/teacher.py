@@ -7,6 +7,7 @@ from typing import NamedTuple
 from ...checkpoints.io import write_atomically
 from ...errors import MilanError
 from ...inference.teachers import split_spec
+from ...reachable import check_teacher_at_hand
 from ...resources import RESOURCES
 from ..steps import read_json
 
@@ -28,19 +29,36 @@ class Teacher(NamedTuple):
     reason: str
 
 
-def choose_teacher(given: str | None, train: bool, meta: dict) -> Teacher:
-    """The teacher that was asked for, else the one that suits the images.
+def check_teacher(given: str | None, train: bool) -> None:
+    """What can be known before anything is made.
 
     Args:
         given: of ``--teacher``, or None.
         train: ``--train-teacher``.
-        meta: of the data folder.
 
     Raises:
-        MilanError: if both are asked for, or the package's teacher is missing.
+        MilanError: if both are asked for, or the one that is given cannot be had.
     """
     if given and train:
         raise MilanError(f'--teacher {given} and --train-teacher exclude each other: give one')
+    if given:
+        model, _ = split_spec(given)
+        if model is None and not Path(given).expanduser().exists():
+            raise MilanError(f'--teacher {given}: there is no such file or folder, and it is no '
+                             'MODEL:TAG such as ViT-B-16-quickgelu:openai')
+        check_teacher_at_hand(given)
+
+
+def choose_teacher(given: str | None, train: bool, meta: dict) -> Teacher:
+    """The teacher that was asked for, else the one that suits the images.
+
+    Args:
+        given, train: see :func:`check_teacher`.
+        meta: of the data folder.
+
+    Raises:
+        MilanError: if the package's teacher is wanted and missing.
+    """
     if given:
         return Teacher(given, 'given with --teacher')
     if train:
