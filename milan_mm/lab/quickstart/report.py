@@ -14,7 +14,7 @@ from ...reports.page import write_page
 from ...resources import RESOURCES
 from .report_images import choose_images, make_gallery, retrieval_rows
 from .report_tasks import skipped_words, task_charts, task_curves, task_galleries, task_sentence
-from .teacher import noted_teacher
+from .teacher import find_teacher
 from .verdict import KINDS, judge, shift_sentence
 
 _NAMES = dict(random='random weights', mae='MAE', milan='MILAN', teacher='CLIP teacher')
@@ -91,7 +91,8 @@ def run_facts(results: dict, meta: dict, teacher: dict) -> list[tuple[str, list[
 
 def _teacher_log(work: Path) -> dict:
     """What the training of the teacher wrote beside it; empty for one that was found elsewhere."""
-    return _read_json(Path(noted_teacher(work).spec) / 'log.json', None)
+    teacher = find_teacher(work)
+    return _read_json(Path(teacher.spec) / 'log.json', None) if teacher else {}
 
 
 def accuracy_charts(results: dict, block: str) -> list[Panel]:

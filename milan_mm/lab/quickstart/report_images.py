@@ -22,7 +22,7 @@ from ...inference.pretraining import load_pretraining
 from ...keyed_random import sample_key
 from ...structures import pair
 from ..captions import caption_of
-from .teacher import noted_teacher
+from .teacher import find_teacher, noted_teacher
 
 _CONFIG = 'milan_mm::quickstart/milan.py'
 _NEIGHBOURS = 6
@@ -182,10 +182,11 @@ def _encoders(work: Path) -> dict[str, Extractor]:
         checkpoint = last_checkpoint(work / name)
         if checkpoint is not None:
             encoders[name] = get_model(checkpoint, crop_ratio=1)
-    if encoders:
+    teacher = find_teacher(work)
+    if encoders and teacher:
         some = next(iter(encoders.values()))
         encoders['teacher'] = get_teacher(
-            noted_teacher(work).spec, some.img_size, some.patch_size, crop_ratio=1)
+            teacher.spec, some.img_size, some.patch_size, crop_ratio=1)
     return encoders
 
 

@@ -84,19 +84,27 @@ def note_teacher(work: Path, teacher: Teacher) -> None:
     write_atomically(work / _NOTE, lambda path: path.write_text(text, encoding='utf-8'))
 
 
+def find_teacher(work: Path) -> Teacher | None:
+    """The teacher of a quickstart, as far as it has one; one it trained is its ``teacher``."""
+    note = read_json(work / _NOTE)
+    if note:
+        return Teacher(note['spec'] or str(work / 'teacher'), note['reason'])
+    if (work / 'teacher/open_clip_config.json').is_file():  # of an earlier version
+        return Teacher(str(work / 'teacher'), 'trained on these images')
+    return None
+
+
 def noted_teacher(work: Path) -> Teacher:
-    """The teacher of a quickstart; one that was trained is in its folder ``teacher``.
+    """:func:`find_teacher` where there must be one.
 
     Raises:
-        MilanError: if there is no note of it.
+        MilanError: if the stage that chooses it was not run.
     """
-    note = read_json(work / _NOTE)
-    if not note and (work / 'teacher/open_clip_config.json').is_file():
-        return Teacher(str(work / 'teacher'), 'trained on these images')  # by an earlier version
-    if not note:
+    found = find_teacher(work)
+    if found is None:
         raise MilanError(f'{work / _NOTE} is missing: run the stage "teacher" first '
                          '(--stage teacher)')
-    return Teacher(note['spec'] or str(work / 'teacher'), note['reason'])
+    return found
 
 
 def options_of(spec: str) -> list[str]:
