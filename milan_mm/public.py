@@ -10,6 +10,8 @@ with quiet_import():
     install_mmcv_ops()  # first: mmpretrain imports what it can of mmcv.ops and mmdet
     from .compat.external_configs import install as install_external_configs
     install_external_configs()
+    from .compat.inferencers import install as install_inferencers
+    install_inferencers()
     from .compat.old_names import register as register_old_names
     register_old_names()
 

@@ -7,6 +7,7 @@ _base_ = [
     '../_base_/default_runtime_downstream.py',
 ]
 default_scope = 'mmpretrain'
+visualizer = dict(type='mmpretrain.UniversalVisualizer')
 # 128 x 8 GPUs x 1 = 1024
 train_dataloader = dict(batch_size=128)
 default_hooks = dict(

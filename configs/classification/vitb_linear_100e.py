@@ -7,6 +7,7 @@ _base_ = [
     '../_base_/default_runtime_downstream.py',
 ]
 default_scope = 'mmpretrain'
+visualizer = dict(type='mmpretrain.UniversalVisualizer')
 # 2048 x 8 GPUs x 1 = 16384
 train_dataloader = dict(batch_size=2048)
 default_hooks = dict(

@@ -7,6 +7,7 @@ _base_ = [
     '../_base_/default_runtime_downstream.py',
 ]
 default_scope = 'mmdet'
+visualizer = dict(type='mmdet.DetLocalVisualizer')
 # 4 x 8 GPUs x 2 accumulated = 64
 train_dataloader = dict(batch_size=4)
 default_hooks = dict(

@@ -3,6 +3,7 @@
 # the quickstart's cut-outs. From MILAN with --init-from CHECKPOINT, from scratch without.
 _base_ = ['../_base_/default_runtime_downstream.py']
 default_scope = 'mmdet'
+visualizer = dict(type='mmdet.DetLocalVisualizer')
 data_root = 'work_dirs/quickstart/scenes/coco'
 size = (64, 64)
 effective_batch = 16

@@ -2,6 +2,7 @@
 # quickstart's images. From MILAN with --init-from CHECKPOINT, from scratch without.
 _base_ = ['../_base_/models/vitb_classifier.py', '../_base_/default_runtime_downstream.py']
 default_scope = 'mmpretrain'
+visualizer = dict(type='mmpretrain.UniversalVisualizer')
 data_root = 'work_dirs/quickstart/data'
 effective_batch = 64
 max_epochs = 4

@@ -2,6 +2,7 @@
 # detection.py with their label maps. From MILAN with --init-from CHECKPOINT, from scratch without.
 _base_ = ['../_base_/default_runtime_downstream.py']
 default_scope = 'mmseg'
+visualizer = dict(type='mmseg.SegLocalVisualizer')
 data_root = 'work_dirs/quickstart/scenes/ade'
 size = (64, 64)
 effective_batch = 32

@@ -7,6 +7,7 @@ _base_ = [
     '../_base_/default_runtime_downstream.py',
 ]
 default_scope = 'mmseg'
+visualizer = dict(type='mmseg.SegLocalVisualizer')
 # 2 x 8 GPUs x 1 = 16
 train_dataloader = dict(batch_size=2)
 default_hooks = dict(

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from ..errors import MilanError
 from ..wording import some_of
+from .lora import merge_lora
 
 #: Which weights are wanted of a file with both: 'ema' (an average, a teacher) or 'raw'.
 WEIGHTS = ('ema', 'raw')
@@ -88,7 +89,9 @@ def unwrap(checkpoint: dict[str, Any], source: str, weights: str | None = None) 
         raise MilanError(f'{source}: {empty} is empty, as where DeepSpeed (ZeRO-3) or FSDP spread '
                          'the weights over processes. Gather them first: zero_to_fp32.py, which '
                          'lies beside the checkpoint, or save a full state dict')
-    return Unwrapped(state, beside, _words(place, other))
+    state, merged = merge_lora(state, source)
+    said = [_words(place, other), f'LoRA merged into {merged} weights' * bool(merged)]
+    return Unwrapped(state, beside, ', '.join(filter(None, said)))
 
 
 def _states(checkpoint: dict[str, Any]) -> Iterator[tuple[tuple[str, ...], dict[str, Tensor]]]:

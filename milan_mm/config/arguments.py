@@ -29,7 +29,7 @@ _FIXED = {
     'auto_scale_lr': {'enable', 'base_batch_size'},
     'env_cfg': {'cudnn_benchmark', 'mp_cfg', 'dist_cfg', 'resource_limit'},
     'default_hooks': {'runtime_info', 'timer', 'sampler_seed', 'logger', 'param_scheduler',
-                      'checkpoint'},
+                      'checkpoint', 'ema'},
 }
 _CALLED: dict[str, Callable] = {
     'randomness': set_random_seed, 'env_cfg.mp_cfg': set_multi_processing,

@@ -19,6 +19,7 @@ from torch import nn
 from ..config.annotations import without_masks
 from ..config.own_data import open_places
 from ..errors import MilanError
+from ..models.finetuning import merge_layers
 from .checkpoint import Checkpoint
 
 # Recognised by the base class's name, so that neither mmdet nor mmseg is imported unless a config
@@ -97,6 +98,7 @@ def load_task_model(cfg: Config,
     model = build_model(cfg, classes)
     task = task_of(model)
     loaded.load_into(model)
+    merge_layers(model)
     pipeline, as_array, dtype = _pipeline(cfg)
     return TaskModel(
         model.to(device).eval(), task, _readable(classes),

@@ -15,12 +15,13 @@ from ..errors import MilanError
 from ..positions import sincos_positions
 from ..registry import MODELS
 from ..structures import gather_tokens
+from .finetuning import FinetunedInPart, check_frozen
 from .pretrained import StartsPretrained
 from .rotary import RotaryBlock, RotaryPositions
 
 
 @MODELS.register_module()
-class MaskedVisionTransformer(StartsPretrained, VisionTransformer):
+class MaskedVisionTransformer(StartsPretrained, FinetunedInPart, VisionTransformer):
     """The encoder: mmpretrain's ``VisionTransformer`` on CLS and visible patches (Sec. 3.1).
 
     Without ``visible`` it is the plain ViT, so the trained encoder serves classification and
@@ -38,8 +39,13 @@ class MaskedVisionTransformer(StartsPretrained, VisionTransformer):
             and are left out of what comes out (arXiv 2309.16588).
         rotary: whether queries and keys are turned by the places of their patches, see
             :class:`RotaryPositions`; there are no sine-cosine positions then.
-        **kwargs: arguments of ``VisionTransformer``: ``with_cls_token=False``, ``qkv_bias=False``,
-            ``in_channels``, ``pre_norm``, ``layer_scale_init_value``, ...
+        with_cp: keep the input of each block only and compute the block again in the backward
+            pass: far less memory, about a third more time.
+        lora: train low-rank matrices beside the frozen weights, and what no pretrained encoder
+            has: ``dict(rank=8)``; see :meth:`train_in_part`.
+        **kwargs: arguments of ``VisionTransformer``: ``frozen_stages=N``, the first N blocks and
+            all before them (all blocks: the final norm too), ``with_cls_token=False``,
+            ``qkv_bias=False``, ``in_channels``, ``pre_norm``, ``layer_scale_init_value``, ...
 
     Raises:
         MilanError: if the patches do not tile the image, the heads do not share the width, or the
@@ -58,9 +64,12 @@ class MaskedVisionTransformer(StartsPretrained, VisionTransformer):
                  positions: str = 'fixed',
                  num_registers: int = 0,
                  rotary: bool = False,
+                 with_cp: bool = False,
+                 lora: dict | None = None,
                  **kwargs: Any) -> None:
         arch = look_up(arch)
         check_tiling(img_size, patch_size)
+        check_frozen(kwargs.get('frozen_stages', -1), arch.get('num_layers'))
         check_heads(arch.get('embed_dims'), arch.get('num_heads'))
         if positions not in ('fixed', 'learned'):
             raise MilanError(f"positions must be 'fixed' or 'learned', got {positions!r}")
@@ -80,11 +89,12 @@ class MaskedVisionTransformer(StartsPretrained, VisionTransformer):
         make_drop_path_traceable(self)
         make_ffn_traceable(self)
         use_attention(self)
-        self.patch_size, self.positions = patch_size, positions
+        self.patch_size, self.positions, self.with_cp = patch_size, positions, with_cp
         self.pos_embed.requires_grad_(positions == 'learned' and self.pos_embed.requires_grad)
         self.reset_positions()
         self.new_parameters = (r'ln2\..*', )
         self.unused_parameters = (r'ln[12]\..*', ) if not self.final_norm else (r'ln2\..*', )
+        self.train_in_part(lora)
 
     @property
     def grid_size(self) -> tuple[int, int]:
@@ -131,12 +141,12 @@ class MaskedVisionTransformer(StartsPretrained, VisionTransformer):
         tokens, angles = self.embed(x, visible)
         if visible is not None:
             for layer in self.layers:
-                tokens = layer(tokens, *angles)
+                tokens = self.through(layer, tokens, *angles)
             return self.outward(self.ln1(tokens))
         # The patch map pads what does not divide.
         grid, outputs = tuple(-(-side // self.patch_size) for side in x.shape[-2:]), []
         for i, layer in enumerate(self.layers):
-            tokens = layer(tokens, *angles)
+            tokens = self.through(layer, tokens, *angles)
             if i == len(self.layers) - 1 and self.final_norm:
                 tokens = self.ln1(tokens)
             if i in self.out_indices:

@@ -10,6 +10,7 @@ from ..checkpoints.handover import load_encoder
 from ..checkpoints.vit import read_vit
 from ..errors import MilanError
 from ..registry import WEIGHT_INITIALIZERS
+from .finetuning import FinetunedInPart
 
 
 class StartsPretrained(nn.Module):
@@ -28,15 +29,20 @@ class StartsPretrained(nn.Module):
         if not kind.endswith('PretrainedViT'):
             super().init_weights()
             if not kind.endswith('Pretrained'):
-                self.init_fresh()
+                self._init_fresh()
             return
         self.init_cfg = None
         try:
             super().init_weights()
         finally:
             self.init_cfg = kept
-        self.init_fresh()
+        self._init_fresh()
         WEIGHT_INITIALIZERS.build(kept)(self)
+
+    def _init_fresh(self) -> None:
+        self.init_fresh()
+        if isinstance(self, FinetunedInPart):
+            self.reset_lora()
 
     def init_fresh(self) -> None:
         """The backbone's own initialisation, after mmengine's."""

@@ -7,7 +7,6 @@ import torch
 from mmpretrain.models import VisionTransformer
 from mmpretrain.models.utils import resize_pos_embed
 from torch import Tensor, nn
-from torch.utils.checkpoint import checkpoint
 
 from ..compat.drop_path import make_drop_path_traceable
 from ..compat.ffn_forward import make_ffn_traceable
@@ -15,13 +14,14 @@ from ..errors import MilanError
 from ..positions import sincos_positions
 from ..registry import MODELS
 from .encoder import check_tiling, init_transformer, look_up
+from .finetuning import FinetunedInPart, check_frozen
 from .pretrained import StartsPretrained
 from .rotary import RotaryPositions
 from .window_attention import WindowAttention
 
 
 @MODELS.register_module()
-class WindowedVisionTransformer(StartsPretrained, VisionTransformer):
+class WindowedVisionTransformer(StartsPretrained, FinetunedInPart, VisionTransformer):
     """ViTDet's backbone (arXiv 2203.16527): patch tokens only, windows, relative positions.
 
     Its tensors bear the names of mmpretrain's ``VisionTransformer``, so a pretrained encoder is
@@ -44,7 +44,7 @@ class WindowedVisionTransformer(StartsPretrained, VisionTransformer):
         final_norm: whether a LayerNorm follows the last block.
         with_cp: keep the input of each block only and compute the block again in the backward
             pass: far less memory, about a third more time.
-        rotary: see :class:`MaskedVisionTransformer`.
+        rotary, lora: see :class:`MaskedVisionTransformer`.
         **kwargs: arguments of ``VisionTransformer``.
 
     Raises:
@@ -68,9 +68,11 @@ class WindowedVisionTransformer(StartsPretrained, VisionTransformer):
                  final_norm: bool = False,
                  with_cp: bool = False,
                  rotary: bool = False,
+                 lora: dict | None = None,
                  **kwargs: Any) -> None:
         arch = look_up(arch)
         check_tiling(img_size, patch_size)
+        check_frozen(kwargs.get('frozen_stages', -1), arch.get('num_layers'))
         super().__init__(
             arch=arch,
             img_size=img_size,
@@ -95,6 +97,7 @@ class WindowedVisionTransformer(StartsPretrained, VisionTransformer):
         make_ffn_traceable(self)
         if final_norm:
             self.unused_parameters = (r'cls_token', r'register_tokens', r'ln2\..*')
+        self.train_in_part(lora)
 
     @property
     def grid_size(self) -> tuple[int, int]:
@@ -131,10 +134,7 @@ class WindowedVisionTransformer(StartsPretrained, VisionTransformer):
         tokens = self.pre_norm(self.drop_after_pos(tokens)).unflatten(1, grid)
         maps = []
         for i, layer in enumerate(self.layers):
-            if self.with_cp and torch.is_grad_enabled():
-                tokens = checkpoint(layer, tokens, use_reentrant=False)
-            else:
-                tokens = layer(tokens)
+            tokens = self.through(layer, tokens)
             if self.final_norm and i == self.num_layers - 1:
                 tokens = self.ln1(tokens)
             if i in self.out_indices:
