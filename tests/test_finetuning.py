@@ -1,5 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Finetuning in part: frozen blocks, LoRA, an average of the weights, blocks computed twice."""
+import sys
+
 import numpy as np
 import pytest
 import torch
@@ -168,3 +170,14 @@ def test_frozen_by_the_command_line(labelled, tmp_path):
     moved = {key for key, value in start.state_dict().items()
              if not torch.equal(value, saved['state_dict'].get(f'backbone.{key}', value))}
     assert moved and all(key.startswith('layers.1.') for key in moved)
+
+
+def test_a_logger_that_is_not_installed_says_what_to_install(labelled, tmp_path, capsys,
+                                                             monkeypatch):
+    monkeypatch.setitem(sys.modules, 'wandb', None)  # an import of it fails, as without it
+    config = small_classifier(tmp_path / 'mine.py', 'finetune')
+    assert main(['train', str(config), '--data-root', str(labelled), '--work-dir', str(tmp_path),
+                 '--cfg-options', *LOADERS, 'visualizer.vis_backends.1.type=WandbVisBackend']) == 2
+    last = capsys.readouterr().err.splitlines()[-1]
+    assert last.startswith('error: ') and 'pip install wandb' in last
+    assert not list(tmp_path.glob('*.pth'))
