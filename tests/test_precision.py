@@ -9,6 +9,7 @@ from mmengine.config import Config
 from mmengine.optim import build_optim_wrapper
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from milan_mm.compat import float32_products
 from milan_mm.compat.cpu_attention import attention
 from milan_mm.engine.precision import choose_precision, on_this_cpu, set_amp
 from milan_mm.errors import MilanError
@@ -97,3 +98,35 @@ class Note(TorchDispatchMode):
         if args and isinstance(args[0], torch.Tensor):
             self.types[func.__name__.partition('.')[0]].append(args[0].dtype)
         return func(*args, **(kwargs or {}))
+
+
+def test_float32_products_of_onednn_are_those_of_torch():
+    torch.manual_seed(0)
+    x, weight, bias = torch.randn(2, 7, 24), torch.randn(40, 24), torch.randn(40)
+    grad = torch.randn(2, 7, 40)
+    for given in (bias, None):
+        results = []
+        for linear in (torch.nn.functional.linear, float32_products._Linear.apply):
+            tensors = [part.clone().requires_grad_() for part in (x, weight, given)
+                       if part is not None]
+            out = linear(*tensors, *([None] if given is None else []))
+            out.backward(grad)
+            results.append([out, *(part.grad for part in tensors)])
+        for ours, theirs in zip(*results):
+            assert torch.allclose(ours, theirs, atol=1e-4)
+    assert float32_products.onednn_is_faster('vendor_id : AuthenticAMD flags : fpu avx512f')
+    for info in ('vendor_id : GenuineIntel flags : avx512f', 'vendor_id : AuthenticAMD avx2', ''):
+        assert not float32_products.onednn_is_faster(info)
+
+
+def test_linear_maps_take_the_faster_library_in_float32_alone(teacher_folder):
+    model = MODELS.build(milan_config(teacher_folder))
+    with Note() as seen:
+        model.loss(torch.randn(2, 3, 32, 32), sample_keys=torch.arange(2))
+        with torch.autocast('cpu', torch.bfloat16):
+            model.loss(torch.randn(2, 3, 32, 32), sample_keys=torch.arange(2))
+    name, other = ('_linear_pointwise', 'addmm')
+    if not float32_products._FASTER:
+        name, other = other, name
+    assert seen.types[name].count(torch.float32) > 20
+    assert torch.float32 not in seen.types[other]

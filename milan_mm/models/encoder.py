@@ -11,6 +11,7 @@ from ..architectures import ARCHITECTURES
 from ..compat.cpu_attention import use_attention
 from ..compat.drop_path import make_drop_path_traceable
 from ..compat.ffn_forward import make_ffn_traceable
+from ..compat.float32_products import use_linear
 from ..errors import MilanError
 from ..positions import sincos_positions
 from ..registry import MODELS
@@ -89,6 +90,7 @@ class MaskedVisionTransformer(StartsPretrained, FinetunedInPart, VisionTransform
         make_drop_path_traceable(self)
         make_ffn_traceable(self)
         use_attention(self)
+        use_linear(self)
         self.patch_size, self.positions, self.with_cp = patch_size, positions, with_cp
         self.pos_embed.requires_grad_(positions == 'learned' and self.pos_embed.requires_grad)
         self.reset_positions()

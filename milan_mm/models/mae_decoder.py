@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from ..compat.cpu_attention import use_attention
 from ..compat.drop_path import make_drop_path_traceable
 from ..compat.ffn_forward import make_ffn_traceable
+from ..compat.float32_products import use_linear
 from ..positions import sincos_positions
 from ..registry import MODELS
 from ..structures import MaskIds, pair
@@ -50,6 +51,7 @@ class MAEDecoder(MAEPretrainDecoder):
         make_drop_path_traceable(self)
         make_ffn_traceable(self)
         use_attention(self)
+        use_linear(self)
         self.grid_size = pair(grid_size)
         self.reset_positions()
 

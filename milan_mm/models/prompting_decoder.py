@@ -7,6 +7,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ..compat.cpu_attention import attention
+from ..compat.float32_products import use_linear
 from ..positions import sincos_positions
 from ..registry import MODELS
 from ..structures import MaskIds, gather_tokens
@@ -51,6 +52,7 @@ class PromptingDecoder(BaseModule):
             for _ in range(decoder_depth))
         self.decoder_norm = nn.LayerNorm(decoder_embed_dim, eps=1e-6)
         self.decoder_pred = nn.Linear(decoder_embed_dim, predict_feature_dim)
+        use_linear(self)
 
     def init_weights(self) -> None:
         super().init_weights()

@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """How much a step computes, and how fast this machine can multiply the matrices it has."""
+import math
 import time
 from collections import Counter
 from collections.abc import Callable
@@ -9,7 +10,10 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import FlopCounterMode, sdpa_backward_flop_count, sdpa_flop_count
 
+from ...compat.float32_products import linear
+
 _aten = torch.ops.aten
+_onednn = torch.ops.mkldnn._linear_pointwise  # see compat/float32_products.py
 
 
 def _attention(query: Any, key: Any, value: Any, *_: Any, **__: Any) -> int:
@@ -20,10 +24,15 @@ def _attention_backward(grad: Any, query: Any, key: Any, value: Any, *_: Any, **
     return sdpa_backward_flop_count(grad, query, key, value)
 
 
+def _linear(x: Any, weight: Any, *_: Any, **__: Any) -> int:
+    return 2 * math.prod(x) * weight[0]
+
+
 # torch's counter knows the fused attention of CUDA alone.
 _ON_CPU = {
     _aten._scaled_dot_product_flash_attention_for_cpu: _attention,
     _aten._scaled_dot_product_flash_attention_for_cpu_backward: _attention_backward,
+    _onednn: _linear,
 }
 
 
@@ -63,6 +72,9 @@ class _Note(TorchDispatchMode):
         if func in (_aten.mm.default, _aten.addmm.default):
             a, b = args[-2:]
             self.found[a.shape[0], a.shape[1], b.shape[1]] += 1
+        elif func is _onednn.default:
+            a, b = args[:2]
+            self.found[a[..., 0].numel(), a.shape[-1], b.shape[0]] += 1
         return func(*args, **(kwargs or {}))
 
 
@@ -80,7 +92,7 @@ def peak_flops(shapes: Counter, dtype: torch.dtype, device: torch.device, repeat
     """
     flops = seconds = 0.
     for (m, k, n), count in shapes.items():
-        a, b = torch.randn(m, k, device=device), torch.randn(k, n, device=device)
+        a, b = torch.randn(m, k, device=device), torch.randn(n, k, device=device)
         a, b = a.to(dtype), b.to(dtype)
         flops += 2. * m * k * n * count
         seconds += count * min(_seconds(a, b, clock) for _ in range(repeats + 1))
@@ -91,7 +103,7 @@ def _seconds(a: torch.Tensor, b: torch.Tensor, clock: Callable[[], float]) -> fl
     if a.is_cuda:
         torch.cuda.synchronize()
     start = clock()
-    a @ b
+    linear(a, b)
     if a.is_cuda:
         torch.cuda.synchronize()
     return clock() - start

@@ -12,6 +12,7 @@ from open_clip.transformer import QuickGELU, ResidualAttentionBlock
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from ...compat.float32_products import applies, linear
 from ...errors import MilanError
 from .timm_towers import TimmTower
 from .tower import Tower, cls_importance
@@ -80,7 +81,7 @@ class ClsTower(Tower):
             x = block(x)
         importance = self.importance(last, x)
         x = visual.ln_post(last(x))
-        return (x if visual.proj is None else x @ visual.proj), importance
+        return (x if visual.proj is None else linear(x, visual.proj.t())), importance
 
     def importance(self, block: nn.Module, x: Tensor) -> Tensor:
         """Attention of CLS to the patches in ``block``, given its input (B, 1 + N, width)."""
@@ -88,8 +89,8 @@ class ClsTower(Tower):
         x = block.ln_1(x)
         (wq, wk, _), (bq, bk, _) = attn.in_proj_weight.chunk(3), attn.in_proj_bias.chunk(3)
         heads = (attn.num_heads, attn.head_dim)
-        query = F.linear(x[:, :1], wq, bq).unflatten(-1, heads).transpose(1, 2)
-        keys = F.linear(x, wk, bk).unflatten(-1, heads).transpose(1, 2)
+        query = linear(x[:, :1], wq, bq).unflatten(-1, heads).transpose(1, 2)
+        keys = linear(x, wk, bk).unflatten(-1, heads).transpose(1, 2)
         return cls_importance(query, keys)[:, 1:]
 
 
@@ -106,10 +107,10 @@ class FusedBlock(ResidualAttentionBlock):
         if context or attn_mask is not None:
             return super().forward(x, *context, attn_mask=attn_mask)
         attn = self.attn
-        qkv = F.linear(self.ln_1(x), attn.in_proj_weight, attn.in_proj_bias)
+        qkv = linear(self.ln_1(x), attn.in_proj_weight, attn.in_proj_bias)
         q, k, v = qkv.unflatten(-1, (3, attn.num_heads, -1)).permute(2, 0, 3, 1, 4).unbind(0)
         mixed = F.scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(2)
-        x = x + self.ls_1(attn.out_proj(mixed))
+        x = x + self.ls_1(linear(mixed, attn.out_proj.weight, attn.out_proj.bias))
         return x + self.ls_2(run_mlp(self.mlp, self.ln_2(x)))
 
 
@@ -118,12 +119,18 @@ def run_mlp(mlp: nn.Sequential, x: Tensor) -> Tensor:
 
     It is silu(1.702 x) / 1.702, and both factors go into the matrix products.
     """
-    if not isinstance(mlp.gelu, QuickGELU) or torch.is_grad_enabled():
+    fc, proj = mlp.c_fc, mlp.c_proj
+    if torch.is_grad_enabled():
         return mlp(x)
+    if not isinstance(mlp.gelu, QuickGELU):
+        return linear(mlp.gelu(linear(x, fc.weight, fc.bias)), proj.weight, proj.bias)
     scale, rows = 1.702, x.flatten(0, -2)
-    hidden = torch.addmm(mlp.c_fc.bias, rows, mlp.c_fc.weight.t(), beta=scale, alpha=scale)
+    if applies(x):
+        hidden = F.silu(linear(x, fc.weight, fc.bias).mul_(scale), inplace=True)
+        return torch.add(proj.bias, linear(hidden, proj.weight), alpha=1 / scale)
+    hidden = torch.addmm(fc.bias, rows, fc.weight.t(), beta=scale, alpha=scale)
     hidden = F.silu(hidden, inplace=True)
-    out = torch.addmm(mlp.c_proj.bias, hidden, mlp.c_proj.weight.t(), alpha=1 / scale)
+    out = torch.addmm(proj.bias, hidden, proj.weight.t(), alpha=1 / scale)
     return out.view_as(x)
 
 
