@@ -342,3 +342,36 @@ def test_imagenet_cells_build():
             built = MODELS.build(model)
         assert built.backbone.grid_size == (14, 14)
         assert tuple(built.target_generator.grid_size) == (14, 14)
+
+
+def write_curves(folder, values, seconds=2.):
+    """A run that logs a loss and k-NN every 10 steps, each of so many seconds."""
+    (folder / 'train/vis_data').mkdir(parents=True)
+    lines = [dict(step=10 * n, time=seconds, loss=10 - v, **{'eval/knn_top1': v})
+             for n, v in enumerate(values, start=1)]
+    (folder / 'train/vis_data/scalars.json').write_text('\n'.join(map(json.dumps, lines)))
+
+
+def test_time_to_the_bases_quality_and_distance_of_curves(tmp_path, capfd):
+    runs = dict(exact={0: [1, 2, 3, 4], 1: [1, 2, 3, 6]}, quick={0: [3, 4, 5], 1: [3, 4, 5]},
+                failed={})
+    for cell, seeds in runs.items():
+        for seed, values in seeds.items():
+            write_curves(tmp_path / f'runs/{cell}/seed{seed}', values, 1 + (cell == 'exact'))
+    study = dict(base='exact', runs=[
+        *(dict(cell=cell, seed=seed, figures={}) for cell in runs for seed in runs[cell]),
+        dict(cell='failed', seed=0, failed='no such luck')])
+    (tmp_path / 'study.json').write_text(json.dumps(study))
+
+    def rows(*options):
+        done = run_tool_here(capfd, 'analyze_logs', tmp_path, *options)
+        lines = [line for line in done.stdout.splitlines() if line.startswith('|')]
+        return [line.strip('| ').split(' | ') for line in lines[2:]]
+
+    assert rows('--time-to', 'eval/knn_top1') == [
+        ['exact', '5.0 (4.0 to 6.0)', '80.0 (80.0 to 80.0)', '80.0 (80.0 to 80.0)',
+         '1.00 (1.00 to 1.00)', '2 of 2'],
+        ['quick', '5.0 (5.0 to 5.0)', '30.0 (30.0 to 30.0)', '20.0 (20.0 to 20.0)',
+         '0.25 (0.25 to 0.25)', '1 of 2']]
+    # Of seeds 0, 0, 0, 2 at four steps; of quick and exact 2, 2, 2 at the three they share.
+    assert rows('--apart', 'loss') == [['quick', '2', '0.5', '4.00']]

@@ -72,7 +72,25 @@ def use_linear(module: nn.Module) -> None:
 
 
 def _product(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+    if torch.compiler.is_compiling():
+        return torch.ops.milan_mm.product(x, weight, bias)
+    return _of_onednn(x, weight, bias)
+
+
+def _of_onednn(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     return torch.ops.mkldnn._linear_pointwise(x, weight, bias, 'none', [], '')
+
+
+# inductor knows oneDNN's operation for weights that are constants alone; of this one it knows
+# nothing but what comes out.
+_LIBRARY = torch.library.Library('milan_mm', 'FRAGMENT')
+_LIBRARY.define('product(Tensor x, Tensor weight, Tensor? bias) -> Tensor')
+_LIBRARY.impl('product', _of_onednn, 'CPU')
+
+
+@torch.library.register_fake('milan_mm::product')
+def _shape(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+    return x.new_empty(*x.shape[:-1], weight.shape[0])
 
 
 class _Linear(torch.autograd.Function):

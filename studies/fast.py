@@ -1,0 +1,68 @@
+# What makes a step cheaper, against the paper's step, at the quickstart's scale: k-NN on the way,
+# so that the time to the base's last k-NN can be read off. After the runs:
+#   milan analyze-logs work_dirs/studies/fast --time-to eval/knn_top1
+#   milan analyze-logs work_dirs/studies/fast --apart loss
+# A cell named *_short has its whole schedule in fewer epochs.
+_base_ = './paper.py'
+title = 'Time to quality at the quickstart\'s scale'
+base = 'exact'
+minutes = 6
+megabytes = 30
+
+prepare = [
+    dict(images=_base_.images),
+    dict(clip=_base_.clip),
+]
+train = dict(
+    tool='train.py',
+    arguments=['{config}', '--data-root', '{work}/data/train', '--work-dir', '{run}/train',
+               '--epochs', '9', '--auto-scale-lr'])
+measure = [
+    dict(
+        tool='eval_features.py',
+        arguments=['{checkpoint}', '--data', '{work}/data', '--crop-ratio', '1', '--workers', '0',
+                   '--out', '{run}/eval.json'],
+        reads='{run}/eval.json',
+        metrics={'k-NN, CLS': 'knn.top1', 'linear, CLS': 'linear.top1'})
+]
+
+options = {
+    **_base_.taught,
+    'default_hooks.features.data': '{work}/data',
+    'default_hooks.features.interval': '1',
+    'default_hooks.features.crop_ratio': '1',
+    'default_hooks.logger.interval': '10',
+    'log_processor.window_size': '10',
+}
+milan = _base_.milan
+half = {'model.mask_generator.views': 2, 'model.mask_generator.predicted': .5}
+cells = dict(
+    _delete_=True,
+    exact=dict(title='MILAN, float32', config=milan, options=options),
+    bf16=dict(title='--amp', group='precision', config=milan, options=options,
+              arguments=['--amp']),
+    teacher_bf16=dict(
+        title='teacher alone in bfloat16', group='precision', config=milan, options=options,
+        changes={'model.target_generator.amp': 'bf16'}),
+    views_2=dict(
+        title='2 masks of an image', group='views', config=milan, options=options,
+        changes={'model.mask_generator.views': 2}),
+    views_2_short=dict(
+        title='2 masks of an image, 5 epochs', group='views', config=milan, options=options,
+        changes={'model.mask_generator.views': 2}, arguments=['--epochs', '5']),
+    views_4_short=dict(
+        title='4 masks of an image, 3 epochs', group='views', config=milan, options=options,
+        changes={'model.mask_generator.views': 4}, arguments=['--epochs', '3']),
+    predicted_half=dict(
+        title='half of the masked patches predicted', group='decoder', config=milan,
+        options=options, changes={'model.mask_generator.predicted': .5}),
+    depth_1=dict(
+        title='decoder of 1 block instead of 2', group='decoder', config=milan, options=options,
+        changes={'model.neck.decoder_depth': 1}),
+    width_64=dict(
+        title='decoder 64 wide instead of 96', group='decoder', config=milan, options=options,
+        changes={'model.neck.decoder_embed_dim': 64}),
+    all_short=dict(
+        title='--amp, 2 masks, half predicted, 5 epochs', group='together', config=milan,
+        options=options, changes=half, arguments=['--amp', '--epochs', '5']),
+)
