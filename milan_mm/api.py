@@ -159,7 +159,7 @@ def recipe_options(arch: str, teacher: str | Path | None = None, batch_size: int
 
 def embed(data: str | Path, checkpoint: str | Path, out: str | Path | None = None, *,
           kinds: Sequence[str] = ('cls', ), img_size: Size | None = None,
-          crop_ratio: float = 0.875, batch_size: int = 64, workers: int = 2,
+          crop_ratio: float | None = None, batch_size: int = 64, workers: int = 2,
           device: str | None = None, trust_checkpoint: bool = False) -> FeatureTable | Path:
     """Features of the images of a folder, and their paths.
 

@@ -10,7 +10,7 @@ from matplotlib.colors import to_rgb
 from PIL import Image
 
 from milan_mm.errors import MilanError
-from milan_mm.reports.charts import Panel, bars, curves, save, svg
+from milan_mm.reports.charts import Bar, Panel, bars, curves, save, svg
 from milan_mm.reports.charts import Series as S
 from milan_mm.reports.theme import COLOURS, LIGHT
 
@@ -37,7 +37,7 @@ def test_text_and_marks_can_be_told_from_the_ground(theme):
 
 
 def panels():
-    yield bars(EVIL, [('milan', EVIL, 5., 1.), ('mae', 'MAE', 3., None)], 2., 10.)
+    yield bars(EVIL, [Bar('milan', EVIL, 5., 1.), Bar('mae', 'MAE', 3.)], 2., 10.)
     yield curves(EVIL, '', [S(EVIL, 'milan', [0, 1], [1, 2]), S('b', 'second', [0, 1], [3, 1])])
 
     def marks(axes):

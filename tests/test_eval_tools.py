@@ -22,6 +22,7 @@ from safetensors import safe_open
 import milan_mm
 from milan_mm import MilanError
 from milan_mm.evaluation.extract import extract_features
+from milan_mm.evaluation.hits import read_hits
 from milan_mm.reports.curves import read_run, smooth
 
 
@@ -47,9 +48,18 @@ def test_eval_features(place):
     assert 0 <= result['shift']['knn'] <= 100 and len(result['shift']['directions']) == 2
     assert result['sizes'] == {'gallery': 36, 'queries': 35}
     assert [path.endswith('google__red_1.png') for path in result['unreadable']] == [True]
-    assert f'{result["knn"]["top1"]:.2f} %' in done.stdout and 'chance 33.3 %' in done.stdout
+    assert f'{result["knn"]["top1"]:.2f} %' in done.stdout and 'right for 34.3 %' in done.stdout
     assert 'google__red_1.png' in done.stdout + done.stderr  # named in the log
-    assert [p.name for p in out.parent.iterdir()] == ['milan.json']
+    assert sorted(p.name for p in out.parent.iterdir()) == ['milan.hits.npz', 'milan.json']
+    hits = read_hits(out.with_name('milan.hits.npz'))
+    assert set(hits) == {'knn', 'linear', 'shift.knn', 'shift.linear'}
+    for kind in ('knn', 'linear'):
+        assert len(hits[kind].names) == 35 and 'red/google__red_1.png' not in hits[kind].names
+        assert 100 * hits[kind].values.mean() == pytest.approx(result[kind]['top1'])
+    ways = {way['queries']: way['knn']['top1'] for way in result['shift']['directions']}
+    for prefix, top1 in ways.items():
+        of_way = [hit for name, hit in zip(*hits['shift.knn']) if f'/{prefix}' in name]
+        assert 100 * np.mean(of_way) == pytest.approx(top1)
 
 
 def test_eval_features_of_random_weights_with_lars(place, capfd):

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """The quickstart's page, and the images on it."""
 import json
+import math
 import shutil
 from pathlib import Path
 
@@ -22,12 +23,13 @@ from milan_mm.inference.images import load_pixels
 from milan_mm.inference.pretraining import load_pretraining
 from milan_mm.keyed_random import sample_key
 from milan_mm.lab.clip_training import ClipRecipe, save_clip
+from milan_mm.lab.quickstart.advice import training_facts
 from milan_mm.lab.quickstart.report import duration, write_report
 from milan_mm.lab.quickstart.report_images import choose_images
 from milan_mm.lab.quickstart.verdict import judge
 from milan_mm.models import MILAN  # noqa: F401  registers
 from milan_mm.registry import MODELS
-from milan_mm.reports.charts import Series, axis_end, bars, curves, svg
+from milan_mm.reports.charts import Bar, Series, axis_end, bars, curves, svg
 
 ROOT = Path(__file__).resolve().parents[1]
 CONFIGS = ROOT / 'configs/quickstart'
@@ -67,11 +69,33 @@ def write_run(folder, config, **target):
                            for s in range(1, 7)))
 
 
-def make_results(knn=(18.0, 24.0, 49.5, 50.7), linear=(26.2, 33.8, 45.8, 47.2), **more):
-    names = ('random', 'mae', 'milan', 'teacher')
+NAMES = ('random', 'mae', 'milan', 'teacher')
+
+
+def make_tests(row, error, runs=1):
+    """MILAN against each other one, as a comparison of 400 concepts would have found it."""
+    tests = {}
+    for name in NAMES:
+        difference = row['milan'] - row[name]
+        p = math.erfc(abs(difference) / error / 2**.5)
+        tests[name] = dict(difference=difference, low=difference - 2 * error,
+                           high=difference + 2 * error, p=p, images=1600, groups=400, runs=runs,
+                           test='exact sign-flip test over groups')
+    return {name: test for name, test in tests.items() if name != 'milan'}
+
+
+def make_results(knn=(18.0, 24.0, 49.5, 50.7), linear=(26.2, 33.8, 45.8, 47.2), error=3.0, **more):
+    blocks = dict(knn=dict(zip(NAMES, knn)), linear=dict(zip(NAMES, linear)))
+    runs = len(more.get('seeds', [0]))
     return dict(
-        dict(classification=dict(knn=dict(zip(names, knn)), linear=dict(zip(names, linear))),
-             chance=12.5, sizes=dict(test_concepts=400, test_images=1600), seeds=[0],
+        dict(classification=blocks,
+             paired=dict(classification={
+                 kind: make_tests(row, error, runs) for kind, row in blocks.items()}),
+             intervals=dict(classification={
+                 kind: {name: (value - 5, value + 5) for name, value in row.items()}
+                 for kind, row in blocks.items()}),
+             groups='concepts', chance=12.5,
+             sizes=dict(test_concepts=400, test_images=1600), seeds=[0],
              seconds=dict(images=2.0, teacher=200.0), versions=dict(torch='1'),
              settings=dict(quick=False, images='demo', styles=[])), **more)
 
@@ -221,15 +245,17 @@ def drawn(panel):
 
 
 def test_bars_are_as_long_as_their_values():
-    panel = bars('k-NN', [('mae', 'A', 20.0, None), ('milan', 'B', 49.0, 3.0)], 10.0,
-                 axis_end([52]))
+    panel = bars('k-NN', [Bar('mae', 'A', 20.0, interval=(14, 27)), Bar('milan', 'B', 49.0, 3.0),
+                          Bar('random', 'C', 5.0)], 10.0, axis_end([52]))
     axes = drawn(panel)
-    assert [bar.get_width() for bar in axes.patches] == [20, 49] and axes.get_xlim() == (0, 60)
-    whisker, *_, reference = [list(line.get_xdata()) for line in axes.lines]
-    assert whisker == [46, 52] and reference == [10, 10]
-    assert [text.get_text() for text in axes.texts] == ['20.0', '49.0 ± 3.0']
-    assert [label.get_text() for label in axes.get_yticklabels()] == ['A', 'B']
-    assert axes.yaxis_inverted() and panel.summary == 'k-NN: A 20.0; B 49.0 ± 3.0'
+    assert [bar.get_width() for bar in axes.patches] == [20, 49, 5]
+    assert axes.get_xlim() == (0, 60)
+    lines = [list(line.get_xdata()) for line in axes.lines]
+    assert lines[0] == [14, 27] and lines[3] == [46, 52] and lines[-1] == [10, 10]
+    assert [text.get_text() for text in axes.texts] == ['20.0', '49.0 ± 3.0', '5.0']
+    assert [label.get_text() for label in axes.get_yticklabels()] == ['A', 'B', 'C']
+    assert axes.yaxis_inverted()
+    assert panel.summary == 'k-NN: A 20.0 (95 % interval 14.0 to 27.0); B 49.0 ± 3.0; C 5.0'
 
 
 def test_curves_leave_out_what_is_not_finite_and_reach_what_they_shall():
@@ -259,14 +285,17 @@ def test_the_sentence_says_who_is_ahead_and_by_how_much():
     verdict = judge(make_results())
     assert verdict.headline == 'MILAN is ahead of MAE and of random weights'
     for part in ('49.5 %', '25.5 points more than with MAE', '31.5 points more', '45.8 %',
-                 '12.0 points more than with MAE', '12.5 %'):
-        assert part in verdict.sentence
-    assert '400 held-out concepts' in verdict.caveat
+                 '12.0 points more than with MAE',
+                 '(95 % interval +19.5 to +31.5, p < 0.001)'):
+        assert part in verdict.sentence, part
+    for part in ('1,600 images are renders of 400 concepts', 'exact sign-flip test',
+                 'bootstrap over concepts', 'p is below 0.05'):
+        assert part in verdict.caveat, part
 
 
 @pytest.mark.parametrize('mae,headline,sentence', [
     ((49.0, 45.0), 'MILAN is not ahead of MAE, but ahead of random weights',
-     '(+0.5 points, which may be chance)'),
+     '(+0.5 points, 95 % interval -5.5 to +6.5, p = 0.87: may be chance)'),
     ((70.0, 65.0), 'MILAN is behind MAE, but ahead of random weights',
      '20.5 points fewer than with MAE'),
     ((24.0, 65.0), 'MILAN is ahead of MAE in k-NN only, and ahead of random weights',
@@ -282,24 +311,68 @@ def test_milan_no_better_than_random_weights_is_said():
     assert verdict.headline == 'MILAN is not ahead of MAE, and not ahead of random weights'
 
 
-def test_few_held_out_images_prove_little_and_many_seeds_more():
-    knn, linear = (30.0, 42.0, 49.5, 50.0), (26.0, 39.0, 45.8, 47.0)
-    few = make_results(knn, linear, sizes=dict(test_files=40, test_images=4000))
-    assert judge(few).headline.startswith('MILAN is not ahead of MAE')
-    seeds = make_results(knn, linear, sizes=dict(test_files=40), seeds=[0, 1, 2])
-    for block in seeds['classification'].values():
-        block.update({f'{name}_std': 2.0 for name in list(block)})
-    assert judge(seeds).headline == 'MILAN is ahead of MAE and of random weights'
-    assert '± 2.0' in judge(seeds).sentence and 'Means of 3 runs' in judge(seeds).caveat
-    for block in seeds['classification'].values():
-        block['mae_std'] = 9.0
-    assert judge(seeds).headline.startswith('MILAN is not ahead of MAE')
+def test_the_caveat_names_the_test_that_was_made():
+    one = make_results()
+    for kind in one['paired']['classification'].values():
+        for test in kind.values():
+            test.update(images=179, groups=179, test="McNemar's exact test")
+    said = judge(dict(one, groups='images')).caveat
+    assert "McNemar's exact test" in said and '179 images' in said and 'renders' not in said
+    said = judge(make_results(seeds=[0, 1, 2])).caveat
+    assert 'bootstrap over 3 runs and 400 concepts' in said and 'McNemar' not in said
+    old = {key: value for key, value in one.items() if key not in ('paired', 'intervals')}
+    assert 'kept no hits of each image' in judge(old).caveat
+    assert '25.5 points against MAE\'s (not tested' in judge(old).sentence
+
+
+@pytest.mark.parametrize('results,said', [
+    # The teacher knows little: 36.0 against 34.1 of random weights.
+    (make_results((34.1, 40.0, 42.8, 36.0)), 'knows little of these images'),
+    # MILAN has all but reached it.
+    (make_results(), 'The teacher bounds it: its own k-NN is 50.7 %, 1.2 points above MILAN'),
+    (make_results((18.0, 24.0, 52.0, 50.7)), '1.3 points below MILAN'),
+    # Much is left to learn, and it was still learning.
+    (make_results((18.0, 24.0, 30.0, 50.7), (26.2, 28.0, 30.0, 47.2),
+                  training=dict(milan=dict(steps=700, loss=.9, late_fall=.15))),
+     'last quarter of the 700 steps brought 15% of its whole fall. Next: more steps'),
+    (make_results((18.0, 24.0, 30.0, 50.7), (26.2, 28.0, 30.0, 47.2),
+                  sizes=dict(train_files=563, test_files=179)), '563 different images'),
+    # 4 points with an interval of +-10 and 400 concepts: (10 / 4)^2 times as many.
+    (make_results((18.0, 26.0, 30.0, 50.7), (26.2, 28.0, 30.0, 47.2), error=5.0),
+     'takes about 2,500 held-out concepts instead of 400'),
+    (make_results((18.0, 29.5, 30.0, 50.7), (26.2, 28.0, 30.0, 47.2), error=5.0),
+     'take the two as equal'),
+    (make_results((18.0, 10.0, 30.0, 50.7), (26.2, 10.0, 30.0, 47.2)), 'Next: --seeds 3')])
+def test_advice_follows_from_the_figures(results, said):
+    advice = ' '.join(judge(results).advice)
+    assert said in advice, advice
+
+
+def test_no_advice_where_nothing_calls_for_it():
+    calm = make_results((18.0, 24.0, 30.0, 50.7), (26.2, 28.0, 30.0, 47.2), seeds=[0, 1, 2],
+                        training=dict(milan=dict(steps=700, loss=.9, late_fall=.03)),
+                        sizes=dict(train_files=5000), error=1.0)
+    assert judge(calm).advice == []
+
+
+def test_the_late_fall_of_a_loss_is_read_from_its_curve(tmp_path):
+    def run(name, loss):
+        file = tmp_path / name / '20200101_000000/vis_data/scalars.json'
+        file.parent.mkdir(parents=True)
+        file.write_text(''.join(json.dumps(dict(step=s, loss=loss(s))) + '\n'
+                                for s in range(10, 701, 10)))
+        return training_facts(tmp_path / name)
+
+    assert run('line', lambda s: 2 - s / 700)['late_fall'] == pytest.approx(.28, abs=.03)
+    assert run('flat', lambda s: 1 + math.exp(-s / 70))['late_fall'] < .01
+    assert run('up', lambda s: 1 + s)['late_fall'] == 0
+    assert training_facts(tmp_path / 'missing') == {}
 
 
 def test_a_smoke_test_is_no_evidence():
     verdict = judge(make_results(settings=dict(quick=True)))
     assert verdict.headline.startswith('Smoke test') and 'means nothing yet' in verdict.headline
-    assert 'no evidence' in verdict.caveat
+    assert 'no evidence' in verdict.caveat and 'without --quick' in verdict.advice[0]
 
 
 # --------------------------------------------------------------------------------------------- page

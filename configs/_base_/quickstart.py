@@ -34,6 +34,7 @@ param_scheduler = [
 ]
 train_cfg = dict(max_epochs=max_epochs)
 default_hooks = dict(
+    describe=dict(crop_ratio=1),  # images without a margin, which are evaluated whole
     logger=dict(interval=20), checkpoint=dict(interval=max_epochs, max_keep_ckpts=1))
 log_processor = dict(window_size=20)
 env_cfg = dict(cudnn_benchmark=False)

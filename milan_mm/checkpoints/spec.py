@@ -35,6 +35,7 @@ class EncoderSpec(NamedTuple):
         pixel_mean, pixel_std: per channel (RGB), in 0..255.
         quick_gelu: whether its MLPs use CLIP's QuickGELU; None if the file does not say.
         norm_eps: what its norms add to the variance.
+        crop_ratio: of the central crop it is evaluated with, see :class:`ResizeAndCenterCrop`.
     """
     arch: dict[str, int]
     img_size: tuple[int, int]
@@ -43,6 +44,7 @@ class EncoderSpec(NamedTuple):
     pixel_std: Sequence[float] = IMAGENET_STD
     quick_gelu: bool | None = False
     norm_eps: float = 1e-6
+    crop_ratio: float = 0.875
 
     @property
     def grid(self) -> tuple[int, int]:
@@ -116,7 +118,8 @@ def describe_spec(spec: EncoderSpec) -> dict:
         encoder['quick_gelu'] = True
     if spec.norm_eps != 1e-6:
         encoder['norm_eps'] = spec.norm_eps
-    return dict(encoder=encoder, pixel_mean=list(spec.pixel_mean), pixel_std=list(spec.pixel_std))
+    return dict(encoder=encoder, pixel_mean=list(spec.pixel_mean), pixel_std=list(spec.pixel_std),
+                **(dict(crop_ratio=spec.crop_ratio) if spec.crop_ratio != 0.875 else {}))
 
 
 def describe_by_folder(config: dict, pixels: dict, source: str) -> dict:
@@ -209,11 +212,12 @@ def _described_spec(state: dict[str, Tensor], meta: dict, source: str) -> Encode
             {name: int(encoder['arch'][name]) for name in _ARCH},
             pair(int(side) for side in encoder['img_size']), int(encoder['patch_size']),
             tuple(float(v) for v in meta['pixel_mean']), tuple(float(v) for v in meta['pixel_std']),
-            bool(encoder.get('quick_gelu', False)), float(encoder.get('norm_eps', 1e-6)))
+            bool(encoder.get('quick_gelu', False)), float(encoder.get('norm_eps', 1e-6)),
+            float(meta.get('crop_ratio', 0.875)))
         channels = state['patch_embed.projection.weight'].shape[1]
         sound = (len(spec.img_size) == 2
                  and len(spec.pixel_mean) == len(spec.pixel_std) == channels
-                 and min(spec.pixel_std) > 0 and min(spec.arch.values()) > 0)
+                 and min(spec.pixel_std) > 0 and 0 < spec.crop_ratio <= 1 and min(spec.arch.values()) > 0)
     except (KeyError, TypeError, ValueError) as error:
         raise MilanError(f'{source}: its description is not understood ({type(error).__name__}: '
                          f'{error}); was it written by another version?') from error

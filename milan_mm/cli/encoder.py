@@ -26,8 +26,9 @@ def add_encoder_arguments(parser: argparse.ArgumentParser) -> None:
                 '%(default)s).')
     options.add(parser, '--img-size', nargs='+', help='Side of the images, or height and width, in '
                 'pixels (default: as in the training).')
-    parser.add_argument('--crop-ratio', type=float, default=0.875, metavar='R', help='Side of the '
-                        'central crop, as a share of the largest that fits (default: %(default)s).')
+    parser.add_argument('--crop-ratio', type=float, metavar='R', help='Side of the central crop, '
+                        'as a share of the largest that fits (default: as the checkpoint says, '
+                        'else 0.875).')
     options.add(parser, '--batch-size', '--workers', '--device', '--weights', '--trust-checkpoint')
 
 
@@ -42,21 +43,22 @@ def build_extractor(args: argparse.Namespace) -> 'Extractor':
     if (args.checkpoint is None) == (args.teacher is None):
         raise MilanError(f'give a CHECKPOINT or --teacher SPEC, one of them; got '
                          f'{"both" if args.teacher else "neither"}')
-    if args.batch_size < 1 or args.workers < 0 or not 0 < args.crop_ratio <= 1:
+    ratio = args.crop_ratio
+    if args.batch_size < 1 or args.workers < 0 or not (ratio is None or 0 < ratio <= 1):
         raise MilanError('--batch-size must be at least 1, --workers at least 0 and --crop-ratio '
-                         f'in (0, 1]; got {args.batch_size}, {args.workers}, {args.crop_ratio}')
+                         f'in (0, 1]; got {args.batch_size}, {args.workers}, {ratio}')
     device = check_device(args.device)
     img_size = size_of(args.img_size)
     if args.teacher:
         if args.random_weights:
             raise MilanError('--teacher and --random-weights exclude each other')
-        return get_teacher(args.teacher, img_size, args.patch_size, args.crop_ratio,
-                           args.quickgelu).to(device)
+        return get_teacher(args.teacher, img_size, args.patch_size,
+                           0.875 if ratio is None else ratio, args.quickgelu).to(device)
     if args.patch_size is not None or args.quickgelu is not None:
         raise MilanError('--patch-size and --quickgelu belong to --teacher; an encoder has the '
                          'patches it was trained with')
     build = random_like if args.random_weights else get_model
-    return build(args.checkpoint, img_size=img_size, crop_ratio=args.crop_ratio, seed=args.seed,
+    return build(args.checkpoint, img_size=img_size, crop_ratio=ratio, seed=args.seed,
                  weights=args.weights, trust_checkpoint=args.trust_checkpoint).to(device)
 
 

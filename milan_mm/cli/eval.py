@@ -33,7 +33,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument('--feature', choices=['cls', 'pooled', 'both'], default='cls',
                         help='Use the CLS token, the mean of the patch tokens, or measure both '
                         '(default: %(default)s).')
-    parser.add_argument('--out', metavar='FILE', help='JSON file to write the results to.')
+    parser.add_argument('--out', metavar='FILE', help='JSON file to write the results to. What was '
+                        'said of each image lies beside it, as .hits.npz.')
     _add_protocols(parser)
 
 
@@ -78,6 +79,7 @@ def run(args: argparse.Namespace) -> None:
     from ..checkpoints.io import write_atomically
     from ..datasets.labelled import find_splits
     from ..evaluation.evaluate import Options, evaluate, summary
+    from ..evaluation.hits import hits_path, write_hits
     gallery, queries = find_splits(args.data, args.gallery, args.queries)
     extractor = build_extractor(args)
     lars = dict(batch_size=args.lars_batch_size, base_lr=args.lars_base_lr,
@@ -99,7 +101,9 @@ def run(args: argparse.Namespace) -> None:
                    args.workers)
     }
     print(summary(result))
+    predictions = result.pop('predictions')
     if args.out:
+        write_hits(hits_path(args.out), predictions)
         write_atomically(
             args.out, lambda path: path.write_text(json.dumps(result, indent=2) + '\n'))
         print(f'results: {args.out}')

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """Which folders a user means by one: its splits, or the classes in it."""
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from pathlib import Path
 
 from mmengine.logging import print_log
@@ -18,6 +18,15 @@ def splits_in(root: str | Path) -> dict[str, Path]:
     folders = {name: Path(root).expanduser() / name for name in SPLITS}
     return {name: folder for name, folder in folders.items() if folder.is_dir() and any(
         inner.is_dir() and not inner.name.startswith('.') for inner in folder.iterdir())}
+
+
+def commonest_share(counts: Sequence[int]) -> float:
+    """What naming always the commonest class gets right, in percent: the chance level.
+
+    Args:
+        counts: images of each class.
+    """
+    return 100.0 * max(counts) / sum(counts)
 
 
 def refuse_splits(classes: Collection[str], root: Path) -> None:

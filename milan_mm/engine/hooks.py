@@ -154,11 +154,26 @@ def _reason(path: str) -> str:
 
 @HOOKS.register_module()
 class DescribeEncoderHook(Hook):
-    """Writes into each checkpoint, as plain data, what is needed to use its encoder alone."""
+    """Writes into each checkpoint, as plain data, what is needed to use its encoder alone.
+
+    Args:
+        crop_ratio: of the central crop that the encoder shall be evaluated with, see
+            :class:`milan_mm.datasets.ResizeAndCenterCrop`; ``milan eval`` and the hook that
+            measures features take it. None for ImageNet's .875; 1 for images without a margin.
+
+    Raises:
+        MilanError: if it is none.
+    """
+
+    def __init__(self, crop_ratio: float | None = None) -> None:
+        if crop_ratio is not None and not 0 < crop_ratio <= 1:
+            raise MilanError(f'DescribeEncoderHook: crop_ratio must be in (0, 1], got {crop_ratio}')
+        self.crop_ratio = crop_ratio
 
     def before_save_checkpoint(self, runner: Any, checkpoint: dict) -> None:
         model = runner.model.module if is_model_wrapper(runner.model) else runner.model
-        checkpoint['meta']['milan_mm'] = describe_encoder(model)
+        checkpoint['meta']['milan_mm'] = {**describe_encoder(model), **(
+            {} if self.crop_ratio is None else dict(crop_ratio=float(self.crop_ratio)))}
 
 
 def describe_encoder(model: torch.nn.Module) -> dict:

@@ -9,12 +9,13 @@ import torch
 from mmengine.logging import print_log
 from torch import Tensor
 
+from ..datasets.labelled import commonest_share
 from ..errors import MilanError
 from ..inference.encoders import Extractor
 from .collapse import collapse_measures
 from .features import FeatureTable, collect_features, evaluation_mode, image_folder
-from .knn import knn_accuracy
-from .linear_probe import linear_probe
+from .knn import check_features, knn_classes, top_k
+from .linear_probe import probe_classes
 from .protocols import headline, measure_more, rows
 
 
@@ -23,8 +24,8 @@ class Options(NamedTuple):
 
     Attributes:
         knn, linear: which of the two.
-        k, temperature: see :func:`knn_accuracy`.
-        probe: the solver, see :func:`linear_probe`.
+        k, temperature: see :func:`knn_classes`.
+        probe: the solver, see :func:`probe_classes`.
         probe_options: of the solver.
         device: where all is computed.
         seed: of the 'lars' solver, the few-shot draws and partial finetuning.
@@ -75,8 +76,12 @@ def evaluate(extractor: Extractor,
     Returns:
         Plain data for JSON: ``knn`` and ``linear`` (``top1``, ``top5`` and settings; percent),
         where asked for ``few_shot``, ``retrieval`` and ``partial``,
-        ``collapse`` of the queries' features, ``shift``, ``chance``, ``sizes``, ``unreadable``;
+        ``collapse`` of the queries' features, ``shift``, ``sizes``, ``unreadable``; ``chance``, the
+        percentage of the queries that naming always their commonest class gets right;
         of 'both', ``pooled`` holds ``knn`` and ``linear`` of the mean of the patches.
+        ``predictions`` has for each query its name below the folder, its label, and by
+        measurement ('knn', 'pooled.linear', 'shift.knn') the label it was given, -1 for none; see
+        :mod:`milan_mm.evaluation.hits`.
 
     Raises:
         MilanError: if the folders do not fit together or a prefix selects nothing.
@@ -94,45 +99,73 @@ def evaluate(extractor: Extractor,
                              name if progress else None)
             for folder, name in zip(folders, ('gallery', 'queries')))
     asked = relabelled(asked, known.classes)
+    given: dict[str, Tensor] = {}
     result = {
         'feature': feature,
         'img_size': list(extractor.img_size),
         'crop_ratio': extractor.crop_ratio,
         'classes': list(known.classes),
-        'chance': 100.0 / len(known.classes),
+        'chance': commonest_share(asked.labels.bincount().tolist()),
         'sizes': {'gallery': len(known.paths), 'queries': len(asked.paths)},
         'unreadable': known.unreadable + asked.unreadable,
-        **measure(known, asked, feature, options, extractor),
+        **measure(known, asked, feature, options, extractor, given),
         'collapse': collapse_measures(asked.features[feature]) if len(asked.paths) > 1 else None,
     }
     for other in others:
-        result[other] = measure(known, asked, other, options, extractor)
+        of_other: dict[str, Tensor] = {}
+        result[other] = measure(known, asked, other, options, extractor, of_other)
+        given.update({f'{other}.{kind}': labels for kind, labels in of_other.items()})
     if shift is not None:
-        result['shift'] = measure_shift(known, asked, feature, shift, options, extractor)
-    return result
+        result['shift'] = measure_shift(known, asked, feature, shift, options, extractor, given)
+    return {**result, 'predictions': {
+        'names': [os.path.relpath(path, Path(queries).expanduser()) for path in asked.paths],
+        'classes': list(known.classes), 'labels': asked.labels.tolist(),
+        **{kind: labels.tolist() for kind, labels in given.items()}}}
 
 
 def measure(known: FeatureTable, asked: FeatureTable, feature: str, options: Options,
-            extractor: Extractor | None = None) -> dict[str, Any]:
-    """``knn``, ``linear`` and so on of two tables that share their labels."""
-    data = (known.features[feature], known.labels, asked.features[feature], asked.labels,
-            len(known.classes))
+            extractor: Extractor | None = None,
+            given: dict[str, Tensor] | None = None) -> dict[str, Any]:
+    """``knn``, ``linear`` and so on of two tables that share their labels.
+
+    Args:
+        known, asked: the tables.
+        feature: 'cls' or 'pooled'.
+        options: how to measure.
+        extractor: what the tables are of; for partial finetuning alone.
+        given: receives the label that each query got, (m,), by 'knn' and 'linear'.
+    """
+    data = (known.features[feature], known.labels, asked.features[feature])
+    check_features(data[2], asked.labels, 'queries')
+    classes = len(known.classes)
     result: dict[str, Any] = {}
+    given = {} if given is None else given
     if options.knn:
-        result['knn'] = dict(
-            knn_accuracy(*data, options.k, options.temperature, device=options.device),
-            k=options.k, temperature=options.temperature)
+        ranked = knn_classes(*data, classes, options.k, options.temperature,
+                             device=options.device)
+        given['knn'] = ranked[:, 0]
+        result['knn'] = dict(top_k(ranked, asked.labels), k=options.k,
+                             temperature=options.temperature)
     if options.linear:
-        result['linear'] = linear_probe(
-            *data, options.probe, options.device, options.seed, **options.probe_options)
+        ranked, said = probe_classes(*data, classes, options.probe, options.device, options.seed,
+                                     **options.probe_options)
+        given['linear'] = ranked[:, 0]
+        result['linear'] = dict(top_k(ranked, asked.labels), **said)
     return {**result, **measure_more(known, asked, feature, options, extractor)}
 
 
 def measure_shift(known: FeatureTable, asked: FeatureTable, feature: str, prefixes: Sequence[str],
-                  options: Options, extractor: Extractor | None = None) -> dict[str, Any]:
+                  options: Options, extractor: Extractor | None = None,
+                  given: dict[str, Tensor] | None = None) -> dict[str, Any]:
     """Gallery of one prefix, queries of the other, both ways.
 
     Queries of a class that the limited gallery lacks are left out and counted.
+
+    Args:
+        known, asked, feature, options, extractor: see :func:`measure`.
+        prefixes: the two.
+        given: receives, by 'shift.knn' and 'shift.linear', the label that each of ``asked`` got
+            from the gallery of the other prefix, -1 for none.
 
     Returns:
         ``knn``, ``linear`` and what else is measured: mean of the two ways, in percent, by the
@@ -141,22 +174,21 @@ def measure_shift(known: FeatureTable, asked: FeatureTable, feature: str, prefix
     first, second = prefixes
     directions = []
     for here, there in ((first, second), (second, first)):
-        gallery, queries = _with_prefix(known, here), _with_prefix(asked, there)
-        for prefix, table, where in ((here, gallery, 'gallery'), (there, queries, 'queries')):
-            if not table.paths:
-                example = os.path.basename((known if where == 'gallery' else asked).paths[0])
-                raise MilanError(f'--shift: no file name in the {where} starts with {prefix!r}; '
-                                 f'there are names such as {example}')
-        possible = torch.isin(queries.labels, gallery.labels)
-        left_out = int((~possible).sum())
-        if left_out == len(possible):
+        gallery = _rows(known, _with_prefix(known, here, 'gallery'))
+        chosen = _with_prefix(asked, there, 'queries')
+        possible = chosen & torch.isin(asked.labels, gallery.labels)
+        if not possible.any():
             raise MilanError(f'--shift: no class of the queries {there!r} is in the gallery '
                              f'{here!r}')
-        queries = _rows(queries, possible)
+        queries, of_way = _rows(asked, possible), dict[str, Tensor]()
         directions.append({
-            'gallery': here, 'queries': there, 'queries_left_out': left_out,
+            'gallery': here, 'queries': there,
+            'queries_left_out': int((chosen & ~possible).sum()),
             'sizes': {'gallery': len(gallery.paths), 'queries': len(queries.paths)},
-            **measure(gallery, queries, feature, options, extractor)})
+            **measure(gallery, queries, feature, options, extractor, of_way)})
+        for kind, labels in of_way.items() if given is not None else ():
+            nothing = torch.full((len(asked.paths), ), -1)
+            given.setdefault(f'shift.{kind}', nothing)[possible] = labels
     figures = [headline(direction) for direction in directions]
     means = {kind: sum(figure[kind] for figure in figures) / 2 for kind in figures[0]}
     return {**means, 'directions': directions}
@@ -184,9 +216,12 @@ def relabelled(table: FeatureTable, classes: tuple[str, ...]) -> FeatureTable:
     return table._replace(labels=new[table.labels], classes=classes)
 
 
-def _with_prefix(table: FeatureTable, prefix: str) -> FeatureTable:
+def _with_prefix(table: FeatureTable, prefix: str, where: str) -> Tensor:
     chosen = [os.path.basename(path).startswith(prefix) for path in table.paths]
-    return _rows(table, torch.tensor(chosen, dtype=torch.bool))
+    if not any(chosen):
+        raise MilanError(f'--shift: no file name in the {where} starts with {prefix!r}; there are '
+                         f'names such as {os.path.basename(table.paths[0])}')
+    return torch.tensor(chosen, dtype=torch.bool)
 
 
 def _rows(table: FeatureTable, chosen: Tensor) -> FeatureTable:
@@ -200,8 +235,10 @@ def summary(result: dict[str, Any]) -> str:
     """The result of :func:`evaluate` as a small table."""
     sizes = result['sizes']
     lines = [f'{sizes["gallery"]} images in the gallery, {sizes["queries"]} queries, '
-             f'{len(result["classes"])} classes, chance {result["chance"]:.1f} %, '
-             f'feature {result["feature"]}']
+             f'{len(result["classes"])} classes; naming always the commonest is right for '
+             f'{result["chance"]:.1f} %',
+             f'feature {result["feature"]}, images {result["img_size"][0]} x '
+             f'{result["img_size"][1]}, central crop {result["crop_ratio"]:g} of what fits']
     for kind, title in (('knn', 'k-NN'), ('linear', 'linear probe')):
         if kind not in result:
             continue

@@ -11,7 +11,7 @@ from torch.distributed.fsdp import FullyShardedDataParallel
 
 from ..datasets import ImageFolder
 from ..datasets.labelled import find_splits, splits_in
-from ..engine.hooks import describe_encoder
+from ..engine.hooks import DescribeEncoderHook, describe_encoder
 from ..errors import MilanError
 from ..inference.encoders import FeatureExtractor
 from ..registry import HOOKS
@@ -38,7 +38,8 @@ class FeatureEvalHook(Hook):
         interval: in epochs.
         feature: 'cls' or 'pooled'.
         k, temperature: see :func:`milan_mm.evaluation.knn.knn_accuracy`.
-        crop_ratio: see :class:`milan_mm.datasets.ResizeAndCenterCrop`.
+        crop_ratio: see :class:`milan_mm.datasets.ResizeAndCenterCrop`; None for that of the
+            :class:`DescribeEncoderHook`, so that ``milan eval`` measures the same.
         batch_size, num_workers: for computing features.
 
     Raises:
@@ -53,7 +54,7 @@ class FeatureEvalHook(Hook):
                  feature: str = 'cls',
                  k: int = 20,
                  temperature: float = 0.07,
-                 crop_ratio: float = 0.875,
+                 crop_ratio: float | None = None,
                  batch_size: int = 64,
                  num_workers: int = 0) -> None:
         if feature not in ('cls', 'pooled'):
@@ -128,8 +129,12 @@ class FeatureEvalHook(Hook):
         described = describe_encoder(model)
         extractor = FeatureExtractor(
             model.backbone, described['encoder']['img_size'], described['pixel_mean'],
-            described['pixel_std'], self.crop_ratio)
+            described['pixel_std'], self._crop_ratio(runner))
         return extractor.to(next(model.backbone.parameters()).device)
+
+    def _crop_ratio(self, runner: Runner) -> float:
+        stated = [hook.crop_ratio for hook in runner.hooks if isinstance(hook, DescribeEncoderHook)]
+        return next((one for one in (self.crop_ratio, *stated) if one is not None), 0.875)
 
     def _log(self, runner: Runner, figures: dict[str, float]) -> None:
         tags = {f'eval/{name}': value for name, value in figures.items()}

@@ -12,7 +12,6 @@ from torch.nn import functional as F
 from ..errors import MilanError
 
 
-@torch.no_grad()
 def knn_accuracy(gallery: Tensor,
                  gallery_labels: Tensor,
                  queries: Tensor,
@@ -24,7 +23,29 @@ def knn_accuracy(gallery: Tensor,
                  device: str = 'cpu',
                  query_chunk: int = 1024,
                  gallery_chunk: int = 16384) -> dict[str, float]:
-    """Accuracy of the weighted vote.
+    """Accuracy of the weighted vote; arguments as of :func:`knn_classes`.
+
+    Returns:
+        ``top1``, and ``top5`` if there are at least 5 classes, in percent.
+    """
+    check_features(queries, query_labels, 'queries')
+    ranked = knn_classes(gallery, gallery_labels, queries, num_classes, k, temperature,
+                         leave_one_out, device, query_chunk, gallery_chunk)
+    return top_k(ranked, query_labels)
+
+
+@torch.no_grad()
+def knn_classes(gallery: Tensor,
+                gallery_labels: Tensor,
+                queries: Tensor,
+                num_classes: int,
+                k: int = 20,
+                temperature: float = 0.07,
+                leave_one_out: bool = False,
+                device: str = 'cpu',
+                query_chunk: int = 1024,
+                gallery_chunk: int = 16384) -> Tensor:
+    """The classes that the weighted vote names, best first: (m, 5), or fewer if there are fewer.
 
     Beside the features, which stay where they are, memory is bounded by ``query_chunk`` ·
     (``gallery_chunk`` + ``num_classes``) numbers; the result does not depend on the chunks.
@@ -33,7 +54,6 @@ def knn_accuracy(gallery: Tensor,
         gallery: (n, D) features whose classes are known; need not be normalised.
         gallery_labels: (n,) int64.
         queries: (m, D).
-        query_labels: (m,) int64.
         num_classes: labels are below it.
         k: neighbours that vote; with fewer in the gallery, all vote.
         temperature: of the weights.
@@ -41,31 +61,36 @@ def knn_accuracy(gallery: Tensor,
         device: where the similarities are computed.
         query_chunk, gallery_chunk: how many rows at a time.
 
-    Returns:
-        ``top1``, and ``top5`` if there are at least 5 classes, in percent.
-
     Raises:
         MilanError: if there is nothing to compare.
     """
     check_features(gallery, gallery_labels, 'gallery')
-    check_features(queries, query_labels, 'queries')
     if k < 1 or temperature <= 0:
         raise MilanError(f'k must be at least 1 and temperature above 0, got {k}, {temperature}')
     if leave_one_out and (len(queries) != len(gallery) or len(gallery) < 2):
         raise MilanError(f'leave_one_out needs queries equal to the gallery and at least 2 '
                          f'images, got {len(queries)} and {len(gallery)}')
     ranks = min(5, num_classes)
-    correct = torch.zeros(ranks, dtype=torch.long)
+    found = []
     for start in range(0, len(queries), query_chunk):
         chunk = F.normalize(queries[start:start + query_chunk].to(device).float(), dim=1)
         skip = torch.arange(start, start + len(chunk), device=device) if leave_one_out else None
         cosine, index = nearest(chunk, gallery, k, gallery_chunk, skip)
         votes = vote(cosine, gallery_labels.to(device)[index], num_classes, temperature)
-        ranked = votes.topk(ranks, dim=1).indices
-        hits = ranked == query_labels[start:start + query_chunk].to(device)[:, None]
-        correct += hits.sum(dim=0).cpu()
-    percent = (100.0 * correct.cumsum(0).double() / len(queries)).tolist()
-    return {'top1': percent[0], **({'top5': percent[4]} if num_classes >= 5 else {})}
+        found.append(votes.topk(ranks, dim=1).indices.cpu())
+    return torch.cat(found)
+
+
+def top_k(ranked: Tensor, labels: Tensor) -> dict[str, float]:
+    """``top1``, and ``top5`` if so many are ranked, in percent.
+
+    Args:
+        ranked: (m, r) classes, best first.
+        labels: (m,).
+    """
+    correct = (ranked == labels.cpu()[:, None]).sum(dim=0)
+    percent = (100.0 * correct.cumsum(0).double() / len(labels)).tolist()
+    return {'top1': percent[0], **({'top5': percent[4]} if len(percent) >= 5 else {})}
 
 
 def nearest(queries: Tensor, gallery: Tensor, k: int, chunk: int,

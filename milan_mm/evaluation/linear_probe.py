@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ..errors import MilanError
-from .knn import check_features
+from .knn import check_features, top_k
 
 # Penalties tried, strongest first: each solution is the start of the next.
 L2_GRID = (1.0, 1e-1, 1e-2, 1e-3, 1e-4, 1e-5)
@@ -32,14 +32,33 @@ def linear_probe(train: Tensor,
                  device: str = 'cpu',
                  seed: int = 0,
                  **options: Any) -> dict[str, Any]:
-    """Trains the probe and measures it. Equal arguments give equal results.
+    """Trains the probe and measures it; arguments as of :func:`probe_classes`.
+
+    Returns:
+        ``top1``, ``top5`` if there are at least 5 classes, in percent; ``solver`` and what
+        describes it.
+    """
+    check_features(test, test_labels, 'test features')
+    ranked, said = probe_classes(train, train_labels, test, num_classes, solver, device, seed,
+                                 **options)
+    return {**top_k(ranked, test_labels), **said}
+
+
+def probe_classes(train: Tensor,
+                  train_labels: Tensor,
+                  test: Tensor,
+                  num_classes: int,
+                  solver: str = 'lbfgs',
+                  device: str = 'cpu',
+                  seed: int = 0,
+                  **options: Any) -> tuple[Tensor, dict[str, Any]]:
+    """Trains the probe and asks it. Equal arguments give equal results.
 
     Args:
         train: (n, D) features; so ordered that near duplicates are neighbours, as sorted file
             names mostly are, since 'lbfgs' holds out the last fifth of each class.
         train_labels: (n,) int64.
         test: (m, D).
-        test_labels: (m,) int64.
         num_classes: labels are below it.
         solver: 'lbfgs' (see :func:`fit_lbfgs`) or 'lars' (see :func:`fit_lars`).
         device: where the probe is computed; features are brought there in chunks.
@@ -47,14 +66,13 @@ def linear_probe(train: Tensor,
         **options: of the solver.
 
     Returns:
-        ``top1``, ``top5`` if there are at least 5 classes, in percent; ``solver`` and what
-        describes it.
+        The classes it names, best first, (m, 5) or fewer if there are fewer; and what describes
+        the probe.
 
     Raises:
         MilanError: if the solver is unknown, or there are fewer than 2 classes.
     """
     check_features(train, train_labels, 'training features')
-    check_features(test, test_labels, 'test features')
     if len(train_labels.unique()) < 2:
         raise MilanError('a linear probe needs at least 2 classes to train on, got 1')
     if solver == 'lbfgs':
@@ -66,8 +84,8 @@ def linear_probe(train: Tensor,
             train, train_labels, num_classes, device, seed, **options)
     else:
         raise MilanError(f"solver must be 'lbfgs' or 'lars', got {solver!r}")
-    accuracy = _accuracy(classifier, mean, scale, test, test_labels, num_classes, device)
-    return {**accuracy, 'solver': solver, **said, 'augmentation': 'none'}
+    ranked = _ranked(classifier, mean, scale, test, device)
+    return ranked, {'solver': solver, **said, 'augmentation': 'none'}
 
 
 def batch_norm_statistics(features: Tensor) -> tuple[Tensor, Tensor]:
@@ -95,8 +113,8 @@ def fit_lbfgs(train: Tensor, labels: Tensor, num_classes: int, mean: Tensor, sca
         probe = _zero_linear(train.shape[1], num_classes, device)
         for candidate in L2_GRID:
             _minimise(probe, train, labels, fit_rows, mean, scale, candidate, max_iter)
-            score = _accuracy(probe, mean, scale, train[held_rows], labels[held_rows],
-                              num_classes, device)['top1']
+            score = top_k(_ranked(probe, mean, scale, train[held_rows], device),
+                          labels[held_rows])['top1']
             if score > best:
                 best, l2 = score, candidate
                 start.load_state_dict(probe.state_dict())
@@ -205,15 +223,11 @@ def _minimise(probe: nn.Linear, features: Tensor, labels: Tensor, rows: Any, mea
 
 
 @torch.no_grad()
-def _accuracy(probe: nn.Linear, mean: Tensor, scale: Tensor, features: Tensor, labels: Tensor,
-              num_classes: int, device: str) -> dict[str, float]:
-    ranks = min(5, num_classes)
+def _ranked(probe: nn.Linear, mean: Tensor, scale: Tensor, features: Tensor,
+            device: str) -> Tensor:
+    """The classes that the probe names, best first, on the CPU."""
     mean, scale = mean.to(device), scale.to(device)
-    correct = torch.zeros(ranks, dtype=torch.long)
-    for start in range(0, len(features), _CHUNK):
-        x = (features[start:start + _CHUNK].to(device).float() - mean) * scale
-        ranked = probe(x).topk(ranks, dim=1).indices
-        hits = ranked == labels[start:start + _CHUNK].to(device)[:, None]
-        correct += hits.sum(dim=0).cpu()
-    percent = (100.0 * correct.cumsum(0).double() / len(features)).tolist()
-    return {'top1': percent[0], **({'top5': percent[4]} if num_classes >= 5 else {})}
+    return torch.cat([
+        probe((part.to(device).float() - mean) * scale).topk(
+            min(5, probe.out_features), dim=1).indices.cpu()
+        for part in features.split(_CHUNK)])

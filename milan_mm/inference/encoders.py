@@ -164,7 +164,7 @@ def get_model(path_or_name: str | Path | ViTWeights,
               pretrained: bool | None = None,
               *,
               img_size: Size | None = None,
-              crop_ratio: float = 0.875,
+              crop_ratio: float | None = None,
               seed: int = 0,
               weights: str | None = None,
               trust_checkpoint: bool = False) -> FeatureExtractor:
@@ -177,7 +177,8 @@ def get_model(path_or_name: str | Path | ViTWeights,
         pretrained: None takes the weights of a checkpoint, and random ones for an architecture;
             True insists on weights; False takes the architecture only, with random weights.
         img_size: what images are brought to; None for the size of the training.
-        crop_ratio: see :class:`ResizeAndCenterCrop`; 1 keeps as much of an image as fits.
+        crop_ratio: see :class:`ResizeAndCenterCrop`; 1 keeps as much of an image as fits. None for
+            what the checkpoint says it shall be evaluated with, .875 if it says nothing.
         seed: seed of random weights.
         weights: 'ema' or 'raw', of a file that holds both; None takes the averaged ones.
         trust_checkpoint: see :func:`milan_mm.checkpoints.io.read_checkpoint`.
@@ -201,7 +202,8 @@ def get_model(path_or_name: str | Path | ViTWeights,
     if vit is not None and pretrained is not False:
         print_log(load_encoder(backbone, vit), logger='current')
     model = FeatureExtractor(
-        backbone, img_size or spec.img_size, spec.pixel_mean, spec.pixel_std, crop_ratio)
+        backbone, img_size or spec.img_size, spec.pixel_mean, spec.pixel_std,
+        spec.crop_ratio if crop_ratio is None else crop_ratio)
     return model.requires_grad_(False).eval()
 
 

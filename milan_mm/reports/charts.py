@@ -68,32 +68,63 @@ class Series(NamedTuple):
     values: Sequence[float] | np.ndarray
 
 
-def bars(title: str, rows: Sequence[tuple[str, str, float, float | None]],
-         reference: float | None, axis: float) -> Panel:
+class Bar(NamedTuple):
+    """A bar of a chart.
+
+    Attributes:
+        key: name of its colour.
+        label: what it is of.
+        value: its length.
+        deviation: standard deviation, said beside it; None if there is none.
+        interval: ends of its 95 % interval, drawn as whiskers; None draws the deviation.
+    """
+    key: str
+    label: str
+    value: float
+    deviation: float | None = None
+    interval: tuple[float, float] | None = None
+
+    @property
+    def whiskers(self) -> tuple[float, float] | None:
+        """Ends of what is drawn over it."""
+        if self.interval is not None or self.deviation is None:
+            return self.interval
+        return self.value - self.deviation, self.value + self.deviation
+
+    @property
+    def text(self) -> str:
+        """What stands beside it."""
+        return f'{self.value:.1f}' + ('' if self.deviation is None else f' ± {self.deviation:.1f}')
+
+    @property
+    def highest(self) -> float:
+        """What the axis must reach."""
+        return max([self.value, *(self.whiskers or ())])
+
+
+def bars(title: str, rows: Sequence[Bar], reference: float | None, axis: float) -> Panel:
     """Bars of values in percent, from 0.
 
     Args:
         title: of the chart.
-        rows: (name of the colour, label, value, standard deviation or None) of each bar.
+        rows: from the top.
         reference: value of the line that bars are compared with, or None.
         axis: value at the end of the axis; see :func:`axis_end`.
     """
-    texts = [f'{value:.1f}' + ('' if deviation is None else f' ± {deviation:.1f}')
-             for _, _, value, deviation in rows]
 
     def draw(axes: Axes) -> None:
-        for y, ((key, _, value, deviation), text) in enumerate(zip(rows, texts)):
-            axes.barh(y, value, 0.64, color=LIGHT[key])
-            if deviation is not None:
-                low, high = max(0.0, value - deviation), min(axis, value + deviation)
+        for y, bar in enumerate(rows):
+            axes.barh(y, bar.value, 0.64, color=LIGHT[bar.key])
+            if bar.whiskers is not None:
+                low, high = max(0.0, bar.whiskers[0]), min(axis, bar.whiskers[1])
                 axes.plot([low, high], [y, y], color=LIGHT['ink'], linewidth=1.6)
                 for end in (low, high):
                     axes.plot([end, end], [y - .16, y + .16], color=LIGHT['ink'], linewidth=1.6)
-            axes.text(1.02, y, text, va='center', transform=axes.get_yaxis_transform(),
-                      weight='bold' if key == 'milan' else 'normal')
+            axes.text(1.02, y, bar.text, va='center', transform=axes.get_yaxis_transform(),
+                      weight='bold' if bar.key == 'milan' else 'normal')
         if reference is not None:
             axes.axvline(reference, color=LIGHT['chance'], linestyle='--', linewidth=1.6)
-        axes.set_yticks(range(len(rows)), [label for _, label, _, _ in rows])
+        axes.set_yticks(range(len(rows)), [bar.label for bar in rows])
         axes.tick_params(axis='y', labelcolor=LIGHT['ink'])
         axes.set(xlim=(0, axis), ylim=(len(rows) - 0.5, -0.5))
         axes.grid(False, axis='y')
@@ -101,8 +132,9 @@ def bars(title: str, rows: Sequence[tuple[str, str, float, float | None]],
         axes.xaxis.set_major_locator(round_ticks(5))
 
     return Panel(title, draw, f'{title}: ' + '; '.join(
-        f'{label} {text}' for (_, label, _, _), text in zip(rows, texts)),
-        size=(5.0, 0.45 + 0.38 * len(rows)))
+        f'{bar.label} {bar.text}' + ('' if bar.interval is None else ' (95 % interval '
+                                     f'{bar.interval[0]:.1f} to {bar.interval[1]:.1f})')
+        for bar in rows), size=(5.0, 0.45 + 0.38 * len(rows)))
 
 
 def axis_end(values: Sequence[float]) -> float:

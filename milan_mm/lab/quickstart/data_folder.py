@@ -18,6 +18,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from ...datasets.labelled import commonest_share
 from ...errors import MilanError
 from .backgrounds import Backgrounds, paste
 
@@ -95,7 +96,7 @@ def class_counts(images: dict[tuple[str, str], int]) -> dict:
     test = [images.get(('test', label), 0) for label in classes]
     return dict(
         classes=classes,
-        chance=round(100 * max(test) / sum(test), 2),
+        chance=round(commonest_share(test), 2),
         images_of_class={
             part: {label: images.get((part, label), 0) for label in classes}
             for part in ('train', 'test')

@@ -8,7 +8,7 @@ from typing import Any
 
 from ...checkpoints.io import last_checkpoint
 from ...errors import MilanError
-from ...reports.charts import Panel, Series, axis_end, bars, curves
+from ...reports.charts import Bar, Panel, Series, axis_end, bars, curves
 from ...reports.curves import RunCurves, read_run
 from ...reports.page import write_page
 from ...resources import RESOURCES
@@ -101,17 +101,19 @@ def accuracy_charts(results: dict, block: str) -> list[Panel]:
     if not kinds:
         return []
     chance = results.get('chance')
-    rows = {
-        kind: [(name, _NAMES[name], float(row[name]), row.get(f'{name}_std'))
-               for name in _NAMES if name in row]
-        for kind, row in kinds.items()
-    }
     # One scale for both blocks, so that they can be compared by eye.
-    everything = [row[name] + row.get(f'{name}_std', 0.0)
-                  for part in ('classification', 'style_shift')
-                  for row in results.get(part, {}).values() for name in _NAMES if name in row]
-    axis = axis_end([*everything, chance or 0.0])
-    return [bars(KINDS[kind], rows[kind], chance, axis) for kind in kinds]
+    axis = axis_end([chance or 0.0, *(bar.highest for part in ('classification', 'style_shift')
+                                      for kind in results.get(part, {})
+                                      for bar in _bars(results, part, kind))])
+    return [bars(KINDS[kind], _bars(results, block, kind), chance, axis) for kind in kinds]
+
+
+def _bars(results: dict, block: str, kind: str) -> list[Bar]:
+    row = results[block][kind]
+    ends = results.get('intervals', {}).get(block, {}).get(kind, {})
+    return [Bar(name, label, float(row[name]), row.get(f'{name}_std'),
+                tuple(ends[name]) if name in ends else None)
+            for name, label in _NAMES.items() if name in row]
 
 
 def training_curves(work: Path) -> list[Panel]:

@@ -14,7 +14,7 @@ from ...drawing import predictions as drawing
 from ...drawing.panels import Tile
 from ...errors import MilanError
 from ...inference.tasks import TaskModel, load_task_model
-from ...reports.charts import Panel, Series, axis_end, bars, curves
+from ...reports.charts import Bar, Panel, Series, axis_end, bars, curves
 from ...reports.curves import read_run
 from ...wording import some_of
 from .tasks import METRIC_WORDS, STARTS, TASKS, last_checkpoint
@@ -49,13 +49,14 @@ def task_charts(results: dict) -> list[Panel]:
     for name, task in TASKS.items():
         block = results.get(name) or {}
         for metric in task.metrics:
-            rows = [(_COLOURS[start], START_NAMES[start], block[start][metric],
-                     block[start].get(f'{metric}_std')) for start in STARTS
-                    if metric in block.get(start, {})]
+            ends = results.get('intervals', {}).get(name, {}).get(metric, {})
+            rows = [Bar(_COLOURS[start], START_NAMES[start], block[start][metric],
+                        block[start].get(f'{metric}_std'),
+                        tuple(ends[start]) if start in ends else None)
+                    for start in STARTS if metric in block.get(start, {})]
             if rows:
-                highest = [value + (deviation or 0) for _, _, value, deviation in rows]
                 title = f'{task.title.capitalize()}: {METRIC_WORDS[metric]}, %'
-                charts.append(bars(title, rows, None, axis_end(highest)))
+                charts.append(bars(title, rows, None, axis_end([bar.highest for bar in rows])))
     return charts
 
 

@@ -2,9 +2,13 @@
 """The quickstart's figures, brought together."""
 import json
 import statistics
+from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 from ...reports.provenance import versions
+from .advice import training_facts
+from .comparisons import compare_encoders
 from .tasks import TASKS, collect_task, task_table
 from .teacher import noted_teacher
 
@@ -38,6 +42,9 @@ def collect_results(settings: Any, seconds: dict[str, float],
         versions=versions(),
         teacher=noted_teacher(work)._asdict(),
         seeds=[settings.seed],
+        groups='concepts' if meta['kind'] == 'demo' else 'images',
+        training={name: training_facts(work / name) for name in ('milan', 'mae')},
+        **compare_encoders([work], meta['kind']),
         settings=dict(settings.plan._asdict(), quick=settings.quick,
                       images=settings.images or 'demo', styles=meta['styles']))
     if all('shift' in m for m in measured.values()):
@@ -54,9 +61,17 @@ def collect_results(settings: Any, seconds: dict[str, float],
     return result
 
 
-def summarise_seeds(results: list[dict]) -> dict:
-    """Means over repetitions, with ``<name>_std`` (sample standard deviation) beside each."""
-    summary = dict(results[0], seeds=[r['seeds'][0] for r in results], each_seed=[
+def summarise_seeds(results: list[dict], works: Sequence[Path] = ()) -> dict:
+    """Means over repetitions, with ``<name>_std`` (sample standard deviation) beside each.
+
+    Args:
+        results: of each repetition.
+        works: its folder, for the comparisons over all images and repetitions.
+    """
+    kind = 'demo' if results[0].get('groups') == 'concepts' else 'own'
+    first = {key: value for key, value in results[0].items() if key not in ('paired', 'intervals')}
+    summary = dict(first, **compare_encoders(works, kind) if works else {}, seeds=[
+        r['seeds'][0] for r in results], each_seed=[
         {block: r[block] for block in ('classification', 'style_shift', 'seconds', *TASKS)
          if block in r}
         for r in results])

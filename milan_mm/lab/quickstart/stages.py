@@ -110,7 +110,7 @@ def run_quickstart(asked: Settings, seeds: int, force: bool, stages: list[str] |
     if unknown:
         raise MilanError(f'unknown stages {unknown}; known are {list(STAGES)}')
     check_teacher(asked.teacher, asked.train_teacher)
-    work, results = asked.work, []
+    work, results, works = asked.work, list[dict](), list[Path]()
     with held(work / 'quickstart.lock') as lock:
         for seed in range(seeds):
             settings = asked if seed == 0 else asked._replace(
@@ -125,12 +125,13 @@ def run_quickstart(asked: Settings, seeds: int, force: bool, stages: list[str] |
                     publish(work, one.results(), log)
             if one.measured:
                 results.append(one.results())
+                works.append(settings.work)
         if len(results) < seeds:
             if 'report' in (stages or ()):
                 raise MilanError(f'{work}: there is nothing to report before the stage "eval" is '
                                  'done; leave out --stage, or name the stages before it as well')
             return {}
-        result = results[0] if seeds == 1 else summarise_seeds(results)
+        result = results[0] if seeds == 1 else summarise_seeds(results, works)
         publish(work, result, log, page=stages is None or 'report' in stages)
     return result
 

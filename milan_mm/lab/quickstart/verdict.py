@@ -1,7 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """What the quickstart's figures say, in words: who is ahead, by how much, and whether it counts."""
-import math
 from typing import NamedTuple
+
+from ...evaluation.paired import ALPHA, REPLICATES, evidence, verdict
+from .advice import advise
 
 KINDS = dict(knn='k-NN', linear='linear probe')
 _RIVALS = dict(mae='MAE', random='random weights')
@@ -13,70 +15,38 @@ class Verdict(NamedTuple):
 
     Attributes:
         headline: who is ahead.
-        sentence: by how much, and what naming always the largest class would score.
-        caveat: from what difference on "ahead" is said, or why nothing is.
+        sentence: by how much, with interval and p.
+        advice: what bounds it and what to do next, by the run's own figures.
+        caveat: by which test "ahead" is said, or why nothing is.
     """
     headline: str
     sentence: str
+    advice: list[str]
     caveat: str
 
 
 def judge(results: dict) -> Verdict:
-    """Reads ``classification`` of ``results.json``.
+    """Reads ``classification`` and ``paired`` of ``results.json``.
 
-    "Ahead" is said of a difference that chance does not explain. With several seeds: one larger
-    than its standard deviation over them (both encoders' in quadrature). With one: larger than
-    twice its standard error, the held-out things (not their renders) being what was sampled.
+    "Ahead" is said of a difference whose p is below .05, by the paired test that
+    :func:`milan_mm.evaluation.paired.compare` made of the hits of each image.
     """
     blocks = {kind: results['classification'][kind] for kind in KINDS
               if 'milan' in results['classification'].get(kind, {})}
-    statuses = {
-        rival: {kind: status(block, rival, sample_size(results)) for kind, block in blocks.items()}
-        for rival in _RIVALS if blocks and all(rival in block for block in blocks.values())
-    }
-    sentence = '; '.join(
-        _clause(kind, block, {rival: s[kind] for rival, s in statuses.items()}, number == 0)
-        for number, (kind, block) in enumerate(blocks.items()))
-    if results.get('chance') is not None:
-        sentence += (f'. Naming always the most frequent class would be right for '
-                     f'{results["chance"]:.1f} %')
-    headline = _headline(statuses)
+    tests = results.get('paired', {}).get('classification', {})
+    sentence = '; '.join(_clause(kind, block, tests.get(kind, {}), number == 0)
+                         for number, (kind, block) in enumerate(blocks.items()))
+    headline = _headline({rival: {kind: status(tests[kind][rival]) for kind in blocks}
+                          for rival in _RIVALS
+                          if blocks and all(rival in tests.get(kind, {}) for kind in blocks)})
     if results.get('settings', {}).get('quick'):
         headline = f'Smoke test: everything runs. {headline}, which means nothing yet'
-    return Verdict(headline, sentence + '.', _caveat(results))
+    return Verdict(headline, sentence + '.', advise(results), _caveat(results))
 
 
-def status(block: dict[str, float], rival: str, sample: int | None) -> str:
-    """'ahead', 'behind' or 'level': MILAN against a rival in one measure.
-
-    Args:
-        block: percent for each encoder, perhaps with ``<name>_std``.
-        rival: name of the other one.
-        sample: number of independent held-out things, or None if it is not known.
-    """
-    difference = block['milan'] - block[rival]
-    if abs(difference) <= threshold(block, rival, sample):
-        return 'level'
-    return 'ahead' if difference > 0 else 'behind'
-
-
-def threshold(block: dict[str, float], rival: str, sample: int | None) -> float:
-    """The difference, in points, that chance may well make; see :func:`judge`."""
-    if 'milan_std' in block:
-        return math.hypot(block['milan_std'], block.get(f'{rival}_std', 0.0))
-    if not sample:
-        return 0.0
-    shares = (min(max(block[name] / 100, 0), 1) for name in ('milan', rival))
-    return 200 * math.sqrt(sum(p * (1 - p) for p in shares) / sample)
-
-
-def sample_size(results: dict) -> int | None:
-    """Concepts held out, or files of a user's; renders of one are not independent."""
-    sizes = results.get('sizes', {})
-    for name in ('test_concepts', 'test_files', 'test_images'):
-        if sizes.get(name):
-            return int(sizes[name])
-    return None
+def status(test: dict) -> str:
+    """'ahead', 'behind' or 'level', of a comparison as ``results.json`` holds it."""
+    return verdict(test['difference'], test['p'])
 
 
 def shift_sentence(results: dict) -> str:
@@ -93,6 +63,23 @@ def shift_sentence(results: dict) -> str:
         if costs:
             clauses.append(f'{name}: {", ".join(costs)}')
     return '; '.join(clauses) + '.' if clauses else ''
+
+
+def comparison(difference: float, test: dict | None, of: str) -> str:
+    """One difference in words.
+
+    Args:
+        difference: in points.
+        test: as ``results.json`` holds it, or None if there is none.
+        of: the other one, in the genitive.
+    """
+    if test is None:
+        return f'{difference:+.1f} points against {of} (not tested: no hits of each image are kept)'
+    words = evidence(test['low'], test['high'], test['p'])
+    if status(test) == 'level':
+        return f'about as many as with {of} ({difference:+.1f} points, {words}: may be chance)'
+    word = 'more' if difference > 0 else 'fewer'
+    return f'{abs(difference):.1f} points {word} than with {of} ({words})'
 
 
 def _change(points: float) -> str:
@@ -122,36 +109,41 @@ def _headline(statuses: dict[str, dict[str, str]]) -> str:
     return f'{text}, and not ahead of random weights'
 
 
-def _clause(kind: str, block: dict[str, float], statuses: dict[str, str], first: bool) -> str:
+def _clause(kind: str, block: dict[str, float], tests: dict[str, dict], first: bool) -> str:
     """One measure: what MILAN scores, and how that compares."""
     value = f'{block["milan"]:.1f} %' + (
         f' (± {block["milan_std"]:.1f})' if 'milan_std' in block else '')
     start = (f'With MILAN\'s features, {KINDS[kind]} names {value} of the held-out images '
              'correctly' if first else f'{"the " if kind == "linear" else ""}{KINDS[kind]} {value}')
-    parts = [_comparison(block['milan'] - block[rival], s, _OF[rival])
-             for rival, s in statuses.items()]
+    parts = [comparison(block['milan'] - block[rival], tests.get(rival), _OF[rival])
+             for rival in _RIVALS if rival in block]
     return start + (': ' if first and parts else ', ' if parts else '') + ' and '.join(parts)
-
-
-def _comparison(difference: float, verdict: str, of: str) -> str:
-    if verdict == 'level':
-        return f'about as many as with {of} ({difference:+.1f} points, which may be chance)'
-    word = 'more' if verdict == 'ahead' else 'fewer'
-    return f'{abs(difference):.1f} points {word} than with {of}'
 
 
 def _caveat(results: dict) -> str:
     if results.get('settings', {}).get('quick'):
         return ('This was a run with --quick: a dozen steps, too few to learn anything. Its '
                 'figures are no evidence for or against a method.')
-    seeds, sample = results.get('seeds') or [], sample_size(results)
-    if len(seeds) > 1:
-        return (f'Means of {len(seeds)} runs with other seeds, ± their standard deviation. "Ahead" '
-                'is said of a difference that exceeds its own standard deviation.')
-    if sample is None:
-        return 'One run; how large a difference chance can make is not known.'
-    worst = 200 * math.sqrt(2 * 0.25 / sample)
-    things = 'concepts' if results['sizes'].get('test_concepts') else 'images'
-    return (f'One run, {sample:,} held-out {things}. "Ahead" is said of a difference that exceeds '
-            f'twice its standard error (at most {worst:.1f} points here); --seeds 3 shows the '
-            'spread between runs.')
+    tests = [test for kind in results.get('paired', {}).get('classification', {}).values()
+             for test in kind.values()]
+    if not tests:
+        return ('No test can be made: this evaluation kept no hits of each image. Run its stage '
+                'again (--force --stage eval report).')
+    test, things = tests[0], results.get('groups', 'images')
+    single = things == 'images' and test['images'] * test['runs'] == test['groups'] * test['runs']
+    said = (f'Paired over the same held-out images. "Ahead" is said where p is below {ALPHA:g}; ')
+    if test['runs'] > 1:
+        return said + (
+            f'intervals and p are of a paired bootstrap over {test["runs"]} runs and '
+            f'{test["groups"]:,} {things} ({REPLICATES:,} samples). Figures are means of the runs, '
+            '± their standard deviation.')
+    if single:
+        return said + (
+            f'p is of McNemar\'s exact test, the intervals are of a paired bootstrap over the '
+            f'{test["groups"]:,} images ({REPLICATES:,} samples). That is about other images and '
+            'not about other trainings; --seeds 3 is about both.')
+    return said + (
+        f'as the {test["images"]:,} images are renders of {test["groups"]:,} {things}, which is '
+        f'what was drawn to be held out, p is of the {test["test"]} and the intervals of a paired '
+        f'bootstrap over {things} ({REPLICATES:,} samples). That is about other {things} and not '
+        'about other trainings; --seeds 3 is about both.')
