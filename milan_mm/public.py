@@ -29,6 +29,7 @@ with quiet_import():
     from .engine.saving import WholeCheckpointHook
     from .engine.signals import StopOnSignalHook
     from .errors import MilanError
+    from .evaluation.hits_hook import ImageHitsHook
     from .evaluation.hook import FeatureEvalHook
     from .inference.encoders import get_model
     from .models import *  # noqa: F403
@@ -41,7 +42,7 @@ __all__ = [
     'LayerDecayOptimWrapperConstructor', 'BadNumbersHook', 'PlainCheckpointHook',
     'DescribeEncoderHook', 'ProgressHook', 'RunSummaryHook', 'UnreadableImagesHook',
     'WholeCheckpointHook',
-    'StopOnSignalHook', 'FeatureEvalHook', 'AutocastOptimWrapper', 'ExactEpochLoop',
-    'ExactIterLoop',
+    'StopOnSignalHook', 'FeatureEvalHook', 'ImageHitsHook', 'AutocastOptimWrapper',
+    'ExactEpochLoop', 'ExactIterLoop',
     'TeacherOutput', 'MaskIds', 'sincos_positions',  # what parts of one's own are made of
 ]

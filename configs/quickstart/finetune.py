@@ -70,6 +70,7 @@ val_cfg = dict()
 test_cfg = dict()
 default_hooks = dict(
     describe=dict(crop_ratio=1),  # images without a margin, which are evaluated whole
+    hits=dict(type='milan_mm.ImageHitsHook'),
     logger=dict(interval=20), checkpoint=dict(interval=max_epochs, max_keep_ckpts=1))
 log_processor = dict(window_size=20)
 env_cfg = dict(cudnn_benchmark=False)

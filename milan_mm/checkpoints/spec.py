@@ -217,7 +217,8 @@ def _described_spec(state: dict[str, Tensor], meta: dict, source: str) -> Encode
         channels = state['patch_embed.projection.weight'].shape[1]
         sound = (len(spec.img_size) == 2
                  and len(spec.pixel_mean) == len(spec.pixel_std) == channels
-                 and min(spec.pixel_std) > 0 and 0 < spec.crop_ratio <= 1 and min(spec.arch.values()) > 0)
+                 and min(spec.pixel_std) > 0 and 0 < spec.crop_ratio <= 1
+                 and min(spec.arch.values()) > 0)
     except (KeyError, TypeError, ValueError) as error:
         raise MilanError(f'{source}: its description is not understood ({type(error).__name__}: '
                          f'{error}); was it written by another version?') from error

@@ -5,7 +5,7 @@ An ``.npz`` file: ``names`` of the images, relative to the folder of the queries
 ``classes``; and for each measurement, such as ``knn`` or ``shift.linear``, the label that was given
 to each image, -1 where it was not asked. Nothing in it is pickled.
 """
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -59,3 +59,33 @@ def read_hits(path: str | Path) -> dict[str, Scores]:
     except (ValueError, KeyError, IndexError, TypeError) as error:
         raise MilanError(f'{path} holds no hits per image ({error}); expected a file that milan '
                          'eval --out wrote') from error
+
+
+def write_areas(path: str | Path, names: Sequence[str], areas: np.ndarray) -> None:
+    """Writes a segmentor's pixels of each image.
+
+    Args:
+        path: of the file.
+        names: of the n images.
+        areas: (n, 3, C) pixels that are the class and were named so, that are it, that were named
+            so.
+    """
+    def write(part: Path) -> None:
+        with open(part, 'wb') as file:
+            np.savez_compressed(file, names=np.array(names, dtype=str), areas=areas)
+
+    write_atomically(Path(path), write)
+
+
+def read_areas(path: str | Path) -> tuple[list[str], np.ndarray]:
+    """Names and areas that :func:`write_areas` wrote.
+
+    Raises:
+        MilanError: if they are not there.
+    """
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            return file['names'].tolist(), file['areas']
+    except (OSError, ValueError, KeyError) as error:
+        raise MilanError(f'{path} holds no pixels per image ({error}); the hook ImageHitsHook '
+                         'writes them when a segmentor is evaluated') from error

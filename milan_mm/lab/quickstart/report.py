@@ -13,7 +13,14 @@ from ...reports.curves import RunCurves, read_run
 from ...reports.page import write_page
 from ...resources import RESOURCES
 from .report_images import choose_images, make_gallery, retrieval_rows
-from .report_tasks import skipped_words, task_charts, task_curves, task_galleries, task_sentence
+from .report_tasks import (
+    skipped_words,
+    task_caveat,
+    task_charts,
+    task_curves,
+    task_galleries,
+    task_sentence,
+)
 from .teacher import find_teacher
 from .verdict import KINDS, judge, shift_sentence
 
@@ -60,6 +67,7 @@ def write_report(work: Path) -> Path:
         retrieval_note=rows_note,
         task_charts=task_charts(results),
         task_sentence=task_sentence(results),
+        task_caveat=task_caveat(results),
         task_galleries=tasks or [],
         task_notes=skipped_words(results) + ([tasks_note] if tasks_note else []),
         curves=training_curves(work) + task_curves(work),

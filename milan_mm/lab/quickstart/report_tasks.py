@@ -13,11 +13,13 @@ from ...datasets.decoding import composite, open_image, opened
 from ...drawing import predictions as drawing
 from ...drawing.panels import Tile
 from ...errors import MilanError
+from ...evaluation.paired import evidence
 from ...inference.tasks import TaskModel, load_task_model
 from ...reports.charts import Bar, Panel, Series, axis_end, bars, curves
 from ...reports.curves import read_run
 from ...wording import some_of
 from .tasks import METRIC_WORDS, STARTS, TASKS, last_checkpoint
+from .verdict import status
 
 START_NAMES = dict(milan='from MILAN', mae='from MAE', scratch='from scratch')
 _COLOURS = dict(milan='milan', mae='mae', scratch='random')
@@ -61,18 +63,42 @@ def task_charts(results: dict) -> list[Panel]:
 
 
 def task_sentence(results: dict) -> str:
-    """By how much MILAN's start is ahead of scratch, or not, task by task."""
+    """By how much MILAN's start is ahead of the others, or not, task by task."""
     parts = []
     for name, task in TASKS.items():
-        block = results.get(name) or {}
+        block, metric = results.get(name) or {}, next(iter(task.metrics))
         if not {'milan', 'scratch'} <= set(block):
             continue
-        metric = next(iter(task.metrics))
-        milan, scratch = block['milan'][metric], block['scratch'][metric]
-        word = 'more' if milan >= scratch else 'fewer'
-        parts.append(f'{task.title} {milan:.1f} % {METRIC_WORDS[metric]}, '
-                     f'{abs(milan - scratch):.1f} points {word} than from scratch')
+        tests = results.get('paired', {}).get(name, {}).get(metric, {})
+        clauses = [_against(block['milan'][metric] - block[start][metric], tests.get(start), words)
+                   for start, words in (('scratch', 'from scratch'), ('mae', 'from MAE'))
+                   if metric in block.get(start, {})]
+        parts.append(f'{task.title} {block["milan"][metric]:.1f} % {METRIC_WORDS[metric]}, '
+                     + ' and '.join(clauses))
     return 'From MILAN\'s encoder: ' + '; '.join(parts) + '.' if parts else ''
+
+
+def task_caveat(results: dict) -> str:
+    """Over what intervals and p are, and what they leave out."""
+    tests = [test for name, task in TASKS.items()
+             for test in results.get('paired', {}).get(name, {}).get(
+                 next(iter(task.metrics)), {}).values()]
+    if not tests:
+        return 'No intervals: these evaluations kept nothing of each image.'
+    runs = max(test['runs'] for test in tests)
+    drawn = ('held-out images and runs' if runs > 1 else 'held-out images; what another seed of '
+             'the training would change is not in them (--full --seeds 3)')
+    return (f'Whiskers and p: paired bootstrap over {drawn}. Of classification images of one of '
+            f'the {results.get("groups", "images")} are drawn together; of detection and '
+            'segmentation each scene is drawn for itself, and its measure is computed anew.')
+
+
+def _against(difference: float, test: dict | None, words: str) -> str:
+    said = f'{abs(difference):.1f} points {"more" if difference >= 0 else "fewer"} than {words}'
+    if test is None:
+        return said
+    chance = ': may be chance' if status(test) == 'level' else ''
+    return f'{said} ({evidence(test["low"], test["high"], test["p"])}{chance})'
 
 
 def task_curves(work: Path) -> list[Panel]:

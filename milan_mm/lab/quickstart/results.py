@@ -8,7 +8,7 @@ from typing import Any
 
 from ...reports.provenance import versions
 from .advice import training_facts
-from .comparisons import compare_encoders
+from .task_comparisons import compare_all
 from .tasks import TASKS, collect_task, task_table
 from .teacher import noted_teacher
 
@@ -44,7 +44,7 @@ def collect_results(settings: Any, seconds: dict[str, float],
         seeds=[settings.seed],
         groups='concepts' if meta['kind'] == 'demo' else 'images',
         training={name: training_facts(work / name) for name in ('milan', 'mae')},
-        **compare_encoders([work], meta['kind']),
+        **compare_all([work], meta['kind']),
         settings=dict(settings.plan._asdict(), quick=settings.quick,
                       images=settings.images or 'demo', styles=meta['styles']))
     if all('shift' in m for m in measured.values()):
@@ -70,7 +70,7 @@ def summarise_seeds(results: list[dict], works: Sequence[Path] = ()) -> dict:
     """
     kind = 'demo' if results[0].get('groups') == 'concepts' else 'own'
     first = {key: value for key, value in results[0].items() if key not in ('paired', 'intervals')}
-    summary = dict(first, **compare_encoders(works, kind) if works else {}, seeds=[
+    summary = dict(first, **compare_all(works, kind) if works else {}, seeds=[
         r['seeds'][0] for r in results], each_seed=[
         {block: r[block] for block in ('classification', 'style_shift', 'seconds', *TASKS)
          if block in r}

@@ -71,6 +71,8 @@ def run_task(name: str, work: Path, tools: ToolRunner, starts: dict[str, Path | 
         if quick:
             arguments += [task.length, 4 if task.length == '--iters' else 1]
         arguments += ['--cfg-options', f'randomness.seed={seed}', *(_QUICK if quick else ())]
+        if name == 'detection':  # what was found on each image, for the intervals
+            arguments.append(f'val_evaluator.outfile_prefix={run}/predictions')
         jobs.append(Job(f'{name}_{start}', 'train', arguments, f'from {start}'))
     tools.run_all(jobs, parallel=len(jobs))
 
