@@ -26,7 +26,7 @@ from milan_mm.lab.clip_training import ClipRecipe, save_clip
 from milan_mm.lab.quickstart.advice import training_facts
 from milan_mm.lab.quickstart.report import duration, write_report
 from milan_mm.lab.quickstart.report_images import choose_images
-from milan_mm.lab.quickstart.verdict import judge
+from milan_mm.lab.quickstart.verdict import differences, judge
 from milan_mm.models import MILAN  # noqa: F401  registers
 from milan_mm.registry import MODELS
 from milan_mm.reports.charts import Bar, Series, axis_end, bars, curves, svg
@@ -284,10 +284,12 @@ def test_durations_are_readable():
 def test_the_sentence_says_who_is_ahead_and_by_how_much():
     verdict = judge(make_results())
     assert verdict.headline == 'MILAN is ahead of MAE and of random weights'
-    for part in ('49.5 %', '25.5 points more than with MAE', '31.5 points more', '45.8 %',
-                 '12.0 points more than with MAE',
-                 '(95 % interval +19.5 to +31.5, p < 0.001)'):
+    for part in ('49.5 %', '25.5 points more than on MAE', '31.5 more than on those of random',
+                 '45.8 %', '12.0 more than on MAE',
+                 '(95 % interval +19.5 to +31.5)'):
         assert part in verdict.sentence, part
+    assert differences(make_results())[0] == (
+        'MAE', ['+25.5 (+19.5 to +31.5, p < 0.001)', '+12.0 (+6.0 to +18.0, p < 0.001)'])
     for part in ('1,600 images are renders of 400 concepts', 'exact sign-flip test',
                  'bootstrap over concepts', 'p is below 0.05'):
         assert part in verdict.caveat, part
@@ -295,11 +297,11 @@ def test_the_sentence_says_who_is_ahead_and_by_how_much():
 
 @pytest.mark.parametrize('mae,headline,sentence', [
     ((49.0, 45.0), 'MILAN is not ahead of MAE, but ahead of random weights',
-     '(+0.5 points, 95 % interval -5.5 to +6.5, p = 0.87: may be chance)'),
+     '0.5 points more than on MAE\'s (95 % interval -5.5 to +6.5: may be chance)'),
     ((70.0, 65.0), 'MILAN is behind MAE, but ahead of random weights',
-     '20.5 points fewer than with MAE'),
+     '20.5 points fewer than on MAE'),
     ((24.0, 65.0), 'MILAN is ahead of MAE in k-NN only, and ahead of random weights',
-     '19.2 points fewer than with MAE')])
+     '19.2 fewer than on MAE')])
 def test_the_sentence_says_so_when_milan_is_not_ahead(mae, headline, sentence):
     verdict = judge(make_results((18.0, mae[0], 49.5, 50.7), (26.2, mae[1], 45.8, 47.2)))
     assert verdict.headline == headline
@@ -322,7 +324,7 @@ def test_the_caveat_names_the_test_that_was_made():
     assert 'bootstrap over 3 runs and 400 concepts' in said and 'McNemar' not in said
     old = {key: value for key, value in one.items() if key not in ('paired', 'intervals')}
     assert 'kept no hits of each image' in judge(old).caveat
-    assert '25.5 points against MAE\'s (not tested' in judge(old).sentence
+    assert '25.5 points more than on MAE\'s (not tested' in judge(old).sentence
 
 
 @pytest.mark.parametrize('results,said', [

@@ -22,7 +22,7 @@ from .report_tasks import (
     task_sentence,
 )
 from .teacher import find_teacher
-from .verdict import KINDS, judge, shift_sentence
+from .verdict import KINDS, differences, judge, shift_sentence
 
 _NAMES = dict(random='random weights', mae='MAE', milan='MILAN', teacher='CLIP teacher')
 _GALLERY, _QUERIES = 8, 6  # images shown
@@ -56,6 +56,8 @@ def write_report(work: Path) -> Path:
         'quickstart',
         names=_NAMES,
         verdict=judge(results),
+        differences=differences(results),
+        measures=list(KINDS.values()),
         results=results,
         meta=meta,
         accuracy=accuracy_charts(results, 'classification'),

@@ -7,7 +7,7 @@ from .advice import advise
 
 KINDS = dict(knn='k-NN', linear='linear probe')
 _RIVALS = dict(mae='MAE', random='random weights')
-_OF = dict(mae='MAE\'s', random='those of random weights')
+_OF = dict(mae='on MAE\'s', random='on those of random weights')
 
 
 class Verdict(NamedTuple):
@@ -65,21 +65,37 @@ def shift_sentence(results: dict) -> str:
     return '; '.join(clauses) + '.' if clauses else ''
 
 
-def comparison(difference: float, test: dict | None, of: str) -> str:
+def differences(results: dict) -> list[tuple[str, list[str]]]:
+    """Each rival, and MILAN's difference to it by each measure, with interval and p, in words."""
+    tests = results.get('paired', {}).get('classification', {})
+    return [(name, [f'{tests[kind][rival]["difference"]:+.1f} '
+                    f'({_evidence(tests[kind][rival])})' for kind in KINDS if kind in tests])
+            for rival, name in (*_RIVALS.items(), ('teacher', 'the teacher'))
+            if tests and all(rival in of_kind for of_kind in tests.values())]
+
+
+def _evidence(test: dict) -> str:
+    return evidence(test['low'], test['high'], test['p']).replace('95 % interval ', '')
+
+
+def comparison(difference: float, test: dict | None, of: str, first: bool = True) -> str:
     """One difference in words.
 
     Args:
         difference: in points.
         test: as ``results.json`` holds it, or None if there is none.
-        of: the other one, in the genitive.
+        of: what it is compared with.
+        first: whether points and interval are said to be such.
     """
+    words = (f'{abs(difference):.1f} {"points " if first else ""}'
+             f'{"more" if difference >= 0 else "fewer"} than {of}')
     if test is None:
-        return f'{difference:+.1f} points against {of} (not tested: no hits of each image are kept)'
-    words = evidence(test['low'], test['high'], test['p'])
-    if status(test) == 'level':
-        return f'about as many as with {of} ({difference:+.1f} points, {words}: may be chance)'
-    word = 'more' if difference > 0 else 'fewer'
-    return f'{abs(difference):.1f} points {word} than with {of} ({words})'
+        return f'{words} (not tested: no hits of each image are kept)'
+    level = status(test) == 'level'
+    if test['low'] is None:
+        return f'{words} (may be chance)' if level else words
+    return (f'{words} ({"95 % interval " if first else ""}{test["low"]:+.1f} to {test["high"]:+.1f}'
+            + (': may be chance)' if level else ')'))
 
 
 def _change(points: float) -> str:
@@ -113,10 +129,11 @@ def _clause(kind: str, block: dict[str, float], tests: dict[str, dict], first: b
     """One measure: what MILAN scores, and how that compares."""
     value = f'{block["milan"]:.1f} %' + (
         f' (± {block["milan_std"]:.1f})' if 'milan_std' in block else '')
-    start = (f'With MILAN\'s features, {KINDS[kind]} names {value} of the held-out images '
-             'correctly' if first else f'{"the " if kind == "linear" else ""}{KINDS[kind]} {value}')
-    parts = [comparison(block['milan'] - block[rival], tests.get(rival), _OF[rival])
-             for rival in _RIVALS if rival in block]
+    start = (f'On MILAN\'s features, {KINDS[kind]} names {value} of the held-out images correctly'
+             if first else f'{"the " if kind == "linear" else ""}{KINDS[kind]} {value}')
+    parts = [comparison(block['milan'] - block[rival], tests.get(rival), _OF[rival],
+                        first and number == 0)
+             for number, rival in enumerate(name for name in _RIVALS if name in block)]
     return start + (': ' if first and parts else ', ' if parts else '') + ' and '.join(parts)
 
 
