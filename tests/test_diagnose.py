@@ -383,7 +383,7 @@ def test_zero_shot_is_open_clips_own(place, clip, tmp_path, capfd):
     assert result['student']['top1'] == pytest.approx(
         100 * (by_student == truth).float().mean().item())
     assert result['agreement'] == pytest.approx(100 * (by_student == named).float().mean().item())
-    assert result['chance'] == pytest.approx(100 / 3) == pytest.approx(result['most_frequent'])
+    assert result['chance'] == pytest.approx(100 / 3)
     torch.testing.assert_close(load_file(saved)['directions'], directions)
     assert 'teacher' in done.stdout and '33.3 %' in done.stdout
     # with the texts kept, no text tower is needed; an image tower is all the teacher has

@@ -128,7 +128,8 @@ def heading(result: dict[str, Any]) -> str:
     sizes = result['images']
     several = f' in {len(sizes)} sets' if len(sizes) > 2 else ''
     text = (f'{result["suite"]}: {sum(sizes.values())} images{several}, {result["choices"]} '
-            f'classes to choose from ({result["outputs"]}), chance {result["chance"]:.2g} %')
+            f'classes to choose from ({result["outputs"]}), guessing evenly '
+            f'{result["chance"]:.2g} %')
     if result['left_out']:
         text += f'\n{result["left_out"]} images of classes the classifier does not know left out'
     return text

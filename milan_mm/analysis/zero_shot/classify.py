@@ -9,6 +9,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from ...datasets import ImageFolder
+from ...datasets.labelled import commonest_share
 from ...datasets.stream import ImageStream, central_crops
 from ...errors import MilanError
 from ...inference.pretraining import inputs_of, mask_keys
@@ -91,8 +92,8 @@ def zero_shot(model: MILAN,
     Returns:
         Plain data for JSON: for 'student', 'student_masked' and 'teacher' ``top1``, its standard
         error ``top1_error``, ``top5`` with more than 5 classes, ``per_class`` (recall) and its
-        mean ``balanced``; ``chance`` of guessing evenly and ``most_frequent`` of always naming the
-        commonest class; ``agreement``, images that student and teacher name alike. In percent.
+        mean ``balanced``; ``chance``, what always naming the commonest class gets right;
+        ``agreement``, images that student and teacher name alike. In percent.
 
     Raises:
         MilanError: if model or texts are of another space.
@@ -112,11 +113,10 @@ def zero_shot(model: MILAN,
     truth = torch.tensor(labels)
     tables = {way: torch.cat(parts) for way, parts in scores.items()}
     named = {way: table.argmax(dim=1) for way, table in tables.items()}
-    classes = len(texts.classes)
     return dict(
         classes=list(texts.classes), prompts=list(texts.prompts), text=texts.source,
-        images=len(labels), unreadable=stream.unreadable, seed=seed, chance=100 / classes,
-        most_frequent=100 * truth.bincount().max().item() / len(truth),
+        images=len(labels), unreadable=stream.unreadable, seed=seed,
+        chance=commonest_share(truth.bincount().tolist()),
         agreement=_percent(named['student'] == named['teacher']),
         **{way: accuracy(table, truth) for way, table in tables.items()})
 
@@ -148,8 +148,7 @@ def summary(result: dict[str, Any]) -> str:
         top5 = f'   top-5 {row["top5"]:5.1f} %' if 'top5' in row else ''
         lines.append(f'{title:<31} top-1 {row["top1"]:5.1f} ± {row["top1_error"]:.1f} %{top5}'
                      f'   mean of classes {row["balanced"]:5.1f} %')
-    lines.append(f'{"chance":<31} top-1 {result["chance"]:5.1f} %, and '
-                 f'{result["most_frequent"]:.1f} % by always naming the commonest class')
+    lines.append(f'{"always the commonest class":<31} top-1 {result["chance"]:5.1f} %')
     lines.append(f'student and teacher name {result["agreement"]:.1f} % of the images alike')
     if result['unreadable']:
         lines.append(f'{len(result["unreadable"])} images could not be decoded and are left out')
