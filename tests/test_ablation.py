@@ -17,7 +17,9 @@ from helpers_pages import check_page
 from mmengine.config import Config
 
 from milan_mm.errors import MilanError
+from milan_mm.evaluation.hits import write_hits
 from milan_mm.lab.ablation.differences import config_changes
+from milan_mm.lab.ablation.page import verdict
 from milan_mm.lab.ablation.run import StudyRunner, read_figures, visible_devices
 from milan_mm.lab.ablation.study import Measurement, read_study
 from milan_mm.lab.ablation.table import as_csv, as_text, compare, make_rows
@@ -90,6 +92,32 @@ def test_paired_difference_by_hand():
     alone = compare({0: 11.}, {0: 10.})
     assert alone.sd is None and alone.difference == 1 and alone.beyond_spread is None
     assert compare({3: 11.}, {0: 10.}).difference is None  # no seed in common
+
+
+def test_one_run_a_cell_is_tested_on_its_images(study_file, tmp_path):
+    study = read_study(study_file(dict(base={}, better={}, same={}, blind={}), seeds=1))
+    runner = StudyRunner(study, tmp_path / 'work', log=str)
+    shares = dict(base=20, better=34, same=22, blind=30)
+    records = [dict(cell=name, seed=0, seconds=1., figures={'k-NN': right / .4})
+               for name, right in shares.items()]
+    for name, right in shares.items():
+        if name != 'blind':  # whose measurement kept no hits
+            run = tmp_path / f'work/runs/{name}/seed0'
+            run.mkdir(parents=True)
+            write_hits(run / 'eval.hits.npz', dict(
+                names=[f'a/{i}.png' for i in range(40)], classes=['a', 'b'], labels=[1] * 40,
+                knn=[int(i < right) for i in range(40)]))
+    rows = make_rows(study, records, runner.on_images(records))
+    figures = {row.name: row.figures['k-NN'] for row in rows}
+    assert figures['better'].p == pytest.approx(2 / 2**14) and figures['better'].low > 0
+    assert figures['better'].beyond_spread is True and '(+35.0*)' in as_text(rows, ['k-NN'])
+    assert figures['same'].beyond_spread is False and figures['blind'].beyond_spread is None
+    said = verdict(rows, study)
+    assert '1 of 3 cells differ' in said and 'nothing about other trainings' in said
+    # Renders of one concept count once, where the quickstart made the images.
+    (tmp_path / 'work/data').mkdir()
+    (tmp_path / 'work/data/meta.json').write_text(json.dumps(dict(kind='own')))
+    assert runner.on_images(records)['better', 'k-NN'].groups == 40
 
 
 def test_changes_by_hand():

@@ -51,6 +51,37 @@ def test_results(quick):
     assert (work / 'report.html').stat().st_size > 50_000
 
 
+def test_every_figure_is_tested_on_its_images(quick):
+    results = json.loads((quick[0] / 'results.json').read_text())
+    concepts, images = (results['sizes'][f'test_{name}'] for name in ('concepts', 'images'))
+    for block in ('classification', 'style_shift'):
+        for kind in ('knn', 'linear'):
+            for rival, test in results['paired'][block][kind].items():
+                row = results[block][kind]
+                assert test['difference'] == pytest.approx(row['milan'] - row[rival], abs=.01)
+                assert (test['images'], test['groups']) == (images, concepts)
+            for name, (low, high) in results['intervals'][block][kind].items():
+                assert low <= results[block][kind][name] <= high
+    # The libraries' own figures are those that the samples are drawn around.
+    for task, metrics in (('finetune', ['top1']), ('detection', ['bbox_mAP', 'segm_mAP']),
+                          ('segmentation', ['mIoU', 'aAcc'])):
+        for metric in metrics:
+            for start, test in results['paired'][task][metric].items():
+                assert test['difference'] == pytest.approx(
+                    results[task]['milan'][metric] - results[task][start][metric], abs=.15)
+    assert 'MILAN, in points, against' in (quick[0] / 'report.html').read_text()
+
+
+def test_the_page_and_milan_eval_give_one_figure(quick, run_here):
+    work = quick[0]
+    out = run_here('eval_features.py', work / 'milan/epoch_1.pth', '--data', work / 'data', '--knn',
+                   '--workers', 0)
+    results = json.loads((work / 'results.json').read_text())
+    assert f'k-NN          top-1 {results["classification"]["knn"]["milan"]:6.2f} %' in out
+    assert 'central crop 1 of what fits' in out
+    assert f'always the commonest is right for {results["chance"]:.1f} %' in out
+
+
 def test_progress_has_an_eta(quick):
     assert 'eta' in quick[1] and 'left' in quick[1]
     assert '[1/9] images' in quick[1] and '[8/9] segmentation' in quick[1]

@@ -3,7 +3,8 @@
 
 The decoder that pretraining trained maps the student's CLS token into the CLIP teacher's space;
 there the nearest text of a class names the image. The teacher's own accuracy and what always naming
-the commonest class gets right stand beside it. Labels, DIR/<class>/<images>, are only used to count.
+the commonest class gets right stand beside it. Labels, DIR/<class>/<images>, are only used to
+count.
 """
 import argparse
 import json

@@ -35,7 +35,7 @@ def write_study(runner: StudyRunner, command: str, minutes: float, page: bool = 
         The rows of the table.
     """
     records = runner.records()
-    rows = make_rows(runner.study, records)
+    rows = make_rows(runner.study, records, runner.on_images(records))
     facts = dict(command=command, commit=commit(), minutes=round(minutes, 1), machine=machine(),
                  versions=versions(), jobs=runner.jobs)
     _write(runner.work / 'study.json', json.dumps(
@@ -107,11 +107,12 @@ def verdict(rows: Sequence[Row], study: Study) -> str:
     told = [(row, metric, f) for row, metric, f in compared if f.beyond_spread]
     if not compared:
         text = f'Nothing is there yet to be compared with {base}.'
-    elif all(f.low is None for _, _, f in compared):
+    elif all(f.beyond_spread is None for _, _, f in compared):
         text = ('One run a cell: what chance does is not known, so no difference to '
                 f'{base} can be told from it.')
     elif not told:
-        text = f'No cell differs from {base} by more than chance could do in so few runs.'
+        text = (f'No cell differs from {base} by more than chance could do in so few '
+                f'{"images" if any(f.p is not None for _, _, f in compared) else "runs"}.')
     else:
         words = [f'{row.title}, {metric}: {f.difference:+.1f}' + (
             ' points' if study.unit == '%' else '') for row, metric, f in sorted(
@@ -119,6 +120,9 @@ def verdict(rows: Sequence[Row], study: Study) -> str:
         text = (f'{len({row.name for row, _, _ in told})} of {len(others)} cells differ from '
                 f'{base} by more than chance would explain: {"; ".join(words[:4])}'
                 + (f'; and {len(words) - 4} more.' if len(words) > 4 else '.'))
+    if any(f.p is not None for _, _, f in compared):
+        text += (' One run a cell, tested image by image (McNemar\'s exact test, or its form for '
+                 'groups of images): that says nothing about other trainings; more seeds do.')
     return text + (f' Runs that failed: {failed}.' if failed else '')
 
 

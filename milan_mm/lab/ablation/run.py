@@ -15,10 +15,12 @@ import torch
 
 from ...checkpoints.io import last_checkpoint
 from ...errors import MilanError
+from ...evaluation.paired import Comparison
 from ...reports.curves import read_run
 from ..run_tool import ToolRunner
 from ..steps import Once, StepStoppedError, held, read_json
 from .differences import flatten
+from .images import compare_on_images
 from .study import Cell, Measurement, Step, Study, fill
 
 _QUIET = 30.0  # seconds between two lines of one run
@@ -93,6 +95,12 @@ class StudyRunner:
                 records.append(dict(cell=run.cell.name, seed=run.seed, figures=note['result'],
                                     seconds=note['seconds']))
         return records
+
+    def on_images(self, records: Sequence[dict]) -> dict[tuple[str, str], Comparison]:
+        """Cells with one run, compared image by image; see :func:`compare_on_images`."""
+        places = {(run.cell.name, run.seed): dict(self._places(run), checkpoint='')
+                  for run in self.runs}
+        return compare_on_images(self.study, self.work, records, places)
 
     def step(self, run: Run) -> Once:
         """A run as what is done once, and anew if anything that decides its figures changes."""

@@ -4,9 +4,10 @@ import csv
 import io
 import math
 import statistics
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
+from ...evaluation.paired import ALPHA, Comparison
 from .study import Study
 
 LEVEL = 0.95  # of the confidence interval
@@ -21,7 +22,9 @@ class Figure(NamedTuple):
         sd: sample standard deviation; None of a single one.
         difference: mean over seeds of this cell less the base with the same seed; None of the
             base itself and without a common seed.
-        low, high: 95 % confidence interval of it by Student's t; None with fewer than 2 seeds.
+        low, high: 95 % confidence interval of it, by Student's t over seeds; of one seed, by the
+            bootstrap over images where they are known; else None.
+        p: of one seed, by the paired test over images; None otherwise.
     """
     values: dict[int, float]
     mean: float
@@ -29,10 +32,13 @@ class Figure(NamedTuple):
     difference: float | None = None
     low: float | None = None
     high: float | None = None
+    p: float | None = None
 
     @property
     def beyond_spread(self) -> bool | None:
-        """Whether the interval leaves 0 out; None where there is none."""
+        """Whether p is below .05, or the interval leaves 0 out; None where there is neither."""
+        if self.p is not None:
+            return self.p < ALPHA
         return None if self.low is None else not self.low <= 0 <= self.high
 
 
@@ -53,12 +59,14 @@ class Row(NamedTuple):
     seconds: float | None
 
 
-def make_rows(study: Study, records: Sequence[dict]) -> list[Row]:
+def make_rows(study: Study, records: Sequence[dict],
+              on_images: Mapping[tuple[str, str], Comparison] | None = None) -> list[Row]:
     """One row a cell, in the study's order; cells without any record are left out.
 
     Args:
         study: what was run.
         records: of runs: ``cell``, ``seed``, and ``figures`` and ``seconds``, or ``failed``.
+        on_images: of :func:`.images.compare_on_images`, for cells with one seed.
     """
     done: dict[str, dict[int, dict]] = {}
     for record in records:
@@ -75,6 +83,9 @@ def make_rows(study: Study, records: Sequence[dict]) -> list[Row]:
             against = {} if name == study.base else {
                 seed: r['figures'][metric] for seed, r in base.items()}
             figures[metric] = compare(values, against)
+            one = (on_images or {}).get((name, metric))
+            if one is not None and figures[metric].low is None:
+                figures[metric] = figures[metric]._replace(low=one.low, high=one.high, p=one.p)
         rows.append(Row(
             name, cell.title, cell.group, figures,
             {seed: r['failed'] for seed, r in sorted(done[name].items()) if 'failed' in r},
