@@ -61,7 +61,7 @@ def _teacher(results: dict) -> Iterator[str]:
             yield (f'The teacher knows little of these images: its own {name} is '
                    f'{row["teacher"]:.1f} %, that of random weights {row["random"]:.1f} %. '
                    'Next: another teacher, one that was trained on more images, such as '
-                   'ViT-B-16-quickgelu:openai.')
+                   '--teacher ViT-B-16-quickgelu:openai.')
             return
         if left <= _REACHED * worth:
             yield (f'The teacher bounds it: its own {name} is {row["teacher"]:.1f} %, '
