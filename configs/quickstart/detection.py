@@ -7,7 +7,7 @@ visualizer = dict(type='mmdet.DetLocalVisualizer')
 data_root = 'work_dirs/quickstart/scenes/coco'
 size = (64, 64)
 effective_batch = 16
-max_epochs = 2
+max_epochs = 1
 channels = 64
 
 model = dict(

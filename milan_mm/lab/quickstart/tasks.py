@@ -65,7 +65,7 @@ def run_task(name: str, work: Path, tools: ToolRunner, starts: dict[str, Path | 
     for start, checkpoint in starts.items():
         run = work / name / start
         shutil.rmtree(run, ignore_errors=True)
-        arguments = [task.config, '--data-root', work / task.data, '--work-dir', run]
+        arguments = [task.config, '--data-root', work / task.data, '--work-dir', run, '--amp']
         if checkpoint is not None:
             arguments += ['--init-from', checkpoint]
         if quick:
