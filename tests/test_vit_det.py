@@ -14,7 +14,12 @@ from torch import nn
 from milan_mm import MaskedVisionTransformer, MilanError
 from milan_mm.cli.main import main
 from milan_mm.lab.benchmark import downstream as tool
-from milan_mm.models import SimpleFeaturePyramid, WindowedVisionTransformer
+from milan_mm.models import (
+    SimpleFeaturePyramid,
+    WindowedVisionTransformer,
+    chunked_attention,
+    lean_mlp,
+)
 from milan_mm.models.window_attention import WindowAttention
 
 ARCH = dict(embed_dims=32, num_layers=4, num_heads=2, feedforward_channels=64)
@@ -84,11 +89,21 @@ def results(function, attn, x):
     return out, *torch.autograd.grad((out * weights).sum(), [x, *attn.parameters()])
 
 
+@pytest.fixture(params=['in chunks', 'in one pass', 'by longer vectors'])
+def way(request, monkeypatch):
+    """How attention is computed: on a CPU, there with few tokens, and on other devices."""
+    if request.param == 'in chunks':  # a row of one head's queries, and one row of windows
+        monkeypatch.setattr(chunked_attention, 'CHUNK', 1)
+        monkeypatch.setattr(chunked_attention, 'PART', 1)
+    elif request.param == 'by longer vectors':
+        monkeypatch.setattr(chunked_attention, 'suits', lambda *_: False)
+
+
 # None: the whole map; 8 x 8 is the map its table is for.
 @pytest.mark.parametrize('window, grid', [
     (3, (7, 5)), (4, (8, 8)), (5, (3, 9)), (2, (5, 2)), (14, (6, 4)), (None, (8, 8)),
     (None, (5, 7)), (None, (9, 12)), (1, (2, 3))])
-def test_attention_equals_the_written_out(window, grid):
+def test_attention_equals_the_written_out(window, grid, way):
     attn = attention(window)
     x = torch.randn(2, *grid, 32, dtype=torch.double)
     got = results(attn, attn, x)
@@ -249,7 +264,7 @@ def kept_for_backward(model, x):
 
     def pack(t):
         if t.data_ptr() not in own:
-            sizes[t.untyped_storage().data_ptr()] = t.untyped_storage().nbytes() // 4
+            sizes[t.untyped_storage().data_ptr()] = t.untyped_storage().nbytes() // x.itemsize
         return t
 
     with torch.autograd.graph.saved_tensors_hooks(pack, lambda t: t):
@@ -268,20 +283,46 @@ def check_the_same(result, gradients, out, at_most=float('inf')):
 
 def test_memory_grows_with_the_tokens_not_with_their_square(monkeypatch):
     """1024 tokens: a table of all pairs would have 2 x 1,048,576 numbers."""
-    model = windowed(img_size=256, window_size=14, global_indices=(3, ))
-    x = torch.randn(1, 3, 256, 256)
+    model = windowed(img_size=256, window_size=14, global_indices=(3, )).double()
+    x = torch.randn(1, 3, 256, 256, dtype=torch.double)
     kept, gradients, out = kept_for_backward(model, x)
-    assert max(kept) <= 2 * 1024 * (16 + 32 + 32)  # a longer query or key
+    assert max(kept) <= 3 * 1024 * 32  # queries, keys and values
     model.with_cp = True
     check_the_same(kept_for_backward(model, x), gradients, out, at_most=.2 * sum(kept))
     model.with_cp = False
+    monkeypatch.setattr(chunked_attention, 'suits', lambda *_: False)
+    longer = kept_for_backward(model, x)
+    assert max(longer[0]) <= 2 * 1024 * (16 + 32 + 32)  # a longer query or key
+    check_the_same(longer, gradients, out)
+    assert sum(longer[0]) > sum(kept)
     monkeypatch.setattr(WindowAttention, 'remember_less', WindowAttention.attend)
     every = kept_for_backward(model, x)
     check_the_same(every, gradients, out)
-    assert sum(every[0]) > 1.15 * sum(kept)
+    assert sum(every[0]) > 1.15 * sum(longer[0])
     monkeypatch.undo()
     model.layers[3].attn.__class__ = tool.TableAttention
     assert max(kept_for_backward(model, x)[0]) >= 2 * 1024 * 1024
+
+
+def test_the_hidden_layer_is_kept_once(monkeypatch):
+    model = windowed().double()
+    x = torch.randn(1, 3, 64, 64, dtype=torch.double)
+    kept, gradients, out = kept_for_backward(model, x)
+    monkeypatch.setattr(lean_mlp.LeanMLP, 'forward', nn.Sequential.forward)
+    twice = kept_for_backward(model, x)
+    check_the_same(twice, gradients, out)
+    assert sum(twice[0]) - sum(kept) >= 4 * 64 * 64  # of four blocks, with 64 tokens of 64
+    # What is dropped is the same when it is computed again.
+    monkeypatch.undo()
+    mlp = lean_mlp.LeanMLP(nn.Sequential(nn.Linear(8, 64), nn.GELU(), nn.Dropout(.5)),
+                           nn.Linear(64, 8), nn.Dropout(.1))
+    results = []
+    for forward in (mlp, lambda y: nn.Sequential.forward(mlp, y)):
+        torch.manual_seed(0)
+        loss = forward(torch.ones(5, 8)).square().sum()
+        results.append((loss, *torch.autograd.grad(loss, list(mlp.parameters()))))
+    for a, b in zip(*results):
+        torch.testing.assert_close(a, b)
 
 
 def test_bfloat16():
@@ -351,6 +392,7 @@ def test_memory_tool(capsys):
     peak = re.search(r'\| windows of 14 .* \| ([\d.]+) \| [\d.]+ \|', out)
     assert .3 < float(peak[1]) < 3 and 'threads, torch' in out
     assert tool.table_bytes('vit-b', 1024, 1) == 12 * 12 * 4096**2 * 4
-    assert tool.measure('plain', 'vit-s', 32, 1)['peak_mb'] > 200
+    assert tool.table_bytes('vit-b', 1024, 1, 'windowed') == 0
+    assert tool.measure('mmpretrain', 'vit-s', 32, 1)['peak_mb'] > 200
     with pytest.raises(MilanError, match='multiple of 16. Set img_size to 96 or 112'):
         tool.benchmark(img_size=100)

@@ -15,7 +15,7 @@ COMPARED = ('vit-b', 'vit-l', 'vit-h')  # those that mmpretrain has, too
 CONTENDERS = ('exact', 'compiled', 'bf16', 'bf16-compiled', 'fast', 'mae', 'mmpretrain',
               'mmpretrain-mae')
 GRIDS = ('batch_size', 'img_size', 'mask_ratio', 'arch')
-VARIANTS = ('windowed', 'checkpointed', 'relative', 'plain', 'tables')
+VARIANTS = ('windowed', 'checkpointed', 'mmpretrain', 'relative', 'plain', 'tables')
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -139,7 +139,7 @@ KINDS = dict(
                'milan benchmark eval --batch-size 64 --device cuda', _add_eval, _eval),
     scale=_Kind('How a step grows with batch, image, model and mask ratio.',
                 'milan benchmark scale --varied batch_size mask_ratio', _add_scale, _scale),
-    downstream=_Kind('Time and memory of a backbone for detection.',
+    downstream=_Kind('Time and memory of a backbone for detection, against mmpretrain.',
                      'milan benchmark downstream --arch vit-l --img-size 512 --variants windowed',
                      _add_downstream, _downstream),
     check=_Kind('Whether everything trains as it should on a device.',

@@ -15,6 +15,7 @@ from ..positions import sincos_positions
 from ..registry import MODELS
 from .encoder import check_tiling, init_transformer, look_up
 from .finetuning import FinetunedInPart, check_frozen
+from .lean_mlp import make_mlp_lean
 from .pretrained import StartsPretrained
 from .rotary import RotaryPositions
 from .window_attention import WindowAttention
@@ -93,6 +94,7 @@ class WindowedVisionTransformer(StartsPretrained, FinetunedInPart, VisionTransfo
             layer.attn = WindowAttention(layer.attn, None if everywhere else windows,
                                          self.grid_size if everywhere else windows,
                                          self.rotary if rotary else None)
+            make_mlp_lean(layer.ffn)
         make_drop_path_traceable(self)
         make_ffn_traceable(self)
         if final_norm:
