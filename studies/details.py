@@ -6,7 +6,6 @@ title = 'Ratio, temperature, decoder and teachers at the quickstart\'s scale'
 prepare = [
     dict(images=_base_.images),
     dict(
-        clip=_base_.clip,
         clip_other=dict(
             tool='train_clip.py',
             arguments=['--data-root', '{work}/data/train', '--steps', '500', '--seed', '1',
@@ -36,7 +35,7 @@ cells = dict(
         changes={'model.neck.decoder_embed_dim': 192}, options=taught),
     # Wider, with patches of 16, fed an image resized to the student's grid.
     target_clip_other=dict(
-        title='another CLIP', group='teacher', config=milan,
+        title='another CLIP, of 500 steps', group='teacher', config=milan,
         options={**taught, 'model.target_generator.pretrained': '{work}/clip_other'}),
     # No teacher from outside: an average of the student's own past, as in data2vec. A control.
     target_ema=dict(

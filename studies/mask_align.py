@@ -3,7 +3,7 @@
 _base_ = './paper.py'
 title = 'MaskAlign and MILAN at the quickstart\'s scale'
 
-prepare = [dict(images=_base_.images), dict(clip=_base_.clip)]
+prepare = [dict(images=_base_.images)]
 taught = _base_.taught
 cells = dict(
     _delete_=True,

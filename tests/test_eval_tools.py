@@ -80,13 +80,19 @@ def test_eval_features_of_random_weights_with_lars(place, capfd):
     ('eval_features', ['CKPT', '--data', 'nowhere'], 'no such folder: nowhere'),
     ('eval_features', ['CKPT', '--data', 'DATA', '--img-size', '20'], 'not a multiple of 8'),
     ('eval_features', ['CKPT', '--data', 'DATA', '--shift', 'x__', 'y__'], "starts with 'x__'"),
+    ('eval_features', ['CKPT', '--data', 'DATA', '--masking-teacher', 'x'], 'belongs to --masking'),
+    ('eval_features', ['CKPT', '--data', 'DATA', '--masking', 'random', '--mask-ratio', '1'],
+     'mask_ratio must be between 0 and 1'),
+    ('eval_features', ['--teacher', 'TEACHER', '--data', 'DATA', '--masking', 'random'],
+     'sees whole images'),
     ('extract_features', ['CKPT', '--data', 'DATA', '--out', 'x.csv'], '.npz or .safetensors'),
     ('extract_features', ['CKPT', '--data', 'DATA', '--out', 'x.npz', '--device', 'cuda:77'],
      'use --device cpu'),
     ('analyze_logs', ['nowhere'], 'no scalars of a run at nowhere'),
 ])
 def test_mistakes_end_in_one_line_and_exit_2(place, capfd, tool, args, said):
-    places = {'CKPT': place / 'epoch_1.pth', 'DATA': place / 'data'}
+    places = {'CKPT': place / 'epoch_1.pth', 'DATA': place / 'data',
+              'TEACHER': ROOT / 'demo/teacher'}
     done = run_tool_here(capfd, tool, *(places.get(arg, arg) for arg in args))
     assert done.returncode == 2
     error = [line for line in done.stderr.splitlines() if line.startswith('error: ')]

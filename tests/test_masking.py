@@ -207,6 +207,30 @@ def test_a_low_temperature_shows_the_most_important_patches():
                        importance.topk(16, dim=1).indices.sort(dim=1).values)
 
 
+def test_some_patches_are_drawn_uniformly():
+    """Of 4 visible patches 2 by importance, 2 from the 14 that are left: 8/7 of no importance."""
+    importance = torch.tensor([1.] * 8 + [0.] * 8).expand(3000, 16)
+    masks = SemanticMaskGenerator(uniform_share=.5)(importance, keys(3000))
+    both = torch.cat([masks.visible, masks.masked], dim=1)
+    assert masks.visible.shape == (3000, 4) and (both.sort(dim=1).values == torch.arange(16)).all()
+    assert (masks.visible[:, :2] < 8).all()
+    unimportant = masks.visible[masks.visible >= 8]
+    assert len(unimportant) / 3000 == pytest.approx(8 / 7, abs=.05)
+    assert chi_square((unimportant - 8).bincount().tolist(), [len(unimportant) / 8] * 8) < CHI2_99[7]
+    every = SemanticMaskGenerator(uniform_share=1)(importance, keys(3000)).visible.flatten()
+    assert chi_square(every.bincount().tolist(), [750] * 16) < CHI2_99[15]
+
+
+def test_uniform_share_none_is_the_papers_and_wrong_ones_are_refused():
+    importance = torch.rand(8, 16) + .1
+    paper, named = (SemanticMaskGenerator(**more)(importance, keys(8))
+                    for more in ({}, dict(uniform_share=0.)))
+    drawn = draw_visible(importance, keyed_random.uniform(keys(8), 16), 4)
+    assert torch.equal(paper.visible, drawn.visible) and torch.equal(named.masked, drawn.masked)
+    with pytest.raises(MilanError, match='uniform_share must be from 0 to 1'):
+        SemanticMaskGenerator(uniform_share=1.5)
+
+
 def test_least_important_is_drawn_by_the_inverse():
     weights = torch.tensor([.3, .2, .15, .1, .1, .08, .05, .02])
     draws = 20000

@@ -35,6 +35,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument('--jobs', type=int, metavar='N', help='Number of runs at a time (default: '
                         'one a GPU; without a GPU one a core, at most 4).')
     parser.add_argument('--only', nargs='+', metavar='CELL', help='Run these cells and the base.')
+    parser.add_argument('--base', metavar='CELL', help='Compare the cells with this one (default: '
+                        "the study's base).")
     parser.add_argument('--resume', action='store_true', help='Go on with a study that was '
                         'stopped: finished runs are kept, failed ones are tried again.')
     parser.add_argument('--dry-run', action='store_true', help='Show the cells, the hours and the '
@@ -44,14 +46,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     from ..lab.ablation.page import write_study
     from ..lab.ablation.run import StudyRunner
-    from ..lab.ablation.study import read_study
+    from ..lab.ablation.study import read_study, with_base
     from ..lab.ablation.table import as_text
     # A polite kill ends the trainings too, as Ctrl-C does.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     start = time.time()
     name = locate(args.study, 'studies').stem
     work = Path(args.work_dir or f'work_dirs/studies/{name}').resolve()
-    study = read_study(args.study)
+    study = with_base(read_study(args.study), args.base)
     runner = StudyRunner(study, work, args.seeds, args.only, args.jobs,
                          lambda line: print(line, flush=True), args.data_root)
     if args.data_root and not study.takes_images:

@@ -7,15 +7,21 @@ set of the probe, DIR/val or DIR/test holds the queries. Nothing of the encoder 
 """
 import argparse
 import json
+from typing import TYPE_CHECKING
 
+from ..errors import MilanError
 from . import options
 from .encoder import add_encoder_arguments, build_extractor
+
+if TYPE_CHECKING:
+    from ..inference.encoders import Extractor
 
 DEFAULT_SHOTS = (1, 2, 5, 10)
 EXAMPLES = """\
   milan eval CHECKPOINT --data DIR
   milan eval CHECKPOINT --gallery DIR/train --queries DIR/val --knn --feature pooled
   milan eval CHECKPOINT --data DIR --few-shot --retrieval --partial 2 --out eval.json
+  milan eval CHECKPOINT --data DIR --masking semantic --mask-ratio 0.75
   milan eval --teacher ViT-B-16-quickgelu:openai --data DIR"""
 
 
@@ -35,7 +41,19 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
                         '(default: %(default)s).')
     parser.add_argument('--out', metavar='FILE', help='JSON file to write the results to. What was '
                         'said of each image lies beside it, as .hits.npz.')
+    _add_masks(parser)
     _add_protocols(parser)
+
+
+def _add_masks(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_argument_group('masks')
+    group.add_argument('--masking', choices=['semantic', 'random'], help='Show the encoder some '
+                       'patches of every image only: those important to a CLIP, or any.')
+    group.add_argument('--mask-ratio', type=float, default=0.75, metavar='R', help='With '
+                       '--masking: share of patches that are masked (default: %(default)s).')
+    group.add_argument('--masking-teacher', metavar='SPEC', help='With --masking semantic: the '
+                       'CLIP, a file, a folder or MODEL:TAG (default: the teacher of the '
+                       'training).')
 
 
 def _add_protocols(parser: argparse.ArgumentParser) -> None:
@@ -75,13 +93,23 @@ def _add_protocols(parser: argparse.ArgumentParser) -> None:
                        '%(default)s).')
 
 
+def _behind_masks(extractor: 'Extractor', args: argparse.Namespace) -> 'Extractor':
+    from ..inference.masked import masked_extractor
+    if args.masking:
+        return masked_extractor(extractor, args.masking, args.mask_ratio, args.checkpoint,
+                                args.masking_teacher, args.seed, args.trust_checkpoint)
+    if args.masking_teacher:
+        raise MilanError('--masking-teacher belongs to --masking semantic')
+    return extractor
+
+
 def run(args: argparse.Namespace) -> None:
     from ..checkpoints.io import write_atomically
     from ..datasets.labelled import find_splits
     from ..evaluation.evaluate import Options, evaluate, summary
     from ..evaluation.hits import hits_path, write_hits
     gallery, queries = find_splits(args.data, args.gallery, args.queries)
-    extractor = build_extractor(args)
+    extractor = _behind_masks(build_extractor(args), args)
     lars = dict(batch_size=args.lars_batch_size, base_lr=args.lars_base_lr,
                 epochs=args.lars_epochs)
     how = Options(
@@ -96,6 +124,7 @@ def run(args: argparse.Namespace) -> None:
     result = {
         'checkpoint': args.teacher or args.checkpoint,
         'weights': 'teacher' if args.teacher else 'random' if args.random_weights else 'trained',
+        **(dict(masking=args.masking, mask_ratio=args.mask_ratio) if args.masking else {}),
         'gallery': str(gallery), 'queries': str(queries),
         **evaluate(extractor, gallery, queries, args.feature, how, args.shift, args.batch_size,
                    args.workers)

@@ -14,6 +14,7 @@ from . import options
 
 STAGES = ('images', 'teacher', 'pretrain', 'eval', 'finetune', 'scenes', 'detection',
           'segmentation', 'report')
+COMPOSITIONS = ('textured', 'filling', 'class-ground')
 EXAMPLES = """\
   milan quickstart
   milan quickstart --quick
@@ -40,6 +41,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
                         'boxes and masks, for the detection: annotation file and folder.')
     parser.add_argument('--ade', metavar='DIR', help='Your own images with label maps, in folders '
                         'as those of ADE20K, for the segmentation.')
+    parser.add_argument('--composition', choices=COMPOSITIONS, default='textured', help='Of the '
+                        "drawings' images: small subjects on arbitrary textures, subjects that "
+                        'fill the image, or textures that belong to the class (default: '
+                        '%(default)s).')
     parser.add_argument('--stage', nargs='+', choices=STAGES, metavar='STAGE', help='Do only some '
                         'of: %(choices)s.')
     parser.add_argument('--force', action='store_true', help='Start over.')
@@ -51,7 +56,8 @@ def run(args: argparse.Namespace) -> None:
     work = Path(args.work_dir)
     asked = Settings(work, args.data_root or None, args.quick, full=args.full,
                      coco=tuple(args.coco) if args.coco else None, ade=args.ade,
-                     teacher=args.teacher, train_teacher=args.train_teacher)
+                     teacher=args.teacher, train_teacher=args.train_teacher,
+                     composition=args.composition)
     result = run_quickstart(asked, args.seeds, args.force, args.stage,
                             log=lambda line: print(line, flush=True))
     if result:

@@ -66,7 +66,8 @@ def partial_finetune(extractor: Extractor,
         MilanError: if the encoder is not one that can be trained, has fewer blocks, or diverged.
     """
     if not isinstance(extractor, FeatureExtractor):
-        raise MilanError('--partial trains an encoder of get_model; a teacher stays frozen')
+        raise MilanError('--partial trains an encoder of get_model on whole images; a teacher '
+                         'stays frozen, and --masking is for measuring')
     depth = len(extractor.backbone.layers)
     if not 0 <= blocks <= depth or epochs < 1 or batch_size < 2 or lr <= 0:
         raise MilanError(f'--partial takes 0 to {depth} blocks of this encoder, at least 1 epoch, '

@@ -41,6 +41,19 @@ def draw_visible(weights: Tensor, noise: Tensor, visible: int,
     return MaskIds(order[:, :visible], order[:, visible:])
 
 
+def add_uniform(masks: MaskIds, noise: Tensor, count: int) -> MaskIds:
+    """Shows ``count`` of the masked patches too, each equally likely.
+
+    Args:
+        masks: of what was drawn so far.
+        noise: (B, N) uniform in (0, 1), other numbers than drew those masks.
+        count: patches to add.
+    """
+    order = noise.gather(1, masks.masked).argsort(dim=1)
+    masked = masks.masked.gather(1, order)
+    return MaskIds(torch.cat([masks.visible, masked[:, :count]], dim=1), masked[:, count:])
+
+
 def order_by_blocks(draws: Tensor, grid_size: tuple[int, int], least: float,
                     most: float) -> Tensor:
     """Numbers patches by the first of a sequence of random rectangles that covers them.
@@ -85,6 +98,8 @@ class _MaskGenerator(nn.Module):
     needs_importance = False
     #: uniform numbers an image's mask takes besides one a patch
     extra_draws = 0
+    #: and how many more for each patch
+    extra_draws_a_patch = 0
 
     def __init__(self, mask_ratio: float = 0.75, views: int = 1, predicted: float = 1.) -> None:
         super().__init__()
@@ -125,7 +140,7 @@ class _MaskGenerator(nn.Module):
         raise NotImplementedError
 
     def draw(self, importance: Tensor, noise: Tensor, visible: int) -> MaskIds:
-        """Masks from (B, N + extra_draws) uniform numbers in (0, 1)."""
+        """Masks from (B, N + extra_draws + N extra_draws_a_patch) uniform numbers in (0, 1)."""
         return draw_visible(self.weights(importance), noise, visible)
 
     def forward(self, importance: Tensor, keys: Tensor | None = None,
@@ -145,7 +160,7 @@ class _MaskGenerator(nn.Module):
         if keys is None:
             keys = torch.randint(2**63 - 1, (batch, ), device=importance.device)
         views, predicted = (self.views, self.predicted) if self.training else (1, 1.)
-        own = patches + self.extra_draws
+        own = patches * (1 + self.extra_draws_a_patch) + self.extra_draws
         count = own + (patches if predicted < 1 else 0)
         noise = keyed_random.uniform(keys, views * count).view(batch * views, count)
         masks = self.draw(repeat_for(noise, importance), noise[:, :own],
@@ -168,25 +183,34 @@ class SemanticMaskGenerator(_MaskGenerator):
             the paper's; below it the choice keeps closer to the most important patches, towards
             infinity it becomes random.
         views, predicted: see :class:`RandomMaskGenerator`.
+        uniform_share: share of the visible patches that is drawn from all the others with equal
+            chances, after the important ones; so the encoder also sees some of what the teacher
+            does not look at. 0 is the paper's, 1 is random masking.
 
     Raises:
-        MilanError: if the temperature is not above 0.
+        MilanError: if the temperature is not above 0, or the share not from 0 to 1.
     """
     needs_importance = True
 
     def __init__(self, mask_ratio: float = 0.75, temperature: float = 1.0, views: int = 1,
-                 predicted: float = 1.) -> None:
+                 predicted: float = 1., uniform_share: float = 0.) -> None:
         super().__init__(mask_ratio, views, predicted)
+        if not 0 <= uniform_share <= 1:
+            raise MilanError(f'uniform_share must be from 0 to 1, got {uniform_share}: it is the '
+                             'share of the visible patches that is drawn with equal chances')
         if not temperature > 0:
             raise MilanError(f'temperature must be above 0, got {temperature}: 1 is the paper\'s, '
                              'and LeastImportantMaskGenerator shows the least important patches')
-        self.temperature = temperature
+        self.temperature, self.uniform_share = temperature, uniform_share
+        self.extra_draws_a_patch = int(uniform_share > 0)
 
     def weights(self, importance: Tensor) -> Tensor:
         return importance
 
     def draw(self, importance: Tensor, noise: Tensor, visible: int) -> MaskIds:
-        return draw_visible(importance, noise, visible, self.temperature)
+        patches, uniform = importance.shape[1], round(self.uniform_share * visible)
+        masks = draw_visible(importance, noise[:, :patches], visible - uniform, self.temperature)
+        return add_uniform(masks, noise[:, patches:], uniform) if uniform else masks
 
 
 @MODELS.register_module()

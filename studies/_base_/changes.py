@@ -16,6 +16,9 @@ changes = dict(
     # Drawn in proportion to importance ** (1 / temperature).
     masking_temperature_half={'model.mask_generator.temperature': 0.5},
     masking_temperature_2={'model.mask_generator.temperature': 2},
+    # Some of the visible patches drawn with equal chances, among the important ones.
+    masking_uniform_25={'model.mask_generator.uniform_share': .25},
+    masking_uniform_50={'model.mask_generator.uniform_share': .5},
     # Of the patches, instead of 75 %.
     masking_ratio_40={'model.mask_generator.mask_ratio': .4},
     masking_ratio_60={'model.mask_generator.mask_ratio': .6},

@@ -17,6 +17,7 @@ from ...checkpoints.io import last_checkpoint
 from ...errors import MilanError
 from ...evaluation.paired import Comparison
 from ...reports.curves import read_run
+from ...resources import RESOURCES
 from ..run_tool import ToolRunner
 from ..steps import Once, StepStoppedError, held, read_json
 from .differences import flatten
@@ -153,7 +154,7 @@ class StudyRunner:
         return self.records()
 
     def _prepare(self, tools: ToolRunner) -> None:
-        places = dict(work=self.work, images=self.images)
+        places = dict(work=self.work, images=self.images, demo=RESOURCES / 'demo')
         for stage in self.study.prepare:
             steps = {step: self._once(step, places) for step in stage}
             left = [step for step, once in steps.items() if not once.done]
@@ -237,8 +238,8 @@ class StudyRunner:
         return figures
 
     def _places(self, run: Run) -> dict[str, Any]:
-        return dict(work=self.work, images=self.images, run=run.folder, seed=run.seed,
-                    config=run.cell.config)
+        return dict(work=self.work, images=self.images, demo=RESOURCES / 'demo', run=run.folder,
+                    seed=run.seed, config=run.cell.config)
 
     def _threads(self) -> int:
         cores = int(os.environ.get('OMP_NUM_THREADS') or os.cpu_count() or 1)

@@ -2,8 +2,8 @@
 """What a study file says.
 
 A study is a Python config: cells (a config each, and what is changed in it), how each is trained
-and measured, and what is made beforehand for all of them. Texts may hold ``{work}`` and
-``{images}``, those of a run also ``{run}``, ``{seed}`` and ``{config}``, and after the training
+and measured, and what is made beforehand for all of them. Texts may hold ``{work}``, ``{images}``
+and ``{demo}`` (the folder of that name that comes with the package), those of a run also ``{run}``, ``{seed}`` and ``{config}``, and after the training
 ``{checkpoint}``.
 """
 import argparse
@@ -23,7 +23,7 @@ _STUDY: dict[str, Any] = dict(
     title=str, base=str, seeds=int, prepare=(list, tuple), train=dict, measure=(list, tuple),
     cells=dict, minutes=(int, float), megabytes=(int, float), unit=str)
 _OPTIONAL = ('prepare', 'minutes', 'megabytes', 'unit')
-_PLACES = ('work', 'images', 'run', 'seed', 'config', 'checkpoint')
+_PLACES = ('work', 'images', 'demo', 'run', 'seed', 'config', 'checkpoint')
 
 
 class Step(NamedTuple):
@@ -179,6 +179,18 @@ def read_study(path: str | Path) -> Study:
     return study
 
 
+def with_base(study: Study, base: str | None) -> Study:
+    """The study with its cells compared with another one; None leaves it as it is.
+
+    Raises:
+        MilanError: if there is no such cell.
+    """
+    if base is not None and base not in study.cells:
+        raise MilanError(f'--base {base}: this study has no such cell; its cells are '
+                         f'{", ".join(study.cells)}')
+    return study if base is None else study._replace(base=base)
+
+
 def fill(text: str, places: dict[str, Any]) -> str:
     """``text`` with its ``{places}`` filled in.
 
@@ -199,7 +211,7 @@ def fill(text: str, places: dict[str, Any]) -> str:
 
 def check_places(study: Study) -> None:
     """Raises MilanError for a place in a text that cannot be filled when its time comes."""
-    before, after = dict.fromkeys(_PLACES[:2]), dict.fromkeys(_PLACES)
+    before, after = dict.fromkeys(_PLACES[:3]), dict.fromkeys(_PLACES)
     for step in (step for stage in study.prepare for step in stage):
         for text in (*step.arguments, step.makes):
             fill(text, before)

@@ -15,6 +15,8 @@ from ...structures import pair
 
 POOL_SIDE = 160
 """Side of a texture of the pool in pixels; images take random crops of it."""
+SCALE = (0.55, 0.9)
+"""Range of a cut-out's longer side, as a share of the image's."""
 
 
 def _colours(rng: np.random.Generator, count: int) -> np.ndarray:
@@ -136,7 +138,7 @@ class Backgrounds:
 def paste(cutout: Image.Image,
           background: np.ndarray,
           rng: np.random.Generator,
-          scale: tuple[float, float] = (0.55, 0.9),
+          scale: tuple[float, float] = SCALE,
           degrees: float = 15.0) -> Image.Image:
     """Pastes a cut-out on a background (S, S, 3) uint8; for the rest see :func:`place`."""
     placed = place(cutout, background.shape[0], rng, scale, degrees)

@@ -20,7 +20,7 @@ from PIL import Image
 
 from ...datasets.labelled import commonest_share
 from ...errors import MilanError
-from .backgrounds import Backgrounds, paste
+from .backgrounds import SCALE, Backgrounds, paste
 
 HELD_OUT = 0.25
 TEST_VARIANTS = 2
@@ -66,10 +66,11 @@ def make_pools(seed: int) -> dict[str, Backgrounds]:
     return dict(train=Backgrounds([seed, 0], 256), test=Backgrounds([seed, 1], 128))
 
 
-def render(cutout: Image.Image, pool: Backgrounds, size: int, seed: int, name: str) -> Image.Image:
+def render(cutout: Image.Image, pool: Backgrounds, size: int, seed: int, name: str,
+           scale: tuple[float, float] = SCALE) -> Image.Image:
     """A cut-out on a background; what is drawn at random is a function of seed and name."""
     rng = np.random.default_rng([seed, zlib.crc32(name.encode('utf-8', 'surrogateescape'))])
-    return paste(cutout, pool.crop(rng, size), rng)
+    return paste(cutout, pool.crop(rng, size), rng, scale)
 
 
 def save_image(path: Path, image: Image.Image, caption: str) -> None:

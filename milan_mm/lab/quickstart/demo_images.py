@@ -15,12 +15,12 @@ from PIL import Image
 
 from ...progress import Progress
 from ...resources import RESOURCES
+from .composition import Composition
 from .data_folder import (
     HELD_OUT,
     TEST_VARIANTS,
     ImageDataError,
     class_counts,
-    make_pools,
     render,
     save_image,
 )
@@ -34,23 +34,31 @@ _SPLIT = 0
 
 
 def make_demo_images(out: Path, size: int, variants: int, seed: int,
-                     log: Callable[[str], None], archive: Path = DEMO_ARCHIVE) -> dict:
-    """Renders the drawings of the archive, in both styles, on textured backgrounds."""
+                     log: Callable[[str], None], archive: Path = DEMO_ARCHIVE,
+                     composition: str = 'textured') -> dict:
+    """Renders the drawings of the archive, in both styles, on textured backgrounds.
+
+    Args:
+        out, size, variants, seed, log: see :func:`~milan_mm.lab.quickstart.images.make_images`.
+        archive: with the drawings.
+        composition: see :class:`Composition`.
+    """
     demo = read_demo(archive)
     parts = demo.parts
     numbers = dict(train=variants, test=TEST_VARIANTS)
     drawings = [(part, style, concept, number) for part in parts for style in demo.styles
                 for concept in parts[part] for number in range(numbers[part])]
-    pools = make_pools(seed)
+    how = Composition(composition, seed, list(CLASSES))
     for part, style, concept, number in Progress('images', drawings, log):
         cutout = demo.cut_out(style, concept)
         name = f'{style}__{concept.file_name}__{number}'
-        image = render(cutout, pools[part], size, seed, name)
+        image = render(cutout, how.pool(part, concept.label), size, seed, name, how.scale)
         save_image(out / part / concept.label / f'{name}.png', image, demo_caption(concept))
     sizes = {f'{part}_concepts': len(parts[part]) for part in parts}
     sizes.update(Counter(f'{drawing[0]}_images' for drawing in drawings))
     return dict(
         kind='demo',
+        composition=composition,
         styles=list(demo.styles),
         **class_counts(Counter((part, c.label) for part, _, c, _ in drawings)),
         sizes=sizes,

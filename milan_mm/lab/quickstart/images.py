@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from pathlib import Path
 
+from ...errors import MilanError
 from .data_folder import whole_folder, write_meta
 from .demo_images import make_demo_images
 from .own_folder import make_own_images
@@ -13,7 +14,8 @@ def make_images(out: str | Path,
                 size: int = 64,
                 variants: int = 4,
                 seed: int = 0,
-                log: Callable[[str], None] = print) -> dict:
+                log: Callable[[str], None] = print,
+                composition: str = 'textured') -> dict:
     """Makes the data folder; one that was made before is replaced.
 
     Args:
@@ -23,18 +25,25 @@ def make_images(out: str | Path,
         variants: how often a cut-out is pasted for training, each time on another background.
         seed: of the split and of everything drawn. Equal arguments give equal files.
         log: receives lines of progress.
+        composition: of the demo's images, see
+            :data:`~milan_mm.lab.quickstart.composition.COMPOSITIONS`.
 
     Returns:
         The content of ``meta.json``.
 
     Raises:
         ImageDataError: if there are too few images or classes.
-        MilanError: if ``out`` holds something else than an earlier data folder.
+        MilanError: if ``out`` holds something else than an earlier data folder, or own images
+            shall be composed otherwise than they are.
     """
     out = Path(out)
+    if images is not None and composition != 'textured':
+        raise MilanError(f'composition {composition!r} is for the drawings that come with the '
+                         'project: leave it out with images of your own')
     with whole_folder(out) as part:
         if images is None:
-            meta = make_demo_images(part, size, variants, seed, log)
+            meta = make_demo_images(part, size, variants, seed, log,
+                                    composition=composition)
         else:
             meta = make_own_images(Path(images), part, size, variants, seed, log)
         write_meta(part, meta)

@@ -63,6 +63,7 @@ class Settings(NamedTuple):
         ade: own images with label maps, in ADE20K's folders.
         teacher: a file, a folder or ``MODEL:TAG``; None takes the one that suits the images.
         train_teacher: train a small CLIP on the images.
+        composition: of the demo's images, see :class:`~.composition.Composition`.
     """
     work: Path
     images: str | None = None
@@ -73,6 +74,7 @@ class Settings(NamedTuple):
     ade: str | None = None
     teacher: str | None = None
     train_teacher: bool = False
+    composition: str = 'textured'
 
     @property
     def plan(self) -> Plan:
@@ -84,7 +86,11 @@ class Settings(NamedTuple):
         source = str(Path(self.images).resolve()) if self.images else 'demo'
         return dict(images=source, quick=self.quick, seed=self.seed, full=self.full,
                     coco=self.coco, ade=self.ade, teacher=self.teacher,
-                    train_teacher=self.train_teacher, **self.plan._asdict())
+                    train_teacher=self.train_teacher, **self._composed(), **self.plan._asdict())
+
+    def _composed(self) -> dict[str, str]:
+        # Not named where it is as ever, so that folders of earlier versions are still theirs.
+        return {} if self.composition == 'textured' else dict(composition=self.composition)
 
 
 def run_quickstart(asked: Settings, seeds: int, force: bool, stages: list[str] | None,
@@ -195,7 +201,8 @@ class Repetition:
 
     def images(self) -> None:  # from here on: what each stage does
         s = self.settings
-        make_images(self.work / 'data', s.images, variants=s.plan.variants, log=self.log)
+        make_images(self.work / 'data', s.images, variants=s.plan.variants, log=self.log,
+                    composition=s.composition)
 
     def teacher(self) -> None:
         s = self.settings
