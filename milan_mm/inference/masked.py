@@ -11,7 +11,7 @@ from ..keyed_random import sample_key
 from ..models import RandomMaskGenerator, SemanticMaskGenerator, TargetGenerator
 from ..structures import pair
 from .checkpoint import Checkpoint
-from .encoders import Extractor, Features, FeatureExtractor
+from .encoders import Extractor, FeatureExtractor, Features
 from .teachers import clip_from, teacher_of
 
 

@@ -3,8 +3,8 @@
 
 A study is a Python config: cells (a config each, and what is changed in it), how each is trained
 and measured, and what is made beforehand for all of them. Texts may hold ``{work}``, ``{images}``
-and ``{demo}`` (the folder of that name that comes with the package), those of a run also ``{run}``, ``{seed}`` and ``{config}``, and after the training
-``{checkpoint}``.
+and ``{demo}`` (the folder of that name that comes with the package), those of a run also ``{run}``,
+``{seed}`` and ``{config}``, and after the training ``{checkpoint}``.
 """
 import argparse
 import copy
