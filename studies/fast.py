@@ -9,10 +9,7 @@ base = 'exact'
 minutes = 6
 megabytes = 30
 
-prepare = [
-    dict(images=_base_.images),
-    dict(clip=_base_.clip),
-]
+prepare = [dict(images=_base_.images)]
 train = dict(
     tool='train.py',
     arguments=['{config}', '--data-root', '{work}/data/train', '--work-dir', '{run}/train',
