@@ -1,14 +1,14 @@
 # SPDX-License-Identifier: Apache-2.0
 """Makes demo/models, the weights that come with the package, of a quickstart that has run.
 
-  milan quickstart --stage images teacher milan mae eval
+  milan quickstart
   python demo/make_demo_models.py work_dirs/quickstart
 
 Each student becomes one file of safetensors: encoder and decoder, with what describes the encoder
 and the config of its training in the metadata, matrices in float16. models.json beside them has
 what milan_mm.list_models() says: figures are those of WORK/eval, hashes those of the files. A
 student without figures is measured first, as the quickstart measures. The teacher is demo/teacher,
-a folder that is there already. A second call writes the same again.
+a folder that is there already. Then the notebook is run with them.
 """
 import argparse
 import hashlib
@@ -121,6 +121,8 @@ def main(arguments: list[str] | None = None) -> None:
     write_atomically(args.out / 'models.json', lambda path: path.write_text(text))
     for name, entry in entries.items():
         print(name, entry['sha256'][:8], entry['metrics'])
+    if args.out.resolve() == ROOT / 'demo/models':
+        subprocess.run([sys.executable, str(ROOT / 'demo/run_tour.py')], check=True)
 
 
 if __name__ == '__main__':
