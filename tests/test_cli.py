@@ -105,7 +105,7 @@ def test_every_tool_is_a_command():
     for words in told.values():
         assert words[0] in COMMANDS
     assert set(COMMANDS) - {words[0] for words in told.values()} == {
-        'explore', 'export', 'pretrain', 'push-to-hub', 'replay', 'report', 'shard'}
+        'explore', 'export', 'pretrain', 'push-to-hub', 'replay', 'report', 'shard', 'tune'}
     assert set(ALIASES.values()) <= set(COMMANDS)
     assert told['measure_memory'] == ['benchmark', 'downstream']
 

@@ -31,6 +31,7 @@ COMMANDS = {
     'robustness': 'Measure classifiers on corrupted images and on variants of ImageNet.',
     'ablate': 'Run a study: configs that differ in one part, each with several seeds.',
     'analyze-logs': 'Plot and tabulate the curves of training runs.',
+    'tune': 'Say what to train with on your own images, by short runs.',
     'replay': 'Make a step with a loss that is not finite again, and say where it began.',
     'doctor': 'Say whether training can start on this machine.',
     'parity': 'Compare one training step with a recorded one, tensor by tensor.',

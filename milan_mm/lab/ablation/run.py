@@ -171,7 +171,7 @@ class StudyRunner:
 
     def _make(self, tools: ToolRunner, step: Step, places: dict[str, Any]) -> None:
         tools.run(step.name, step.tool, *(fill(text, places) for text in step.arguments),
-                  title=step.name, threads=self._threads(), log=_Seldom(self.log))
+                  title=step.name, threads=self._threads(), log=Seldom(self.log))
         if not Path(fill(step.makes, places)).exists():
             raise MilanError(f'{step.name} is done and has not made {fill(step.makes, places)}, '
                              'as the study says it would')
@@ -222,7 +222,7 @@ class StudyRunner:
             arguments.append('--resume')
         how: dict[str, Any] = dict(
             title=run.name, threads=self._threads(), environment=self._devices(slot),
-            log=_Seldom(self.log))
+            log=Seldom(self.log))
         name = f'{run.cell.name}_seed{run.seed}'
         tools.run(f'{name}_train', self.study.train.tool, *arguments,
                   *(['--cfg-options', *options] if options else []), **how)
@@ -292,7 +292,7 @@ def read_figures(one: Measurement, places: dict[str, Any]) -> dict[str, float]:
     return figures
 
 
-class _Seldom:
+class Seldom:
     """Hands on a line of a run every half minute; the whole is in its log."""
 
     def __init__(self, log: Callable[[str], None]) -> None:

@@ -1,0 +1,105 @@
+# SPDX-License-Identifier: Apache-2.0
+"""From what the user asked to what is run; all that can be refused is refused here."""
+import os
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from ...config.options import merge_options
+from ...config.read import read_config
+from ...errors import MilanError
+from ...inference.device import check_device
+from ...inference.teachers import clip_from, split_spec
+from ...models.targets.levels import blocks_of
+from ...structures import pair
+from .choices import DEFAULT, make_choices
+from .config_file import nested
+from .images import split_images
+from .measure import How, Judge
+from .run import Asked, Tuner
+
+OWN, CONTINUED = (f'milan_mm::milan/own_images{part}.py' for part in ('', '_continue'))
+_LEVELS = 5  # of MaskAlign's authors
+
+
+def prepare(data_root: str, labels: str | None, hours: float, work: Path, *,
+            config: str | None = None, teacher: str | None = None, init_from: str | None = None,
+            feature: str = 'cls', workers: int = 2, seed: int = 0, device: str | None = None,
+            only: Sequence[str] | None = None, options: dict[str, Any] | None = None,
+            log: Callable[[str], None] = print) -> Tuner:
+    """The runs to come.
+
+    Args:
+        data_root: images to train on.
+        labels: folder of labelled images, or None.
+        hours: for all runs.
+        work: folder for all.
+        config: the default; None for the one of own images.
+        teacher: its spec; None for the config's.
+        init_from: weights to try as a start.
+        feature: 'cls' or 'pooled', that is measured.
+        workers: processes that read images.
+        seed: the first.
+        device: that features are computed on.
+        only: names of the choices to try beside the default; None for all.
+        options: other changes of the config, dotted keys to values.
+        log: receives lines.
+
+    Raises:
+        MilanError: for what is the user's to mend.
+    """
+    if init_from and not Path(init_from).expanduser().is_file():
+        raise MilanError(f'--init-from: no such file: {init_from}')
+    init_from = str(Path(init_from).expanduser().resolve()) if init_from else None
+    split = split_images(data_root, labels)
+    changes = dict(options or {})
+    if teacher:
+        model, weights = split_spec(teacher)
+        weights = str(Path(weights).resolve()) if os.path.exists(weights) else weights
+        changes.update({'model.target_generator.model': model,
+                        'model.target_generator.pretrained': weights})
+    changes.update({'train_dataloader.num_workers': workers,
+                    'train_dataloader.persistent_workers': workers > 0})
+    name = config or OWN
+    cfg = read_config(name)
+    merge_options(cfg, changes)
+    # As milan pretrain has it: a batch that the images fill, and no more of them an update.
+    batch = min(cfg.train_dataloader.batch_size, len(split.train))
+    changes['train_dataloader.batch_size'] = batch
+    changes['optim_wrapper.accumulative_counts'] = max(1, min(
+        cfg.optim_wrapper.get('accumulative_counts', 1), len(split.train) // batch))
+    merge_options(cfg, changes)
+    target = cfg.model.target_generator
+    tower = clip_from(_spec(target))
+    try:
+        levels = min(_LEVELS, len(blocks_of(tower.tower)), _depth(cfg.model.backbone))
+    except MilanError as error:
+        levels = None
+        log(f'MaskAlign is left out: {error}')
+    backbone = cfg.model.backbone
+    size, patch = pair(backbone.get('img_size', 224)), backbone.get('patch_size', 16)
+    choices = make_choices(cfg, bool(labels), levels, init_from)
+    unknown = sorted(set(only or ()) - {one.name for one in choices})
+    if unknown:
+        raise MilanError(f'--only: there is no choice {unknown[0]}; there are '
+                         f'{", ".join(one.name for one in choices[1:])}')
+    if only:
+        choices = [one for one in choices if one.name in (DEFAULT, *only)]
+    judge = Judge(split, work / 'images', How(feature, workers=workers, device=str(
+        check_device(device))), (_spec(target), size, patch))
+    return Tuner(
+        Asked(name, config or CONTINUED, nested(changes), hours, seed, cfg.train_cfg.max_epochs),
+        cfg, choices, split, judge, work, log)
+
+
+def _spec(target: dict[str, Any]) -> str:
+    model, weights = target.get('model'), target.get('pretrained')
+    if not weights:
+        raise MilanError('the config names no teacher; give --teacher SPEC')
+    return f'{model}:{weights}' if model else str(weights)
+
+
+def _depth(backbone: dict[str, Any]) -> int:
+    from ...architectures import ARCHITECTURES
+    arch = backbone['arch']
+    return (ARCHITECTURES[arch] if isinstance(arch, str) else arch)['num_layers']
