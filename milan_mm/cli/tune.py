@@ -14,6 +14,7 @@ import shlex
 from pathlib import Path
 
 from ..errors import MilanError
+from ..reachable import REPOS, check_teacher_at_hand
 from . import options
 
 EXAMPLES = """\
@@ -40,7 +41,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
                 'work_dirs/tune).')
     parser.add_argument('--feature', choices=['cls', 'pooled'], default='cls', help='Use the CLS '
                         'token or the mean of the patch tokens (default: %(default)s).')
-    options.add(parser, '--workers', '--seed', '--device', '--cfg-options')
+    options.add(parser, '--workers', default=None, help='Number of processes that read images '
+                '(default: as the config has it).')
+    options.add(parser, '--seed', '--device', '--cfg-options')
+
+
+def check(args: argparse.Namespace) -> None:
+    """What can be known before PyTorch is imported."""
+    if args.teacher or not args.config:
+        check_teacher_at_hand(args.teacher or next(iter(REPOS)))
 
 
 def run(args: argparse.Namespace) -> None:

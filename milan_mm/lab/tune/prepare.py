@@ -5,6 +5,9 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+from mmengine.config import Config
+
+from ...architectures import ARCHITECTURES
 from ...config.options import merge_options
 from ...config.read import read_config
 from ...errors import MilanError
@@ -12,7 +15,7 @@ from ...inference.device import check_device
 from ...inference.teachers import clip_from, split_spec
 from ...models.targets.levels import blocks_of
 from ...structures import pair
-from .choices import DEFAULT, make_choices
+from .choices import DEFAULT, Choice, make_choices
 from .config_file import nested
 from .images import split_images
 from .measure import How, Judge
@@ -24,8 +27,9 @@ _LEVELS = 5  # of MaskAlign's authors
 
 def prepare(data_root: str, labels: str | None, hours: float, work: Path, *,
             config: str | None = None, teacher: str | None = None, init_from: str | None = None,
-            feature: str = 'cls', workers: int = 2, seed: int = 0, device: str | None = None,
-            only: Sequence[str] | None = None, options: dict[str, Any] | None = None,
+            feature: str = 'cls', workers: int | None = None, seed: int = 0,
+            device: str | None = None, only: Sequence[str] | None = None,
+            options: dict[str, Any] | None = None,
             log: Callable[[str], None] = print) -> Tuner:
     """The runs to come.
 
@@ -38,7 +42,7 @@ def prepare(data_root: str, labels: str | None, hours: float, work: Path, *,
         teacher: its spec; None for the config's.
         init_from: weights to try as a start.
         feature: 'cls' or 'pooled', that is measured.
-        workers: processes that read images.
+        workers: processes that read images; None for the config's.
         seed: the first.
         device: that features are computed on.
         only: names of the choices to try beside the default; None for all.
@@ -52,44 +56,58 @@ def prepare(data_root: str, labels: str | None, hours: float, work: Path, *,
         raise MilanError(f'--init-from: no such file: {init_from}')
     init_from = str(Path(init_from).expanduser().resolve()) if init_from else None
     split = split_images(data_root, labels)
+    name = config or OWN
+    cfg, changes = _read(name, teacher, options, len(split.train))
+    target, backbone = cfg.model.target_generator, cfg.model.backbone
+    choices = _chosen(make_choices(cfg, bool(labels), _levels(cfg, log), init_from), only)
+    size, patch = pair(backbone.get('img_size', 224)), backbone.get('patch_size', 16)
+    how = How(feature, workers=2 if workers is None else workers, device=str(check_device(device)))
+    judge = Judge(split, work / 'images', how, (_spec(target), size, patch))
+    return Tuner(Asked(name, config or CONTINUED, nested(changes), hours, seed,
+                       cfg.train_cfg.max_epochs, workers), cfg, choices, split, judge, work, log)
+
+
+def _read(name: str, teacher: str | None, options: dict[str, Any] | None,
+          images: int) -> tuple[Config, dict[str, Any]]:
+    """The default, and what of its file is changed, by dotted keys."""
     changes = dict(options or {})
     if teacher:
         model, weights = split_spec(teacher)
         weights = str(Path(weights).resolve()) if os.path.exists(weights) else weights
         changes.update({'model.target_generator.model': model,
                         'model.target_generator.pretrained': weights})
-    changes.update({'train_dataloader.num_workers': workers,
-                    'train_dataloader.persistent_workers': workers > 0})
-    name = config or OWN
     cfg = read_config(name)
     merge_options(cfg, changes)
     # As milan pretrain has it: a batch that the images fill, and no more of them an update.
-    batch = min(cfg.train_dataloader.batch_size, len(split.train))
-    changes['train_dataloader.batch_size'] = batch
-    changes['optim_wrapper.accumulative_counts'] = max(1, min(
-        cfg.optim_wrapper.get('accumulative_counts', 1), len(split.train) // batch))
-    merge_options(cfg, changes)
-    target = cfg.model.target_generator
-    tower = clip_from(_spec(target))
+    loader, wrapper = cfg.train_dataloader, cfg.optim_wrapper
+    batch, updates = loader.batch_size, wrapper.get('accumulative_counts', 1)
+    if batch * updates > images:
+        batch = min(batch, images)
+        fitting = {'train_dataloader.batch_size': batch,
+                   'optim_wrapper.accumulative_counts': max(1, min(updates, images // batch))}
+        merge_options(cfg, fitting)
+        changes.update(fitting)
+    return cfg, changes
+
+
+def _levels(cfg: Config, log: Callable[[str], None]) -> int | None:
+    """Blocks of the teacher that MaskAlign can follow; None, said to the log, without any."""
     try:
-        levels = min(_LEVELS, len(blocks_of(tower.tower)), _depth(cfg.model.backbone))
+        tower = clip_from(_spec(cfg.model.get('target_generator') or {})).tower
+        return min(_LEVELS, len(blocks_of(tower)), _depth(cfg.model.backbone))
     except MilanError as error:
-        levels = None
+        if 'its levels are not known' not in str(error):
+            raise
         log(f'MaskAlign is left out: {error}')
-    backbone = cfg.model.backbone
-    size, patch = pair(backbone.get('img_size', 224)), backbone.get('patch_size', 16)
-    choices = make_choices(cfg, bool(labels), levels, init_from)
+        return None
+
+
+def _chosen(choices: list[Choice], only: Sequence[str] | None) -> list[Choice]:
     unknown = sorted(set(only or ()) - {one.name for one in choices})
     if unknown:
         raise MilanError(f'--only: there is no choice {unknown[0]}; there are '
                          f'{", ".join(one.name for one in choices[1:])}')
-    if only:
-        choices = [one for one in choices if one.name in (DEFAULT, *only)]
-    judge = Judge(split, work / 'images', How(feature, workers=workers, device=str(
-        check_device(device))), (_spec(target), size, patch))
-    return Tuner(
-        Asked(name, config or CONTINUED, nested(changes), hours, seed, cfg.train_cfg.max_epochs),
-        cfg, choices, split, judge, work, log)
+    return [one for one in choices if not only or one.name in (DEFAULT, *only)]
 
 
 def _spec(target: dict[str, Any]) -> str:
@@ -100,6 +118,5 @@ def _spec(target: dict[str, Any]) -> str:
 
 
 def _depth(backbone: dict[str, Any]) -> int:
-    from ...architectures import ARCHITECTURES
     arch = backbone['arch']
     return (ARCHITECTURES[arch] if isinstance(arch, str) else arch)['num_layers']

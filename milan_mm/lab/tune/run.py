@@ -63,6 +63,7 @@ class Asked(NamedTuple):
         hours: that all may take.
         seed: the first.
         epochs: of the config's own schedule.
+        workers: processes that read images in a run; None for the config's.
     """
     config: str
     continued: str
@@ -70,6 +71,7 @@ class Asked(NamedTuple):
     hours: float
     seed: int
     epochs: int
+    workers: int | None = None
 
 
 class Tuner:
@@ -102,7 +104,7 @@ class Tuner:
         loader, wrapper = cfg.train_dataloader, cfg.optim_wrapper
         self.update = loader.batch_size * wrapper.get('accumulative_counts', 1)
         self.most = max(LEAST_STEPS, asked.epochs * len(split.train) // self.update)
-        self.contents = [flatten(cfg.to_dict()), split.key, judge.how]
+        self.contents = [flatten(cfg.to_dict()), split.key, judge.how.feature]
 
     def execute(self, on_rung: Callable[[], object]) -> list[Trial]:
         """All runs.
@@ -225,6 +227,9 @@ class Tuner:
         config.write_text(config_text(self._base(choice), self._changes(choice), resolve=True))
         options = [f'randomness.seed={seed}', f'default_hooks.checkpoint.interval={epochs}',
                    f'default_hooks.logger.interval={max(1, min(10, updates))}']
+        if self.asked.workers is not None:
+            options += [f'train_dataloader.num_workers={self.asked.workers}',
+                        f'train_dataloader.persistent_workers={self.asked.workers > 0}']
         start = ['--init-from', choice.init_from] if choice.init_from else []
         tools.run(f'{folder.name}_train', 'train', config, '--data-root', images, '--work-dir',
                   folder / 'train', '--epochs', epochs, *start, '--cfg-options', *options,
