@@ -8,7 +8,6 @@ reads, and which the teacher of MILAN reads as it reads any other CLIP.
 One choice departs from OpenAI's CLIP: images are normalised with ImageNet's mean and standard
 deviation, because MILAN feeds the teacher the student's pixels. The folder says so itself.
 """
-import contextlib
 import json
 import time
 from collections.abc import Callable, Sequence
@@ -25,6 +24,8 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from ..checkpoints.io import write_atomically
+from ..compat.cpu_attention import unfused_attention
+from ..compat.float32_products import use_linear
 from ..datasets.decoding import UnreadableImageError, composite, open_image
 from ..datasets.image_folder import find_images
 from ..engine.precision import choose_precision
@@ -235,8 +236,9 @@ def train_clip(pairs: ImagePairs, recipe: ClipRecipe, log: Callable[[str], None]
         raise MilanError(f'{pairs.root} holds {len(pairs)} readable image, at least 2 are needed')
     tokens = CaptionTokens(pairs.captions, recipe.context_length)
     names = [captions[0] for captions in pairs.captions]
-    autocast = _autocast(log) if amp else contextlib.nullcontext()
+    half = amp and _takes_bfloat16(log)
     model = CLIP(**recipe.model_cfg(recipe.patch_dropout)).train()
+    use_linear(model)
     optimizer = make_optimizer(model, recipe)
     loss_function = SigLipLoss() if recipe.loss == 'sigmoid' else ClipLoss()
     log(f'CLIP: {len(pairs)} pairs, {len(tokens.tokens)} different captions, '
@@ -254,7 +256,7 @@ def train_clip(pairs: ImagePairs, recipe: ClipRecipe, log: Callable[[str], None]
         texts = tokens.draw(index, _keys(recipe.seed, epoch, index, 'clip caption'))
         for group in optimizer.param_groups:
             group['lr'] = learning_rate(recipe, step)
-        with autocast:
+        with torch.autocast('cpu', torch.bfloat16, enabled=half), unfused_attention(half):
             image_features, text_features = (
                 features.float() for features in encode(model, images, texts))
         bias = () if model.logit_bias is None else (model.logit_bias, )
@@ -280,10 +282,10 @@ def _keys(seed: int, epoch: int, index: Sequence[int] | np.ndarray, purpose: str
     return torch.tensor([sample_key(seed, epoch, int(i), purpose) for i in index])
 
 
-def _autocast(log: Callable[[str], None]) -> torch.autocast:
+def _takes_bfloat16(log: Callable[[str], None]) -> bool:
     choice = choose_precision()
     log(f'mixed precision: {choice.dtype}, as {choice.reason}')
-    return torch.autocast('cpu', torch.bfloat16, enabled=choice.dtype == 'bfloat16')
+    return choice.dtype == 'bfloat16'
 
 
 def encode(model: CLIP, images: Tensor, tokens: Tensor) -> tuple[Tensor, Tensor]:
