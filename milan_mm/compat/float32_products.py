@@ -88,9 +88,11 @@ _LIBRARY.define('product(Tensor x, Tensor weight, Tensor? bias) -> Tensor')
 _LIBRARY.impl('product', _of_onednn, 'CPU')
 
 
-@torch.library.register_fake('milan_mm::product')
 def _shape(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     return x.new_empty(*x.shape[:-1], weight.shape[0])
+
+
+torch.library.register_fake('milan_mm::product', _shape)
 
 
 class _Linear(torch.autograd.Function):
