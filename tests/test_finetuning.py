@@ -107,6 +107,16 @@ def test_options_that_cannot_be(options, words):
         backbone('plain', **options)
 
 
+def test_matrices_without_the_weights_are_refused(tmp_path):
+    """As mmpretrain's LoRAModel saves them."""
+    state = {f'backbone.module.{name}': value
+             for name, value in backbone('plain', lora=dict(rank=2)).state_dict().items()
+             if 'lora_' in name}
+    torch.save(dict(state_dict=state), tmp_path / 'lora.pth')
+    with pytest.raises(MilanError, match='LoRA matrices .* without the weights.*merge_lora_weight'):
+        read_vit(tmp_path / 'lora.pth')
+
+
 @pytest.fixture(scope='module')
 def labelled(tmp_path_factory):
     root = tmp_path_factory.mktemp('labelled')

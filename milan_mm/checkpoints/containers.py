@@ -74,8 +74,8 @@ def unwrap(checkpoint: dict[str, Any], source: str, weights: str | None = None) 
               for path, state in states.items() for wrapping in _wrappings(state)]
     if not places:
         path = next(iter(states), ())
-        return Unwrapped({k.removeprefix('module.'): v for k, v in states.get(path, {}).items()},
-                         [], '')
+        state, _ = merge_lora(states.get(path, {}), source)
+        return Unwrapped({k.removeprefix('module.'): v for k, v in state.items()}, [], '')
     place, other = _choose(places, source, weights)
     state, beside = {}, []
     for name, value in states[place.path].items():
