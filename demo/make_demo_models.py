@@ -27,6 +27,7 @@ from milan_mm.inference.checkpoint import Checkpoint
 ROOT = Path(__file__).resolve().parents[1]
 STUDENTS = ('milan', 'mae', 'mask_align')
 TEACHER = 'demo/teacher'
+FIGURES = dict(knn='k-NN top-1', linear='linear probe top-1')
 LICENCE = 'Apache-2.0; the drawings it was trained on: demo/ATTRIBUTION.md'
 
 
@@ -42,8 +43,12 @@ def measured(work: Path, name: str, subject: list) -> dict[str, float]:
                         str(work / 'data'), '--crop-ratio', '1', '--workers', '0', '--out',
                         str(path)], check=True)
     told = json.loads(path.read_text())
-    return {f'held-out concepts, {words}': round(told[kind]['top1'], 1)
-            for kind, words in (('knn', 'k-NN top-1'), ('linear', 'linear probe top-1'))}
+    return in_words({kind: told[kind]['top1'] for kind in FIGURES})
+
+
+def in_words(figures: dict[str, float]) -> dict[str, float]:
+    return {f'held-out concepts, {FIGURES[kind]}': round(value, 1)
+            for kind, value in figures.items()}
 
 
 def small(name: str, value: torch.Tensor) -> torch.Tensor:
@@ -89,21 +94,23 @@ def make(work: Path, out: Path, name: str) -> dict[str, dict]:
         metrics=measured(work, name, [source]))}
 
 
-def describe_teacher(work: Path, teacher: Path) -> dict[str, dict]:
+def describe_teacher(teacher: Path) -> dict[str, dict]:
+    """Its figures are those of its own folder, measured by the same command."""
     weights = teacher / 'open_clip_model.safetensors'
+    told = json.loads((teacher / 'metrics.json').read_text())
     return {TEACHER: dict(
         file=TEACHER, sha256=digest(weights),
         data='drawings of the demo and captions of their Unicode names, 64 px', licence=LICENCE,
         source='demo/teacher/README.md',
-        metrics=measured(work, 'teacher', ['--teacher', teacher]))}
+        metrics=in_words({kind: told[kind] for kind in FIGURES}))}
 
 
 def main(arguments: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument('work', type=Path, metavar='WORK', help='folder of a quickstart; a folder '
-                        'mask_align in it, a training of configs/quickstart/mask_align.py, is '
-                        'taken too')
+    parser.add_argument('work', type=Path, nargs='?', metavar='WORK', help='folder of a '
+                        'quickstart; a folder mask_align in it, a training of configs/quickstart/'
+                        'mask_align.py, is taken too; without it the teacher alone is listed')
     parser.add_argument('--teacher', type=Path, default=ROOT / TEACHER,
                         help='the folder that taught (default: %(default)s)')
     parser.add_argument('--out', type=Path, default=ROOT / 'demo/models',
@@ -114,14 +121,15 @@ def main(arguments: list[str] | None = None) -> None:
         path.unlink()
     entries = {}
     for name in STUDENTS:
-        if (args.work / name).is_dir():
+        if args.work and (args.work / name).is_dir():
             entries.update(make(args.work, args.out, name))
-    entries.update(describe_teacher(args.work, args.teacher))
+    students = bool(entries)
+    entries.update(describe_teacher(args.teacher))
     text = json.dumps(entries, indent=2) + '\n'
     write_atomically(args.out / 'models.json', lambda path: path.write_text(text))
     for name, entry in entries.items():
         print(name, entry['sha256'][:8], entry['metrics'])
-    if args.out.resolve() == ROOT / 'demo/models':
+    if students and args.out.resolve() == ROOT / 'demo/models':
         subprocess.run([sys.executable, str(ROOT / 'demo/run_tour.py')], check=True)
 
 

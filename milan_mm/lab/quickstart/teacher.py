@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from ...checkpoints.io import write_atomically
+from ...checkpoints.zoo import named, nearest
 from ...errors import MilanError
 from ...inference.teachers import split_spec
 from ...reachable import check_teacher_at_hand
@@ -43,9 +44,10 @@ def check_teacher(given: str | None, train: bool) -> None:
         raise MilanError(f'--teacher {given} and --train-teacher exclude each other: give one')
     if given:
         model, _ = split_spec(given)
-        if model is None and not Path(given).expanduser().exists():
+        if model is None and not named(given).exists():
             raise MilanError(f'--teacher {given}: there is no such file or folder, and it is no '
-                             'MODEL:TAG such as ViT-B-16-quickgelu:openai')
+                             f'name of milan_mm.list_models(){nearest(given)}, nor MODEL:TAG such '
+                             'as ViT-B-16-quickgelu:openai')
         check_teacher_at_hand(given)
 
 
