@@ -141,7 +141,7 @@ def train(folder, data, *options):
 
 
 def test_lora_by_the_command_line(labelled, tmp_path, capsys):
-    """From a file, through a training, into the encoder's plain weights and into ONNX."""
+    """From a file, through a training, into the encoder's plain weights."""
     start = backbone('plain', num_registers=0)
     torch.save(start.state_dict(), tmp_path / 'start.pth')
     config, saved = train(

@@ -13,6 +13,7 @@ from PIL import Image
 from milan_mm import MilanError
 from milan_mm.lab.quickstart.report_tasks import task_sentence
 from milan_mm.lab.quickstart.results import summarise_seeds, table
+from milan_mm.lab.quickstart.stages import STAGES
 from milan_mm.lab.quickstart.tasks import collect_task, task_table
 from milan_mm.lab.quickstart.teacher import (
     ENOUGH_PAIRS,
@@ -83,7 +84,7 @@ def test_the_page_and_milan_eval_give_one_figure(quick, run_here):
 
 
 def test_progress_has_an_eta(quick):
-    assert 'eta' in quick[1] and 'left' in quick[1]
+    assert 'eta' in quick[1]
     assert '[1/9] images' in quick[1] and '[8/9] segmentation' in quick[1]
 
 
@@ -185,8 +186,9 @@ def own_images(folder, classes=3, each=8):
 
 def test_own_images(tmp_path):
     folder = own_images(tmp_path / 'mine')
+    stages = [stage for stage in STAGES if stage != 'finetune']  # as with the drawings
     out = run_tool('quickstart.py', '--quick', '--data-root', folder, '--work-dir',
-                   tmp_path / 'work', timeout=400)
+                   tmp_path / 'work', '--stage', *stages, timeout=400)
     results = json.loads((tmp_path / 'work/results.json').read_text())
     assert results['sizes']['train_images'] + results['sizes']['test_images'] == 24
     assert 'style_shift' not in results and 'broken.jpg' in out

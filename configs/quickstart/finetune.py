@@ -1,11 +1,11 @@
-# Finetuning at quickstart scale: the encoder of configs/_base_/quickstart.py, four epochs of the
+# Finetuning at quickstart scale: the encoder of configs/_base_/quickstart.py, three epochs of the
 # quickstart's images. From MILAN with --init-from CHECKPOINT, from scratch without.
 _base_ = ['../_base_/models/vitb_classifier.py', '../_base_/default_runtime_downstream.py']
 default_scope = 'mmpretrain'
 visualizer = dict(type='mmpretrain.UniversalVisualizer')
 data_root = 'work_dirs/quickstart/data'
 effective_batch = 64
-max_epochs = 4
+max_epochs = 3
 warmup_epochs = 1
 
 data_preprocessor = dict(

@@ -33,7 +33,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     options.add(parser, '--teacher')
     parser.add_argument('--init-from', metavar='CHECKPOINT', help='Try these weights as a start, '
                         'beside a fresh one.')
-    parser.add_argument('--config', metavar='CONFIG', help='The default that the choices change '
+    parser.add_argument('--config', metavar='FILE', help='The default that the choices change '
                         '(default: configs/milan/own_images.py).')
     parser.add_argument('--only', nargs='+', metavar='CHOICE', help='Try these beside the default, '
                         'such as random_40 or align_random_40.')
@@ -43,7 +43,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
                         'token or the mean of the patch tokens (default: %(default)s).')
     options.add(parser, '--workers', default=None, help='Number of processes that read images '
                 '(default: as the config has it).')
-    options.add(parser, '--seed', '--device', '--cfg-options')
+    options.add(parser, '--seed', '--device', '--trust-checkpoint', '--cfg-options')
 
 
 def check(args: argparse.Namespace) -> None:
@@ -63,6 +63,7 @@ def run(args: argparse.Namespace) -> None:
         args.data_root, args.labels, args.hours, work, config=args.config, teacher=args.teacher,
         init_from=args.init_from, feature=args.feature, workers=args.workers, seed=args.seed,
         device=args.device, only=args.only, options=args.cfg_options,
+        trust=args.trust_checkpoint,
         log=lambda line: print(line, flush=True))
     known = tuner.judge.teacher_scores()
     teacher = sum(known) / len(known) if known else None

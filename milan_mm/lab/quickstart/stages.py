@@ -126,8 +126,9 @@ def run_quickstart(asked: Settings, seeds: int, force: bool, stages: list[str] |
             one = Repetition(settings, log, lock)
             one.check(force)
             wanted = [s for s in stages or STAGES if s not in LATER or seed == 0 or asked.full]
+            grows = SHOWN[:1] if asked.quick else SHOWN
             for stage in one.do(wanted):
-                if stage in SHOWN and seeds == 1 and stages is None and one.measured:
+                if stage in grows and seeds == 1 and stages is None and one.measured:
                     publish(work, one.results(), log)
             if one.measured:
                 results.append(one.results())

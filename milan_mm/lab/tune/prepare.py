@@ -29,7 +29,7 @@ def prepare(data_root: str, labels: str | None, hours: float, work: Path, *,
             config: str | None = None, teacher: str | None = None, init_from: str | None = None,
             feature: str = 'cls', workers: int | None = None, seed: int = 0,
             device: str | None = None, only: Sequence[str] | None = None,
-            options: dict[str, Any] | None = None,
+            options: dict[str, Any] | None = None, trust: bool = False,
             log: Callable[[str], None] = print) -> Tuner:
     """The runs to come.
 
@@ -47,6 +47,7 @@ def prepare(data_root: str, labels: str | None, hours: float, work: Path, *,
         device: that features are computed on.
         only: names of the choices to try beside the default; None for all.
         options: other changes of the config, dotted keys to values.
+        trust: read pickles of more than tensors among ``init_from``.
         log: receives lines.
 
     Raises:
@@ -63,8 +64,9 @@ def prepare(data_root: str, labels: str | None, hours: float, work: Path, *,
     size, patch = pair(backbone.get('img_size', 224)), backbone.get('patch_size', 16)
     how = How(feature, workers=2 if workers is None else workers, device=str(check_device(device)))
     judge = Judge(split, work / 'images', how, (_spec(target), size, patch))
-    return Tuner(Asked(name, config or CONTINUED, nested(changes), hours, seed,
-                       cfg.train_cfg.max_epochs, workers), cfg, choices, split, judge, work, log)
+    asked = Asked(name, config or CONTINUED, nested(changes), hours, seed,
+                  cfg.train_cfg.max_epochs, workers, trust)
+    return Tuner(asked, cfg, choices, split, judge, work, log)
 
 
 def _read(name: str, teacher: str | None, options: dict[str, Any] | None,

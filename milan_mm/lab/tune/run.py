@@ -64,6 +64,7 @@ class Asked(NamedTuple):
         seed: the first.
         epochs: of the config's own schedule.
         workers: processes that read images in a run; None for the config's.
+        trust: read pickles of more than tensors among the weights to start from.
     """
     config: str
     continued: str
@@ -72,6 +73,7 @@ class Asked(NamedTuple):
     seed: int
     epochs: int
     workers: int | None = None
+    trust: bool = False
 
 
 class Tuner:
@@ -231,6 +233,7 @@ class Tuner:
             options += [f'train_dataloader.num_workers={self.asked.workers}',
                         f'train_dataloader.persistent_workers={self.asked.workers > 0}']
         start = ['--init-from', choice.init_from] if choice.init_from else []
+        start += ['--trust-checkpoint'] if start and self.asked.trust else []
         tools.run(f'{folder.name}_train', 'train', config, '--data-root', images, '--work-dir',
                   folder / 'train', '--epochs', epochs, *start, '--cfg-options', *options,
                   title=choice.title, log=Seldom(self.log))
