@@ -6,7 +6,7 @@ visualizer = dict(type='mmseg.SegLocalVisualizer')
 data_root = 'work_dirs/quickstart/scenes/ade'
 size = (64, 64)
 effective_batch = 32
-max_iters = 200
+max_iters = 400
 channels = 64
 norm_cfg = dict(type='SyncBN', requires_grad=True)
 

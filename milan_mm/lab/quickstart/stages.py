@@ -147,7 +147,6 @@ def publish(work: Path, result: dict, log: Callable[[str], None], page: bool = T
     """Writes ``results.json``, and the page if it is wanted and would change."""
     text, path = json.dumps(result, indent=2) + '\n', work / 'results.json'
     if path.is_file() and path.read_text() == text and (work / 'report.html').is_file():
-        log(f'report: {work / "report.html"}')
         return
     write_atomically(path, lambda part: part.write_text(text))
     if page:
