@@ -65,8 +65,8 @@ Measured by the same command on the 208 held-out concepts, of which it has seen 
 | zero-shot, its name among 208 (chance {zero[name_chance]:.1f}) | {zero[name]:.1f} |
 
 It tells the drawings it was trained on apart ({last[accuracy]:.0f} % in-batch retrieval) and
-hardly knows a new one's name, which points to the number of concepts, 623, as what bounds it; that was not tested.
-The aim was 60 % by k-NN.
+hardly knows a new one's name, which points to the number of concepts, 623, as what bounds it;
+that was not tested. The aim was 60 % by k-NN.
 """
 
 
