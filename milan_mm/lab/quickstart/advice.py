@@ -80,12 +80,11 @@ def _steps(results: dict) -> Iterator[str]:
 
 
 def _images(results: dict) -> Iterator[str]:
-    sizes = results.get('sizes', {})
-    for key, things in (('train_concepts', 'drawings\' concepts'), ('train_files', 'images')):
-        if key == 'train_files' and sizes.get(key, _FEW) < _FEW:
-            yield (f'It saw {sizes[key]:,} different {things}, which is little. Next: more images '
-                   'of the kind; MILAN needs no labels, and captions only where the teacher is '
-                   'trained on them.')
+    count = results.get('sizes', {}).get('train_files', _FEW)
+    if count < _FEW:
+        yield (f'It saw {count:,} different images, which is little. Next: more images '
+               'of the kind; MILAN needs no labels, and captions only where the teacher is '
+               'trained on them.')
 
 
 def _evidence(results: dict) -> Iterator[str]:

@@ -8,11 +8,10 @@ from typing import Any
 
 from ...reports.provenance import versions
 from .advice import training_facts
+from .comparisons import ENCODERS
 from .task_comparisons import compare_all
 from .tasks import TASKS, collect_task, task_table
 from .teacher import noted_teacher
-
-_ENCODERS = ('milan', 'mae', 'random', 'teacher')
 
 
 def collect_results(settings: Any, seconds: dict[str, float],
@@ -28,11 +27,11 @@ def collect_results(settings: Any, seconds: dict[str, float],
         What ``results.json`` holds. Accuracies are top-1; all measures are in percent.
     """
     work = settings.work
-    measured = {name: json.loads((work / f'eval/{name}.json').read_text()) for name in _ENCODERS}
+    measured = {name: json.loads((work / f'eval/{name}.json').read_text()) for name in ENCODERS}
     meta = json.loads((work / 'data/meta.json').read_text(encoding='utf-8'))
     result = dict(
         classification={
-            kind: {name: measured[name][kind]['top1'] for name in _ENCODERS}
+            kind: {name: measured[name][kind]['top1'] for name in ENCODERS}
             for kind in ('knn', 'linear')
         },
         chance=meta['chance'],
@@ -49,7 +48,7 @@ def collect_results(settings: Any, seconds: dict[str, float],
                       images=settings.images or 'demo', styles=meta['styles']))
     if all('shift' in m for m in measured.values()):
         result['style_shift'] = {
-            kind: {name: measured[name]['shift'][kind] for name in _ENCODERS}
+            kind: {name: measured[name]['shift'][kind] for name in ENCODERS}
             for kind in ('knn', 'linear')
         }
     for name in TASKS:
@@ -103,7 +102,7 @@ def _spread(rows: list[dict[str, float]]) -> dict[str, float]:
 def table(result: dict) -> str:
     """The result for a terminal."""
     lines = ['', f'held-out images, top-1 accuracy in percent (chance {result["chance"]:.1f})',
-             f'{"":24}' + ''.join(f'{name:>14}' for name in reversed(_ENCODERS))]
+             f'{"":24}' + ''.join(f'{name:>14}' for name in reversed(ENCODERS))]
     rows = [('k-NN', 'classification', 'knn'), ('linear probe', 'classification', 'linear'),
             ('other style, k-NN', 'style_shift', 'knn'),
             ('other style, linear', 'style_shift', 'linear')]
@@ -111,7 +110,7 @@ def table(result: dict) -> str:
         if block in result:
             row = result[block][kind]
             cells = [f'{row[n]:.1f}' + (f' ±{row[n + "_std"]:.1f}' if f'{n}_std' in row else '')
-                     for n in reversed(_ENCODERS)]
+                     for n in reversed(ENCODERS)]
             lines.append(f'{label:24}' + ''.join(f'{cell:>14}' for cell in cells))
     if 'teacher' in result:
         lines += ['', f'teacher: {result["teacher"]["spec"]} ({result["teacher"]["reason"]})']

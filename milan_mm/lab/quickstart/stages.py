@@ -15,6 +15,7 @@ from ...checkpoints.io import write_atomically
 from ...errors import MilanError
 from ..run_tool import Job, ToolRunner
 from ..steps import Once, StepNotPossibleError, held, read_json
+from .comparisons import ENCODERS
 from .images import make_images
 from .report import write_report
 from .results import collect_results, summarise_seeds
@@ -25,7 +26,6 @@ from .teacher import check_teacher, choose_teacher, note_teacher, noted_teacher,
 STAGES = ('images', 'teacher', 'pretrain', 'eval', 'finetune', 'scenes', 'detection',
           'segmentation', 'report')
 STUDENTS = ('milan', 'mae')
-ENCODERS = ('random', 'mae', 'milan', 'teacher')
 SHOWN = ('eval', 'finetune', 'detection', 'segmentation')  # what the report grows by
 LATER = ('finetune', 'scenes', 'detection', 'segmentation')  # once, or with --full for each seed
 
