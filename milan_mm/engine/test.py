@@ -10,6 +10,7 @@ from mmengine.runner import Runner
 from ..checkpoints.io import write_atomically
 from ..checkpoints.remote import read_from_anywhere
 from ..compat.any_file_name import write_any_name
+from ..compat.dead_workers import end_without_the_dead
 from ..compat.gloo_launch import init_gloo_where_no_cuda
 from ..compat.quiet_runner import quiet_runner
 from ..compat.safe_load import install_safe_loading
@@ -53,6 +54,7 @@ def test(config: str | Path, checkpoint: str | Path, *, out: str | Path | None =
         loaded = Checkpoint(checkpoint, cfg, trust=trust_checkpoint)
         if loaded.has_boxes_alone:
             without_masks(cfg)
+        end_without_the_dead()
         install_safe_loading(read_from_anywhere, trust_checkpoint)
         init_gloo_where_no_cuda(cfg)
         replace_sync_bn(cfg)
