@@ -5,8 +5,8 @@ default_scope = 'mmseg'
 visualizer = dict(type='mmseg.SegLocalVisualizer')
 data_root = 'work_dirs/quickstart/scenes/ade'
 size = (64, 64)
-effective_batch = 32
-max_iters = 400
+effective_batch = 16
+max_iters = 800
 channels = 64
 norm_cfg = dict(type='SyncBN', requires_grad=True)
 
@@ -72,7 +72,7 @@ test_pipeline = [
     dict(type='mmseg.PackSegInputs'),
 ]
 train_dataloader = dict(
-    batch_size=32,
+    batch_size=effective_batch,
     num_workers=1,
     persistent_workers=True,
     sampler=dict(type='InfiniteSampler', shuffle=True),
@@ -102,8 +102,8 @@ optim_wrapper = dict(
     clip_grad=dict(max_norm=1.0))
 auto_scale_lr = dict(base_batch_size=effective_batch)
 param_scheduler = [
-    dict(type='LinearLR', start_factor=1e-2, by_epoch=False, begin=0, end=40),
-    dict(type='PolyLR', power=1.0, eta_min=0., by_epoch=False, begin=40, end=max_iters),
+    dict(type='LinearLR', start_factor=1e-2, by_epoch=False, begin=0, end=80),
+    dict(type='PolyLR', power=1.0, eta_min=0., by_epoch=False, begin=80, end=max_iters),
 ]
 train_cfg = dict(type='IterBasedTrainLoop', max_iters=max_iters, val_interval=max_iters)
 val_cfg = dict(type='ValLoop')
