@@ -80,6 +80,8 @@ def run(args: argparse.Namespace) -> int | None:
     if is_launched(args):
         return launch(args)
     if args.command not in STAND_ALONE:
+        from ..compat.slow_imports import import_lean
+        import_lean()
         importlib.import_module('milan_mm.public')
         from ..compat.any_file_name import write_any_name
         from ..compat.no_ghostscript import forbid_ghostscript
