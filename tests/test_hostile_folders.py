@@ -23,6 +23,7 @@ from milan_mm.config.data_paths import settle_workers
 from milan_mm.datasets import ImageFolder, LoadBGRImage, LoadPILImage
 from milan_mm.datasets.decoding import SUFFIXES, open_image
 from milan_mm.datasets.image_folder import find_images
+from milan_mm.datasets.listings import keep_listings
 from milan_mm.datasets.loading import keep_notes, note_unreadable, noted_unreadable
 from milan_mm.datasets.stream import ImageStream, central_crops
 from milan_mm.engine.hooks import UnreadableImagesHook, peak_memory_mb
@@ -302,6 +303,20 @@ def test_all_images_come_through_one_door():
         assert found <= allowed, words
 
 
+
+
+def test_a_relative_work_folder_is_that_of_the_start(tmp_path, monkeypatch):
+    """It was another one wherever the process went, as where an earlier run had left it."""
+    monkeypatch.setenv('MILAN_MM_LISTINGS', '')
+    save(tmp_path / 'images/one.png')
+    os.utime(tmp_path / 'images', (1e9, 1e9))
+    monkeypatch.chdir(tmp_path)
+    keep_listings('work')
+    (tmp_path / 'elsewhere').mkdir()
+    monkeypatch.chdir(tmp_path / 'elsewhere')
+    assert names(tmp_path / 'images') == ['one.png']
+    assert len(list((tmp_path / 'work').glob('.listing_*'))) == 1
+    assert not any((tmp_path / 'elsewhere').iterdir())
 
 
 def test_a_list_is_kept_until_something_changes(tmp_path, monkeypatch):

@@ -21,7 +21,7 @@ _SETTLED = 2 * 10**9  # nanoseconds; FAT keeps even seconds
 
 def keep_listings(folder: str | Path) -> None:
     """Has lists of large folders kept there from now on; '' for nowhere."""
-    os.environ[_FOLDER] = str(folder)
+    os.environ[_FOLDER] = os.path.abspath(folder) if folder else ''
 
 
 class Listings:
