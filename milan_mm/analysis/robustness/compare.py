@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Classifiers side by side on a suite: from their checkpoints to its figures."""
 import json
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ from PIL import Image
 from ...checkpoints import write_atomically
 from ...config.options import merge_options
 from ...config.read import read_config
+from ...datasets.labelled import commonest_share
 from ...errors import MilanError
 from ...inference.device import check_device
 from ...inference.tasks import TaskModel, load_task_model
@@ -19,7 +21,7 @@ from .imagenet import candidates
 from .measure import Corrupted, count_right
 from .plots import contact_sheet, plot_bars, plot_severity
 from .results import as_csv, gather, table
-from .suites import plan
+from .suites import Pass, plan
 
 
 def compare_classifiers(config: str | Path, checkpoints: Sequence[str], suite: str,
@@ -63,7 +65,7 @@ def compare_classifiers(config: str | Path, checkpoints: Sequence[str], suite: s
     result = {
         'suite': suite, 'data': str(data), 'config': str(config),
         'checkpoints': dict(zip(names, paths)), 'seed': seed, 'choices': len(known),
-        'outputs': how, 'chance': 100.0 / len(known),
+        'outputs': how, 'chance': _chance(passes),
         **gather(suite, passes, counts, names)}
     print(heading(result))
     print(table(result))
@@ -73,6 +75,13 @@ def compare_classifiers(config: str | Path, checkpoints: Sequence[str], suite: s
         if suite == 'corruptions':
             write_contact_sheet(result, out, Corrupted(models[0], passes[-1], seed), corruptions)
     return result
+
+
+def _chance(passes: Sequence[Pass]) -> float:
+    """Of the suite's images; those without corruption may be others."""
+    labels = Counter(case.label for part in passes if part.title != 'clean'
+                     for case in part.images)
+    return commonest_share(list(labels.values()))
 
 
 def named_checkpoints(given: Sequence[str]) -> tuple[list[str], list[str]]:
@@ -128,8 +137,8 @@ def heading(result: dict[str, Any]) -> str:
     sizes = result['images']
     several = f' in {len(sizes)} sets' if len(sizes) > 2 else ''
     text = (f'{result["suite"]}: {sum(sizes.values())} images{several}, {result["choices"]} '
-            f'classes to choose from ({result["outputs"]}), guessing evenly '
-            f'{result["chance"]:.2g} %')
+            f'classes to choose from ({result["outputs"]}); naming always the commonest is right '
+            f'for {result["chance"]:.1f} %')
     if result['left_out']:
         text += f'\n{result["left_out"]} images of classes the classifier does not know left out'
     return text
