@@ -499,6 +499,7 @@ def test_the_drawings_of_the_docs_can_be_made_again(folder, tmp_path, monkeypatc
     images = sorted((folder / 'data/some').glob('?.png'))[:3]
     monkeypatch.setattr(sys, 'argv', ['', str(folder / 'milan.pth'), *map(str, images), '--out',
                                       str(tmp_path)])
+    monkeypatch.setattr(sys, 'path', sys.path.copy())  # it finds what lies beside it
     runpy.run_path(str(ROOT / 'docs/make_concept_drawings.py'), run_name='__main__')
     said = capsys.readouterr().out
     shipped = sorted(path.name for path in (ROOT / 'docs/concepts').iterdir())
