@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from conftest import ROOT, run_tool
+from conftest import ROOT
 from helpers_processes import in_two_processes
 from helpers_tasks import SMALL_DETECTOR, SMALL_SEGMENTOR, small_detector, small_segmentor
 from mmengine.config import Config
@@ -517,7 +517,7 @@ def test_a_second_look_is_cheap_and_notices_changes(tmp_path):
     assert 'ground' in (tmp_path / 'work/data_check.txt').read_text()
 
 
-def test_boxes_alone_are_trained_and_tested(tmp_path):
+def test_boxes_alone_are_trained_and_tested(tmp_path, run_here):
     """Of a file that only has boxes and much to put right; the losses are those of boxes."""
     root = coco(tmp_path / 'data', all_of(
         of_all(segmentation=[], iscrowd=None, id=1),
@@ -525,12 +525,12 @@ def test_boxes_alone_are_trained_and_tested(tmp_path):
              file_name=lambda i: f'sub\\{i["file_name"]}')))
     small = small_detector(tmp_path / 'mine.py')
     options = ['--data-root', root, '--cfg-options', *SMALL_DETECTOR]
-    out = run_tool('train.py', small, '--work-dir', tmp_path / 'work', '--epochs', 1, *options)
+    out = run_here('train.py', small, '--work-dir', tmp_path / 'work', '--epochs', 1, *options)
     assert out.count('8 x no outline: boxes alone are trained') == 1
     assert 'loss_bbox' in out and 'loss_mask' not in out
     assert 'coco/bbox_mAP: ' in out and 'segm' not in out.split('loss_bbox')[1]
     shutil.rmtree(root / 'train')  # an evaluation needs the categories of its file only
-    told = run_tool('test.py', small, tmp_path / 'work/epoch_1.pth', '--work-dir',
+    told = run_here('test.py', small, tmp_path / 'work/epoch_1.pth', '--work-dir',
                     tmp_path / 'test', *options)
     trained = re.findall(r'coco/bbox_mAP: (-?[\d.]+)', out)
     assert re.findall(r'coco/bbox_mAP: (-?[\d.]+)', told) == trained and trained
@@ -541,25 +541,25 @@ def test_boxes_alone_are_trained_and_tested(tmp_path):
     assert model.classes == ('disc', 'bar') and len(found.bboxes) and 'masks' not in found
 
 
-def test_mixed_images_and_maps_are_trained(tmp_path):
+def test_mixed_images_and_maps_are_trained(tmp_path, run_here):
     """Suffixes, planes, EXIF turns and a missing map in one folder, in training and evaluation."""
     root = ade(tmp_path / 'data', suffix=lambda k: ('.png', '.jpg')[k % 2], exif=orientation(6),
                save_map=equal_planes, change=remove('3.png'))
-    out = run_tool('train.py', small_segmentor(tmp_path / 'mine.py'), '--data-root', root,
+    out = run_here('train.py', small_segmentor(tmp_path / 'mine.py'), '--data-root', root,
                    '--work-dir', tmp_path / 'work', '--iters', 4, '--cfg-options',
                    *SMALL_SEGMENTOR, 'train_dataloader.dataset.pipeline.2.ratio_range=(1.,1.)')
     assert 'training: 5 images' in out and 'mIoU: ' in out
     assert '1 x image without a label map' in out and out.count('turned along: ') == 2
 
 
-def test_doctor(tmp_path):
+def test_doctor(tmp_path, run_here):
     root = ade(tmp_path / 'a', change=remove('3.png'))
     lines = list(check_annotations(str(root), 'seg', str(tmp_path / 'work')))
     assert lines[0][0] == 'train' and '5 images' in lines[0][1] and lines[0][2] == ''
     assert 'left out: 1 x image without a label map' in lines[1][1] and lines[1][2]
     assert sorted(p.name for p in (tmp_path / 'work').iterdir()) == [
         '.data_check_facts.json', 'data_check.json', 'data_check.txt']
-    said = run_tool('doctor.py', '--data', coco(tmp_path / 'b', of_all(category_id=9)), '--task',
+    said = run_here('doctor.py', '--data', coco(tmp_path / 'b', of_all(category_id=9)), '--task',
                     'det', '--work-dir', tmp_path / 'work', code=1)
     assert re.search(r'FAIL +annotations +.*train.json: 0 of 8 annotations can be used', said)
     assert 'training cannot start: annotations' in said

@@ -249,14 +249,14 @@ def check_run(out, work):
     return checkpoint['optimizer']['param_groups'], best
 
 
-def test_finetuning_by_the_command_line(classes_folder, tmp_path):
+def test_finetuning_by_the_command_line(classes_folder, tmp_path, run_here):
     config = small_classifier(tmp_path / 'mine.py', 'finetune')
     out = run_tool('train.py', config, '--data-root', classes_folder, '--work-dir', tmp_path,
                    '--epochs', 10, '--verbose', '--cfg-options', *SMALL)
     groups, best = check_run(out, tmp_path)
     scales = {g['layer_id']: g['lr'] / groups[-1]['lr'] for g in groups}
     assert scales == pytest.approx({3: 1, 2: .65, 1: .65**2, 0: .65**3})
-    told = run_tool('test.py', config, tmp_path / 'epoch_10.pth', '--data-root', classes_folder,
+    told = run_here('test.py', config, tmp_path / 'epoch_10.pth', '--data-root', classes_folder,
                     '--work-dir', tmp_path / 'test', '--cfg-options', *SMALL)
     assert float(re.search(r'accuracy/top1: ([\d.]+)', told).group(1)) == best
 

@@ -197,7 +197,7 @@ def test_other_lengths():
     assert (warm.end, falls.end, falls.milestones) == (500, 25, [22, 24])
 
 
-def test_train_and_test_by_the_command_line(coco, tmp_path):
+def test_train_and_test_by_the_command_line(coco, tmp_path, run_here):
     """Everything of own_coco.py but its sizes."""
     small = small_detector(tmp_path / 'mine.py')
     options = ['--data-root', coco, '--cfg-options', *SMALL_DETECTOR]
@@ -216,7 +216,7 @@ def test_train_and_test_by_the_command_line(coco, tmp_path):
             } <= undecayed
     assert 'backbone.layers.1.attn.qkv.weight' not in undecayed
     trained = re.findall(r'coco/(?:bbox|segm)_mAP: (-?[\d.]+)', out)
-    told = run_tool('test.py', small, tmp_path / 'work/epoch_1.pth', '--work-dir',
+    told = run_here('test.py', small, tmp_path / 'work/epoch_1.pth', '--work-dir',
                     tmp_path / 'test', '--out', tmp_path / 'metrics.json', *options)
     metrics = json.loads((tmp_path / 'metrics.json').read_text())
     assert 0 <= metrics['coco/bbox_mAP'] <= 1 and 0 <= metrics['coco/segm_mAP'] <= 1

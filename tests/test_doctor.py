@@ -5,6 +5,7 @@ import subprocess
 import sys
 
 from conftest import ROOT
+from helpers_eval import run_tool_here
 from PIL import Image
 
 
@@ -24,7 +25,7 @@ def test_without_any_package(tmp_path):
     assert 'milan_mm does not import' in checks['data']['detail']
 
 
-def test_teacher_and_images(tmp_path, teacher_folder):
+def test_teacher_and_images(tmp_path, teacher_folder, capfd):
     for i in range(3):
         Image.new('RGB', (40, 30)).save(tmp_path / f'{i}.png')
     code, checks = ask('--teacher', teacher_folder, '--data', tmp_path, '--work-dir', tmp_path)
@@ -32,6 +33,8 @@ def test_teacher_and_images(tmp_path, teacher_folder):
     assert 'targets of width 48, 4x4 patches' in checks['teacher']['detail']
     assert checks['data']['status'] == 'ok' and 'median 40x30 px' in checks['data']['detail']
     (tmp_path / '1.png').write_bytes(b'\x89PNG')
-    code, checks = ask('--teacher', 'nothing', '--data', tmp_path, '--work-dir', tmp_path)
+    done = run_tool_here(capfd, 'doctor', '--json', '--teacher', 'nothing', '--data', tmp_path,
+                         '--work-dir', tmp_path)
+    code, checks = done.returncode, {c['name']: c for c in json.loads(done.stdout)['checks']}
     assert code == 1 and 'nor MODEL:TAG' in checks['teacher']['detail']
     assert checks['data']['status'] == 'warn' and '1 of 3 tried' in checks['data']['detail']

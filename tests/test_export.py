@@ -2,7 +2,7 @@
 """The student in others' naming: bit for bit the same weights."""
 import pytest
 import torch
-from conftest import TINY_VIT, milan_config, run_tool
+from conftest import TINY_VIT, milan_config
 from mmpretrain.models import VisionTransformer
 from safetensors.torch import load_file
 
@@ -87,9 +87,9 @@ def test_every_encoder_tensor_is_accounted_for(student, teacher_folder, change, 
         load_pretrained(MODELS.build(milan_config(teacher_folder)), folder / 'changed.pth')
 
 
-def test_no_student_no_export(tmp_path):
+def test_no_student_no_export(tmp_path, run_here):
     torch.save(dict(w=torch.ones(1)), tmp_path / 'x.pth')
-    out = run_tool('convert_checkpoint.py', tmp_path / 'x.pth', tmp_path / 'y.pth', '--to',
+    out = run_here('convert_checkpoint.py', tmp_path / 'x.pth', tmp_path / 'y.pth', '--to',
                    'authors', code=2)
     assert 'holds no encoder' in out and not (tmp_path / 'y.pth').exists()
 

@@ -7,7 +7,6 @@ import re
 import pytest
 import timm
 import torch
-from conftest import run_tool
 from helpers_eval import logged
 from mmpretrain.models import MAEPretrainDecoder
 from safetensors.torch import load_file, save_file
@@ -85,8 +84,8 @@ def test_half_precision_stays_half(source, tmp_path):
     assert {v.dtype for v in load_file(tmp_path / 't.safetensors').values()} == {torch.float16}
 
 
-def test_timm_loads_it_strictly_and_gives_the_same_features(source, tmp_path, images):
-    out = run_tool('convert_checkpoint.py', source, tmp_path / 't.pth', '--to', 'timm')
+def test_timm_loads_it_strictly_and_gives_the_same_features(source, tmp_path, images, run_here):
+    out = run_here('convert_checkpoint.py', source, tmp_path / 't.pth', '--to', 'timm')
     assert '30 tensors in the naming of timm, from milan_mm' in out
     assert 'left out: neck.* (22)' in out
     vit = timm.models.VisionTransformer(
@@ -256,7 +255,7 @@ class Poison:
         return os.system, ('touch poisoned', )
 
 
-def test_poison_ends_in_one_line(tmp_path, monkeypatch):
+def test_poison_ends_in_one_line(tmp_path, monkeypatch, run_here):
     import pickle
     (tmp_path / 'plain.pth').write_bytes(pickle.dumps(dict(state_dict=Poison())))
     torch.save(dict(state_dict=Poison()), tmp_path / 'zip.pth')
@@ -266,7 +265,7 @@ def test_poison_ends_in_one_line(tmp_path, monkeypatch):
     for name in ('plain.pth', 'zip.pth', 'hf'):
         with pytest.raises(MilanError, match='refused|not a readable'):
             convert(tmp_path / name, tmp_path / 'out.pth', 'timm')
-    out = run_tool('convert_checkpoint.py', tmp_path / 'zip.pth', tmp_path / 'out.pth', '--to',
+    out = run_here('convert_checkpoint.py', tmp_path / 'zip.pth', tmp_path / 'out.pth', '--to',
                    'timm', code=2)
     assert 'error: ' in out and 'Traceback' not in out and '--trust-checkpoint' in out
     assert not (tmp_path / 'out.pth').exists() and not os.path.exists('poisoned')

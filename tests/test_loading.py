@@ -4,7 +4,6 @@ import os
 
 import numpy as np
 import pytest
-from conftest import run_tool
 from mmcv.transforms import LoadImageFromFile
 from mmengine.dataset import BaseDataset
 from PIL import Image
@@ -55,7 +54,7 @@ def test_an_evaluation_names_it(folder):
         LoadBGRImage(skip_unreadable=False)(dict(img_path=str(folder / '2.png')))
 
 
-def test_a_training_goes_on_and_says_so(tmp_path):
+def test_a_training_goes_on_and_says_so(tmp_path, run_here):
     """UperNet at quickstart scale on eight scenes, one spoilt within, behind a whole header."""
     from milan_mm.lab.quickstart.scenes import make_all_scenes
     make_all_scenes(tmp_path / 'scenes', None, None, None, 16, 2, seed=0, log=lambda line: None)
@@ -65,7 +64,7 @@ def test_a_training_goes_on_and_says_so(tmp_path):
     content = bytearray(broken.read_bytes())
     content[len(content) // 2:len(content) // 2 + 100] = bytes(100)
     broken.write_bytes(content)
-    out = run_tool(
+    out = run_here(
         'train.py', 'configs/quickstart/segmentation.py', '--data-root', tmp_path / 'scenes/ade',
         '--work-dir', tmp_path / 'run', '--iters', 4, '--cfg-options',
         'train_dataloader.num_workers=0', 'val_dataloader.num_workers=0',

@@ -112,11 +112,11 @@ def test_held_out_concepts_are_held_out_in_both_styles(quick):
     assert stems['train'] and stems['test'] and not stems['train'] & stems['test']
 
 
-def test_a_second_call_runs_no_stage_again(quick):
+def test_a_second_call_runs_no_stage_again(quick, run_here):
     work, _ = quick
     before = (work / 'milan/epoch_1.pth').stat().st_mtime_ns
     start = time.time()
-    out = run_tool('quickstart.py', '--quick', '--work-dir', work)
+    out = run_here('quickstart.py', '--quick', '--work-dir', work)
     assert out.count('finished before') == 8 and time.time() - start < 120
     assert (work / 'milan/epoch_1.pth').stat().st_mtime_ns == before
 

@@ -212,10 +212,10 @@ def test_training(trained):
     assert any('pos_embed' in name for g in groups for name in g['names'])  # learned
 
 
-def test_slide_evaluation(trained, small_config, ade_folder, tmp_path):
+def test_slide_evaluation(trained, small_config, ade_folder, tmp_path, run_here):
     """The tool's mIoU is that of predictions, averaged over windows, in the images' own size."""
     work, _ = trained
-    run_tool('test.py', small_config, work / 'iter_60.pth', '--data-root', ade_folder,
+    run_here('test.py', small_config, work / 'iter_60.pth', '--data-root', ade_folder,
              '--work-dir', tmp_path, '--out', tmp_path / 'told.json', '--cfg-options',
              *SMALL_SEGMENTOR)
     told = json.loads((tmp_path / 'told.json').read_text())

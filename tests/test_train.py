@@ -26,13 +26,13 @@ def options(teacher_folder, batch=12, extra=()):
             f'model.target_generator.pretrained={teacher_folder}', *extra]
 
 
-def milan(image_folder, teacher_folder, work, *more, batch=12, extra=(), code=0,
-          tool='train.py', env=None):
-    arguments = ['configs/quickstart/milan.py']
-    if tool == 'dist_train.sh':
-        arguments.append(2)
-    return run_tool(tool, *arguments, '--data-root', image_folder, '--work-dir', work, *more,
-                    *options(teacher_folder, batch, extra), code=code, env=env)
+def words(image_folder, teacher_folder, work, *more, batch=12, extra=()):
+    return ['--data-root', image_folder, '--work-dir', work, *more,
+            *options(teacher_folder, batch, extra)]
+
+
+def milan(*arguments, run=run_tool, code=0, **kwargs):
+    return run('train.py', 'configs/quickstart/milan.py', *words(*arguments, **kwargs), code=code)
 
 
 @pytest.fixture(scope='module')
@@ -77,8 +77,9 @@ def test_resume_goes_on(trained, image_folder, teacher_folder, tmp_path):
 
 def test_two_processes_are_one(trained, image_folder, teacher_folder, tmp_path):
     """Two gloo processes of 6 images take the steps of one process of 12."""
-    out = milan(image_folder, teacher_folder, tmp_path, '--epochs', 5, batch=6,
-                tool='dist_train.sh', env=dict(PORT='29631'))
+    out = run_tool('dist_train.sh', 'configs/quickstart/milan.py', 2,
+                   *words(image_folder, teacher_folder, tmp_path, '--epochs', 5, batch=6),
+                   env=dict(PORT='29631'))
     assert '6 images x 2 processes x 1 accumulated = 12 per update' in out
     one, two = (read_checkpoint(f / 'epoch_5.pth')['state_dict'] for f in (trained[0], tmp_path))
     # Sums in another order, then 20 steps of AdamW, which divides by small numbers.
@@ -152,8 +153,8 @@ def test_a_sharded_step_is_a_step(image_folder, teacher_folder, tmp_path):
     assert all(torch.equal(states[0][key], states[1][key]) for key in states[0])
 
 
-def test_mae_starts_from_milan(trained, image_folder, tmp_path):
-    out = run_tool('train.py', 'configs/quickstart/mae.py', '--data-root', image_folder,
+def test_mae_starts_from_milan(trained, image_folder, tmp_path, run_here):
+    out = run_here('train.py', 'configs/quickstart/mae.py', '--data-root', image_folder,
                    '--work-dir', tmp_path, '--epochs', 1, '--init-from',
                    trained[0] / 'epoch_5.pth', '--cfg-options', *SMALL,
                    'train_dataloader.batch_size=12')
@@ -162,9 +163,10 @@ def test_mae_starts_from_milan(trained, image_folder, tmp_path):
     assert 'the decoder starts fresh' in out
 
 
-def test_milan_continues_with_its_decoder(trained, image_folder, teacher_folder, tmp_path):
+def test_milan_continues_with_its_decoder(trained, image_folder, teacher_folder, tmp_path,
+                                          run_here):
     out = milan(image_folder, teacher_folder, tmp_path, '--epochs', 1, '--init-from',
-                trained[0] / 'epoch_5.pth')
+                trained[0] / 'epoch_5.pth', run=run_here)
     assert 'encoder tensors (100 %)' in out and 'decoder tensors' in out
     first = float(re.search(r' loss: ([\d.]+)', out).group(1))
     fresh = float(re.search(r' loss: ([\d.]+)', trained[1]).group(1))
@@ -172,9 +174,10 @@ def test_milan_continues_with_its_decoder(trained, image_folder, teacher_folder,
 
 
 def test_init_from_another_architecture_is_refused(trained, image_folder, teacher_folder,
-                                                   tmp_path):
+                                                   tmp_path, run_here):
     out = milan(image_folder, teacher_folder, tmp_path, '--epochs', 1, '--init-from',
-                trained[0] / 'epoch_5.pth', extra=('model.backbone.arch.num_layers=3', ), code=2)
+                trained[0] / 'epoch_5.pth', extra=('model.backbone.arch.num_layers=3', ), code=2,
+                run=run_here)
     assert 'does not fit the encoder' in out and 'layers.2' in out and 'Traceback' not in out
 
 
@@ -189,13 +192,15 @@ def damaged_folder(image_folder, tmp_path):
     return folder
 
 
-def test_bad_images_are_named_and_too_many_end_the_run(damaged_folder, teacher_folder, tmp_path):
+def test_bad_images_are_named_and_too_many_end_the_run(damaged_folder, teacher_folder, tmp_path,
+                                                       run_here):
     out = milan(damaged_folder, teacher_folder, tmp_path / 'a', '--epochs', 1,
-                extra=('default_hooks.unreadable.max_share=0.1', ))
+                extra=('default_hooks.unreadable.max_share=0.1', ), run=run_here)
     named = (tmp_path / 'a/unreadable_images.txt').read_text().splitlines()
     assert sorted(named) == sorted(str(damaged_folder / n) for n in ('bad 1.png', 'ünlesbar.png'))
     assert '2 of 50 images cannot be decoded' in out and 'bad 1.png' in out
-    out = milan(damaged_folder, teacher_folder, tmp_path / 'b', '--epochs', 1, code=2)
+    out = milan(damaged_folder, teacher_folder, tmp_path / 'b', '--epochs', 1, code=2,
+                run=run_here)
     assert 'more than the share allowed, 1.0%' in out and 'Traceback' not in out
 
 
