@@ -116,5 +116,6 @@ def run_here(capfd):
 
 def pytest_collection_modifyitems(items):
     """The longest files first, so that no worker is left alone with one at the end."""
-    slow = ('test_quickstart.py', 'test_train.py')
+    slow = ('test_quickstart.py', 'test_train.py', 'test_annotations.py', 'test_ablation.py',
+            'test_wheel.py', 'test_vit_det.py', 'test_visualize.py')
     items.sort(key=lambda item: slow.index(item.path.name) if item.path.name in slow else len(slow))
