@@ -59,6 +59,10 @@ cells = dict(
     width_64=dict(
         title='decoder 64 wide instead of 96', group='decoder', config=milan, options=options,
         changes={'model.neck.decoder_embed_dim': 64}),
+    # Of 64 patches 36; the crops are the same.
+    small_first=dict(
+        title='48 px in the first 5 of 9 epochs', group='size', config=milan, options=options,
+        changes={'+train_dataloader.dataset.pipeline.1.phases': ((48, 5), )}),
     all_short=dict(
         title='--amp, 2 masks, half predicted, 5 epochs', group='together', config=milan,
         options=options, changes=half, arguments=['--amp', '--epochs', '5']),

@@ -55,6 +55,7 @@ class KeyedImages(BaseDataset):
         data['unreadable'] = tuple(unreadable)
         if not isinstance(idx, SampleIndex):
             return self.pipeline(data)
+        data['epoch'] = idx.epoch
         data['sample_key'] = sample_key(idx.seed, idx.epoch, int(idx), 'mask')
         with seeded_globals(sample_key(idx.seed, idx.epoch, int(idx), 'augment')):
             return self.pipeline(data)

@@ -14,6 +14,7 @@ from mmcv.transforms import BaseTransform
 from mmpretrain.structures import DataSample
 from PIL import Image
 
+from ..errors import MilanError
 from ..registry import TRANSFORMS
 from ..structures import pair
 from .channels import resized
@@ -69,30 +70,44 @@ class RandomResizedCropAndFlip(BaseTransform):
         scale: range of the crop's area, as a share of the image.
         ratio: range of the crop's width by its height.
         flip_prob: probability of a horizontal flip.
+        phases: sizes of the first epochs, each with how many epochs it is for, such as
+            ``((160, 100), )``: 160 px for 100 epochs, then ``size``. The same crops are cut; small
+            images are fewer patches, which take less time. In pretraining only.
     """
 
     def __init__(self,
                  size: int | Sequence[int],
                  scale: tuple[float, float] = (0.2, 1.0),
                  ratio: tuple[float, float] = (3 / 4, 4 / 3),
-                 flip_prob: float = 0.5) -> None:
+                 flip_prob: float = 0.5,
+                 phases: Sequence[tuple[int | Sequence[int], int]] = ()) -> None:
         self.size, self.scale, self.ratio, self.flip_prob = pair(size), scale, ratio, flip_prob
+        self.phases = read_phases(phases)
 
     def transform(self, results: dict) -> dict:
-        image = results['img']
+        image, wanted = results['img'], self.size_in(results.get('epoch'))
         box = self.random_box(*(image.shape[1::-1] if isinstance(image, np.ndarray)
                                 else image.size))
         flip = np.random.rand() < self.flip_prob
         if isinstance(image, Image.Image):
-            image = image.resize(self.size[::-1], Image.Resampling.BICUBIC, box=box)
+            image = image.resize(wanted[::-1], Image.Resampling.BICUBIC, box=box)
             image = image.transpose(Image.Transpose.FLIP_LEFT_RIGHT) if flip else image
         else:
-            image = (image.cropped(box, self.size) if isinstance(image, JPEG)
-                     else resized(image, box, self.size))
+            image = (image.cropped(box, wanted) if isinstance(image, JPEG)
+                     else resized(image, box, wanted))
             image = image[:, ::-1] if flip else image
         results['img'] = image
-        results['img_shape'] = self.size
+        results['img_shape'] = wanted
         return results
+
+    def size_in(self, epoch: int | None) -> tuple[int, int]:
+        """Height and width of the images of an epoch, from 0; of samples without one, the last."""
+        if epoch is not None:
+            for size, epochs in self.phases:
+                if epoch < epochs:
+                    return size
+                epoch -= epochs
+        return self.size
 
     def random_box(self, width: int, height: int) -> tuple[int, int, int, int]:
         """Left, top, right, bottom; ten tries, then the largest central box that fits."""
@@ -108,6 +123,23 @@ class RandomResizedCropAndFlip(BaseTransform):
         h = min(height, round(width / self.ratio[0]))
         left, top = (width - w) // 2, (height - h) // 2
         return left, top, left + w, top + h
+
+
+def read_phases(phases: Sequence[tuple[int | Sequence[int], int]]
+                ) -> list[tuple[tuple[int, int], int]]:
+    """Height, width and epochs of each.
+
+    Raises:
+        MilanError: if they are no sizes with a number of epochs each.
+    """
+    try:
+        read = [(pair(size), epochs) for size, epochs in phases]
+        if not all(type(n) is int and n > 0 for size, epochs in read for n in (*size, epochs)):
+            raise ValueError
+    except (TypeError, ValueError) as error:
+        raise MilanError('phases are pairs of a size in pixels and a number of epochs, such as '
+                         f'((160, 100), ), got {phases!r}') from error
+    return read
 
 
 @TRANSFORMS.register_module()

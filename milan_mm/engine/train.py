@@ -39,6 +39,7 @@ from .first_process import with_classes
 from .hooks import check_batches
 from .lock import only_training_in
 from .loops import go_on_exactly
+from .phases import check_phases
 from .place import PlaceHook
 from .precision import set_amp
 from .resume import CheckedLoadingHook, find_resumed
@@ -132,6 +133,7 @@ def build_runner(cfg: Config, compile: bool = False, verbose: bool = False) -> A
     if isinstance(runner, Runner):  # FlexibleRunner builds its loop later; the hook checks there
         _ = runner.train_loop
         check_batches(runner.train_dataloader)
+        check_phases(runner)
         # What training would build first, in its order, so that a mistake shows before it.
         runner.optim_wrapper = runner.build_optim_wrapper(runner.optim_wrapper)
         if runner.param_schedulers is not None:
@@ -192,7 +194,7 @@ def compile_loss(model: torch.nn.Module) -> None:
     """Compiles the pretraining step, within a wrapper for several processes too.
 
     The number of images is left open, so that an epoch's last batch, which may be short, takes the
-    same graph as the others.
+    same graph as the others. Images of another size take another graph.
     """
     module = model.module if is_model_wrapper(model) else model
     compiled: Callable[..., dict[str, Tensor]] = torch.compile(module.loss, fullgraph=True)
@@ -202,6 +204,8 @@ def compile_loss(model: torch.nn.Module) -> None:
         for batch in (inputs, sample_keys):
             if batch is not None:
                 torch._dynamo.mark_dynamic(batch, 0)
+        for side in (2, 3):  # else it is left open from its first change on, and all of it slower
+            torch._dynamo.mark_static(inputs, side)
         return compiled(inputs, None, sample_keys)
 
     module.loss = loss

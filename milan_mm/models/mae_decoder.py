@@ -4,6 +4,7 @@ from typing import Any
 
 import torch
 from mmpretrain.models import MAEPretrainDecoder
+from mmpretrain.models.utils import resize_pos_embed
 from torch import Tensor, nn
 
 from ..compat.cpu_attention import use_attention
@@ -52,13 +53,17 @@ class MAEDecoder(MAEPretrainDecoder):
         make_ffn_traceable(self)
         use_attention(self)
         use_linear(self)
-        self.grid_size = pair(grid_size)
+        self.grid_size = self.seen_grid = pair(grid_size)
         self.reset_positions()
 
     @torch.no_grad()
     def reset_positions(self) -> None:
         width = self.decoder_pos_embed.shape[-1]
         self.decoder_pos_embed.copy_(sincos_positions(width, self.grid_size))
+
+    def set_grid(self, grid_size: tuple[int, int]) -> None:
+        """Prepares for images of so many rows and columns of patches."""
+        self.seen_grid = pair(grid_size)
 
     def init_weights(self) -> None:
         # Not MAEPretrainDecoder's, which assumes a square grid of patches.
@@ -82,7 +87,8 @@ class MAEDecoder(MAEPretrainDecoder):
         tokens = self.decoder_embed(latent)
         mask_tokens = self.mask_token.expand(*masks.masked.shape, -1)
         tokens = torch.cat([tokens, mask_tokens], dim=1)
-        tokens = tokens + masks.arrange(self.decoder_pos_embed)
+        tokens = tokens + masks.arrange(
+            resize_pos_embed(self.decoder_pos_embed, self.grid_size, self.seen_grid))
         for block in self.decoder_blocks:
             tokens = block(tokens)
         return self.decoder_pred(self.decoder_norm(tokens))

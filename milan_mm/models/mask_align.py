@@ -126,6 +126,9 @@ class DynamicAlignment(BaseModule):
             nn.init.xavier_uniform_(adaptor.weight)
             nn.init.zeros_(adaptor.bias)
 
+    def set_grid(self, grid_size: tuple[int, int]) -> None:
+        """Nothing here depends on it."""
+
     def forward(self, levels: Sequence[Tensor]) -> Tensor:
         """Aligns.
 

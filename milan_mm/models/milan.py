@@ -15,7 +15,8 @@ from ..checkpoints.handover import load_pretrained
 from ..compat.pixel_statistics import normalises, pixel_statistics
 from ..errors import MilanError
 from ..registry import MODELS
-from ..structures import MaskIds, TeacherOutput
+from ..structures import MaskIds, TeacherOutput, pair
+from .encoder import check_tiling
 from .reconstruction_head import ReconstructionHead
 from .targets.base import TargetGenerator
 
@@ -83,6 +84,7 @@ class MILAN(BaseSelfSupervisor):
         self.__dict__['target_generator'] = teacher
         self.__dict__['importance_generator'] = second
         self._match_teachers()
+        self.seen_grid = pair(encoder.grid_size)
 
     def loss(self,
              inputs: Tensor,
@@ -157,10 +159,34 @@ class MILAN(BaseSelfSupervisor):
                 data_samples: list[DataSample] | None = None,
                 sample_keys: Tensor | None = None,
                 mode: str = 'tensor') -> Any:
-        """``mode='loss'`` gives :meth:`loss`, ``mode='tensor'`` the encoder's features."""
+        """``mode='loss'`` gives :meth:`loss`, ``mode='tensor'`` the encoder's features.
+
+        Raises:
+            MilanError: for a loss of images that patches do not tile, or whose size is another
+                than the model's and a part is not for any other.
+        """
         if mode == 'loss':
+            side = self.backbone.patch_size
+            check_tiling(pair(inputs.shape[-2:]), side)
+            self.set_grid(pair(length // side for length in inputs.shape[-2:]))
             return self.loss(inputs, data_samples, sample_keys)
         return super().forward(inputs, data_samples, mode)
+
+    def set_grid(self, grid_size: tuple[int, int]) -> None:
+        """Prepares all parts for images of so many rows and columns of patches.
+
+        The encoder takes any. What is saved stays as it is for the model's own size.
+        """
+        if grid_size == self.seen_grid:
+            return
+        self.mask_generator.match_student(grid_size)
+        for part in (self.neck, *self.teachers):
+            if not hasattr(part, 'set_grid'):
+                raise MilanError(f'{type(part).__name__} has no set_grid(grid_size), so it takes '
+                                 f'images of {self.backbone.grid_size} patches only and got '
+                                 f'{grid_size}: leave out phases of RandomResizedCropAndFlip')
+            part.set_grid(grid_size)
+        self.seen_grid = grid_size
 
     def init_weights(self) -> None:
         super().init_weights()

@@ -3,6 +3,7 @@
 
 import torch
 from mmengine.model import BaseModule
+from mmpretrain.models.utils import resize_pos_embed
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -10,7 +11,7 @@ from ..compat.cpu_attention import attention
 from ..compat.float32_products import use_linear
 from ..positions import sincos_positions
 from ..registry import MODELS
-from ..structures import MaskIds, gather_tokens
+from ..structures import MaskIds, gather_tokens, pair
 from .encoder import check_heads, init_transformer
 
 
@@ -44,6 +45,7 @@ class PromptingDecoder(BaseModule):
                  init_cfg: dict | None = None) -> None:
         check_heads(decoder_embed_dim, decoder_num_heads)
         super().__init__(init_cfg)
+        self.grid_size = self.seen_grid = pair(grid_size)
         self.decoder_embed = nn.Linear(embed_dim, decoder_embed_dim)
         self.mask_token = nn.Parameter(torch.zeros(1, 1, decoder_embed_dim))
         self.register_buffer('decoder_pos_embed', sincos_positions(decoder_embed_dim, grid_size))
@@ -61,6 +63,10 @@ class PromptingDecoder(BaseModule):
         self.apply(init_transformer)
         nn.init.normal_(self.mask_token, std=.02)
 
+    def set_grid(self, grid_size: tuple[int, int]) -> None:
+        """Prepares for images of so many rows and columns of patches."""
+        self.seen_grid = pair(grid_size)
+
     def forward(self, latent: Tensor, masks: MaskIds) -> Tensor:
         """Decodes.
 
@@ -74,10 +80,11 @@ class PromptingDecoder(BaseModule):
         Returns:
             (B, 1 + N, T) predictions in the order CLS, visible, masked.
         """
-        patch_positions = self.decoder_pos_embed[:, 1:].expand(latent.shape[0], -1, -1)
+        positions = resize_pos_embed(self.decoder_pos_embed, self.grid_size, self.seen_grid)
+        patch_positions = positions[:, 1:].expand(latent.shape[0], -1, -1)
         prompts = self.decoder_embed(latent)
         prompts = prompts + torch.cat([
-            self.decoder_pos_embed[:, :1].expand(latent.shape[0], -1, -1),
+            positions[:, :1].expand(latent.shape[0], -1, -1),
             gather_tokens(patch_positions, masks.visible)], dim=1)
         tokens = self.mask_token + gather_tokens(patch_positions, masks.masked)
         for block in self.decoder_blocks:

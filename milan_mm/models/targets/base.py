@@ -5,6 +5,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
+from ...errors import MilanError
 from ...structures import TeacherOutput, pair
 
 
@@ -42,6 +43,18 @@ class TargetGenerator(nn.Module):
             MilanError: if the generator cannot give targets for such images.
         """
         self.grid_size = pair(grid_size)
+
+    def set_grid(self, grid_size: tuple[int, int]) -> None:
+        """Prepares for images of another size from now on; see phases of the random crop.
+
+        Args:
+            grid_size: rows and columns of the student's patches.
+
+        Raises:
+            MilanError: here; a generator that takes several sizes overrides it.
+        """
+        raise MilanError(f'{type(self).__name__} takes images of {self.grid_size} patches only and '
+                         f'got {grid_size}: leave out phases of RandomResizedCropAndFlip')
 
     def generate(self, images: Tensor) -> TeacherOutput:
         raise NotImplementedError

@@ -64,9 +64,9 @@ class ClsTower(Tower):
         self.dim = len(visual.ln_post.weight) if visual.proj is None else visual.proj.shape[1]
 
     def set_grid(self, grid_size: tuple[int, int]) -> None:
-        positions = self.visual.positional_embedding
+        positions, old = self.at_first(self.visual.positional_embedding)
         self.visual.positional_embedding = nn.Parameter(
-            resize_positions(positions.detach(), self.grid_size, grid_size), requires_grad=False)
+            resize_positions(positions, old, grid_size), requires_grad=False)
         self.grid_size = self.visual.grid_size = tuple(grid_size)
 
     def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:

@@ -62,6 +62,11 @@ class ConcatTargetGenerator(TargetGenerator):
             part.match_student(grid_size, pixel_mean, pixel_std)
         self.freeze()
 
+    def set_grid(self, grid_size: tuple[int, int]) -> None:
+        self.grid_size = grid_size
+        for part in self.generators:
+            part.set_grid(grid_size)
+
     def generate(self, images: Tensor) -> TeacherOutput:
         outputs = [part.generate(images) for part in self.generators]
         counts = {type(part).__name__: out.features.shape[1]

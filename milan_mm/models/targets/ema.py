@@ -100,6 +100,9 @@ class EMATargetGenerator(TargetGenerator):
             mean.copy_(new)
         return momentum
 
+    def set_grid(self, grid_size: tuple[int, int]) -> None:
+        self.grid_size = grid_size  # which the images say, too
+
     def generate(self, images: Tensor) -> TeacherOutput:
         if self.average is None:
             raise MilanError('EMATargetGenerator follows no student yet: add '

@@ -72,9 +72,9 @@ class EncoderTower(Tower):
         self.grid_size = backbone.grid_size
 
     def set_grid(self, grid_size: tuple[int, int]) -> None:
+        positions, old = self.at_first(self.backbone.pos_embed)
         positions = resize_pos_embed(
-            self.backbone.pos_embed.detach(), self.grid_size, tuple(grid_size), 'bicubic',
-            self.backbone.num_extra_tokens)
+            positions, old, tuple(grid_size), 'bicubic', self.backbone.num_extra_tokens)
         self.backbone.pos_embed = nn.Parameter(positions, requires_grad=False)
         self.backbone.patch_resolution = self.grid_size = pair(grid_size)
 

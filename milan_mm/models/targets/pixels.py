@@ -25,6 +25,9 @@ class PixelTargetGenerator(TargetGenerator):
         self.norm_pix = norm_pix
         self.dim = in_channels * patch_size**2
 
+    def set_grid(self, grid_size: tuple[int, int]) -> None:
+        self.grid_size = grid_size  # which the images say, too
+
     def generate(self, images: Tensor) -> TeacherOutput:
         side = self.patch_size
         # (B, 3, rows, side, cols, side) -> (B, N, side * side * 3), channels last as in MAE

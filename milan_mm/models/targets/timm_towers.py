@@ -68,6 +68,11 @@ class TimmTower(Tower):
             raise MilanError('this tower\'s pooling has learned positions of its own, which are '
                              f'for a grid of {self.grid_size}, and the student\'s is '
                              f'{tuple(grid_size)}; use another teacher, or images of that grid')
+        positions, old = self.at_first(self.trunk.pos_embed)
+        if old != self.grid_size:  # timm resizes what is there
+            self.trunk.set_input_size(img_size=self.input_size(old))
+            if positions is not None:
+                self.trunk.pos_embed = nn.Parameter(positions, requires_grad=False)
         self.trunk.set_input_size(img_size=self.input_size(grid_size))
         self.grid_size = pair(grid_size)
 

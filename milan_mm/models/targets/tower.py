@@ -2,6 +2,7 @@
 """A frozen ViT as teacher: what all such teachers share, whoever's modules do the computing."""
 import math
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from mmengine.logging import print_log
@@ -9,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ...errors import MilanError
-from ...structures import TeacherOutput
+from ...structures import TeacherOutput, pair
 from .base import TargetGenerator
 
 _AMP = {None: None, 'bf16': torch.bfloat16, 'fp16': torch.float16, 'fp32': torch.float32}
@@ -23,12 +24,29 @@ class Tower(nn.Module):
         patch_size: side of a patch in pixels.
         grid_size: rows and columns of patches the positions are for.
         mean, std: pixel statistics the tower was trained with, in 0..1.
+        first_positions, first_grid: what it came with, from the first change of grid on.
     """
+    first_positions: Tensor | None
     dim: int
     patch_size: int
     grid_size: tuple[int, int]
     mean: Sequence[float]
     std: Sequence[float]
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer('first_positions', None, persistent=False)
+        self.first_grid: tuple[int, int] | None = None
+
+    def at_first(self, positions: Tensor | None) -> tuple[Any, tuple[int, int]]:
+        """The positions and the grid that the tower came with, given those of now.
+
+        So :meth:`set_grid` gives the same positions whatever grids there were in between.
+        """
+        if self.first_grid is None:
+            self.first_grid = self.grid_size
+            self.first_positions = None if positions is None else positions.detach().clone()
+        return self.first_positions, self.first_grid
 
     def input_size(self, grid_size: tuple[int, int]) -> tuple[int, int]:
         """Height and width in pixels of an image that has this grid."""
@@ -85,10 +103,14 @@ class TowerTargetGenerator(TargetGenerator):
                 f'Teacher: position grid {self.tower.grid_size} interpolated to the student\'s '
                 f'{self.grid_size}; images are fed at {self.tower.input_size(grid_size)}',
                 logger='current')
-        self.tower.set_grid(grid_size)
-        self.freeze()
+        self.set_grid(grid_size)
         if self.normalize != 'student':
             self._match_pixels(pixel_mean, pixel_std)
+
+    def set_grid(self, grid_size: tuple[int, int]) -> None:
+        self.grid_size = pair(grid_size)
+        self.tower.set_grid(self.grid_size)
+        self.freeze()
 
     def _match_pixels(self, pixel_mean: Sequence[float] | None,
                       pixel_std: Sequence[float] | None) -> None:
