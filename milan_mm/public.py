@@ -28,6 +28,7 @@ with quiet_import():
     from .engine.precision import AutocastOptimWrapper
     from .engine.saving import WholeCheckpointHook
     from .engine.signals import StopOnSignalHook
+    from .engine.target_cache import TargetCacheHook
     from .errors import MilanError
     from .evaluation.hits_hook import ImageHitsHook
     from .evaluation.hook import FeatureEvalHook
@@ -41,7 +42,7 @@ __all__ = [
     *models.__all__, *datasets.__all__,
     'LayerDecayOptimWrapperConstructor', 'BadNumbersHook', 'PlainCheckpointHook',
     'DescribeEncoderHook', 'ProgressHook', 'RunSummaryHook', 'UnreadableImagesHook',
-    'WholeCheckpointHook',
+    'WholeCheckpointHook', 'TargetCacheHook',
     'StopOnSignalHook', 'FeatureEvalHook', 'ImageHitsHook', 'AutocastOptimWrapper',
     'ExactEpochLoop', 'ExactIterLoop',
     'TeacherOutput', 'MaskIds', 'sincos_positions',  # what parts of one's own are made of

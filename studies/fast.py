@@ -23,14 +23,14 @@ measure = [
         metrics={'k-NN, CLS': 'knn.top1', 'linear, CLS': 'linear.top1'})
 ]
 
-options = {
-    **_base_.taught,
+watched = {
     'default_hooks.features.data': '{work}/data',
     'default_hooks.features.interval': '1',
     'default_hooks.features.crop_ratio': '1',
     'default_hooks.logger.interval': '10',
     'log_processor.window_size': '10',
 }
+options = {**_base_.taught, **watched}
 milan = _base_.milan
 half = {'model.mask_generator.views': 2, 'model.mask_generator.predicted': .5}
 cells = dict(
@@ -63,6 +63,16 @@ cells = dict(
     small_first=dict(
         title='48 px in the first 5 of 9 epochs', group='size', config=milan, options=options,
         changes={'+train_dataloader.dataset.pipeline.1.phases': ((48, 5), )}),
+    # A file of targets takes 17 KB a view and stays in the run's folder.
+    cached=dict(
+        title='2 fixed crops of an image, targets from the disk', group='views', config=milan,
+        options={**_base_.common, **watched,
+                 'model.target_generator.teacher.pretrained': _base_.teacher},
+        changes={
+            'model.target_generator': dict(
+                _delete_=True, type='milan_mm.CachedTargetGenerator',
+                teacher=dict(type='milan_mm.CLIPTargetGenerator', pretrained=None)),
+            '+train_dataloader.dataset.fixed_views': 2}),
     all_short=dict(
         title='--amp, 2 masks, half predicted, 5 epochs', group='together', config=milan,
         options=options, changes=half, arguments=['--amp', '--epochs', '5']),

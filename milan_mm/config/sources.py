@@ -37,7 +37,7 @@ def move_to(cfg: Config, roots: Roots) -> None:
                for root, _ in pairs]
     cfg.train_dataloader.dataset = dict(
         type='milan_mm.ImageMixture', datasets=sources, weights=[weight for _, weight in pairs],
-        pipeline=dataset.pipeline)
+        pipeline=dataset.pipeline, fixed_views=dataset.get('fixed_views'))
 
 
 def split_weight(root: str | Path) -> tuple[str, float]:

@@ -169,7 +169,7 @@ class ResizeAndCenterCrop(BaseTransform):
 
 @TRANSFORMS.register_module()
 class PackImageInputs(BaseTransform):
-    """Turns a sample into what the model takes: ``inputs``, ``data_samples``, ``sample_key``."""
+    """Turns a sample into what the model takes: ``inputs``, ``data_samples``, keys."""
 
     def transform(self, results: dict) -> dict:
         pixels = np.asarray(results['img']).transpose(2, 0, 1)
@@ -177,6 +177,5 @@ class PackImageInputs(BaseTransform):
         if 'gt_label' in results:
             sample.set_gt_label(results['gt_label'])
         packed = dict(inputs=torch.from_numpy(np.array(pixels, order='C')), data_samples=sample)
-        if 'sample_key' in results:
-            packed['sample_key'] = results['sample_key']
+        packed.update({key: results[key] for key in ('sample_key', 'view') if key in results})
         return packed

@@ -44,6 +44,7 @@ from .place import PlaceHook
 from .precision import set_amp
 from .resume import CheckedLoadingHook, find_resumed
 from .saving import save_wholly
+from .target_cache import keep_targets
 
 
 def train(config: str | Path, *, work_dir: str | Path | None = None, data_root: Roots | None = None,
@@ -119,6 +120,7 @@ def build_runner(cfg: Config, compile: bool = False, verbose: bool = False) -> A
     replace_sync_bn(cfg)
     find_resumed(cfg)
     save_wholly(cfg)
+    keep_targets(cfg)
     go_on_exactly(cfg)
     words = apply_plan(cfg, plan_batch(cfg, world_size(cfg.launcher)))
     with contextlib.nullcontext() if verbose else quiet_runner():

@@ -15,6 +15,7 @@ from .prompting_decoder import PromptingDecoder
 from .reconstruction_head import CosineReconstructionLoss, MSEReconstructionLoss, ReconstructionHead
 from .simple_feature_pyramid import LN2d, SimpleFeaturePyramid
 from .targets import (
+    CachedTargetGenerator,
     CLIPTargetGenerator,
     ConcatTargetGenerator,
     EMATargetGenerator,
@@ -31,7 +32,8 @@ __all__ = [
     'MILAN', 'MaskAlign', 'MaskedVisionTransformer', 'WindowedVisionTransformer', 'PretrainedViT',
     'PromptingDecoder', 'MAEDecoder', 'DynamicAlignment', 'SimpleFeaturePyramid', 'LN2d',
     'SemanticMaskGenerator', 'RandomMaskGenerator', 'BlockwiseMaskGenerator',
-    'LeastImportantMaskGenerator', 'TargetGenerator', 'CLIPTargetGenerator',
+    'LeastImportantMaskGenerator', 'TargetGenerator', 'CachedTargetGenerator',
+    'CLIPTargetGenerator',
     'CLIPLevelsTargetGenerator', 'ConcatTargetGenerator', 'EMATargetGenerator', 'EMATeacherHook',
     'EncoderTargetGenerator', 'PixelTargetGenerator', 'TimmTargetGenerator', 'ReconstructionHead',
     'AlignmentHead', 'CosineReconstructionLoss', 'MSEReconstructionLoss', 'SmoothL1AlignmentLoss'
