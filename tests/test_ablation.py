@@ -294,6 +294,15 @@ def test_masking_is_studied_on_three_kinds_of_images():
     assert asked == set(COMPOSITIONS)
 
 
+def test_a_part_of_the_cells_waits_for_what_it_needs_alone():
+    study = read_study(ROOT / 'studies/paper.py')
+    made = {cell: {step.name for stage in study.steps_for(['milan', cell]) for step in stage}
+            for cell in ('decoder_mae', 'target_siglip', 'target_mae')}
+    assert made == dict(decoder_mae={'images'}, target_siglip={'images', 'siglip'},
+                        target_mae={'images', 'mae'})
+    assert study.steps_for(study.cells) == study.prepare
+
+
 def test_scalars_of_a_training_are_figures_too(tmp_path):
     (tmp_path / 'task/vis_data').mkdir(parents=True)
     (tmp_path / 'task/vis_data/scalars.json').write_text(

@@ -155,7 +155,7 @@ class StudyRunner:
 
     def _prepare(self, tools: ToolRunner) -> None:
         places = dict(work=self.work, images=self.images, demo=RESOURCES / 'demo')
-        for stage in self.study.prepare:
+        for stage in self.study.steps_for(self.configs):
             steps = {step: self._once(step, places) for step in stage}
             left = [step for step, once in steps.items() if not once.done]
             if left:

@@ -9,6 +9,7 @@ and ``{demo}`` (the folder of that name that comes with the package), those of a
 import argparse
 import copy
 import string
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -137,6 +138,19 @@ class Study(NamedTuple):
         """Whether it uses images that the user names."""
         return any('{images}' in text for stage in self.prepare for step in stage
                    for text in step.arguments)
+
+    def steps_for(self, cells: Collection[str]) -> list[list[Step]]:
+        """The stages of :attr:`prepare`; of a part of the cells, without what the others need."""
+        if set(cells) == set(self.cells):
+            return self.prepare
+        # Who uses what a step makes names its folder.
+        texts = repr([self.train, self.measure, *(self.cells[name] for name in cells)])
+        stages: list[list[Step]] = []
+        for stage in reversed(self.prepare):
+            used = [step for step in stage if step.makes.rpartition('/')[0] in texts]
+            texts += repr([step.arguments for step in used])
+            stages.insert(0, used)
+        return stages
 
     @property
     def metrics(self) -> list[str]:
