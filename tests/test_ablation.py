@@ -373,7 +373,7 @@ def test_the_study_in_the_documentation(tmp_path):
     path = tmp_path / 'mine.py'
     path.write_text(text.split('```python\n')[1].split('```')[0])
     runner = StudyRunner(read_study(path), tmp_path / 'work', log=print)
-    changes = config_changes(runner.configs['semantic'], runner.configs['random'])
+    changes = config_changes(runner.configs['random'], runner.configs['semantic'])
     assert [change.entry for change in changes] == ['model.mask_generator.type']
 
 
