@@ -4,7 +4,7 @@
 _base_ = './vitb_pretrain.py'
 effective_batch = 512
 # The paper's masks are semantic. In short trainings on few images random ones gave better
-# features in every comparison so far (docs/evidence.md, "Masking"). Back to the paper's:
+# features, or as good ones, in every comparison so far (docs/evidence.md). Back to the paper's:
 #   --cfg-options model.mask_generator.type=milan_mm.SemanticMaskGenerator
 # `milan tune` tries both on your images.
 model = dict(mask_generator=dict(type='milan_mm.RandomMaskGenerator'))
