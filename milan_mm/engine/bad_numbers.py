@@ -11,7 +11,6 @@ from typing import Any
 import torch
 from mmengine.dist import all_gather_object, all_reduce, get_rank, is_main_process
 from mmengine.hooks import Hook
-from mmengine.model import is_model_wrapper
 from torch import Tensor
 from torch.nn.modules.batchnorm import _BatchNorm
 
@@ -19,6 +18,7 @@ from ..checkpoints.io import run_checkpoints
 from ..checkpoints.strict import first_not_finite, is_finite
 from ..errors import MilanError
 from ..registry import HOOKS
+from ..unwrapped import unwrapped
 from ..wording import some_of
 
 RECORD = 'bad_numbers.jsonl'
@@ -63,7 +63,7 @@ class BadNumbersHook(Hook):
             self._step_if_finite(**kwargs)
 
         wrapper.step, wrapper.backward = step, self._note_and_backward
-        model = runner.model.module if is_model_wrapper(runner.model) else runner.model
+        model = unwrapped(runner.model)
         self._statistics = [part for module in model.modules() if isinstance(module, _BatchNorm)
                             for part in module.buffers()]
         self._kept = [part.clone() for part in self._statistics]

@@ -8,13 +8,13 @@ from typing import Any
 import torch
 from mmengine.dist import all_gather_object, get_world_size, is_main_process
 from mmengine.hooks import Hook
-from mmengine.model import is_model_wrapper
 
 from ..compat.pixel_statistics import pixel_statistics
 from ..datasets.decoding import open_image
 from ..datasets.loading import noted_unreadable
 from ..errors import MilanError, UnreadableImageError
 from ..registry import HOOKS
+from ..unwrapped import unwrapped
 from ..wording import printable, some_of
 
 
@@ -171,7 +171,7 @@ class DescribeEncoderHook(Hook):
         self.crop_ratio = crop_ratio
 
     def before_save_checkpoint(self, runner: Any, checkpoint: dict) -> None:
-        model = runner.model.module if is_model_wrapper(runner.model) else runner.model
+        model = unwrapped(runner.model)
         checkpoint['meta']['milan_mm'] = {**describe_encoder(model), **(
             {} if self.crop_ratio is None else dict(crop_ratio=float(self.crop_ratio)))}
 

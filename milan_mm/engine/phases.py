@@ -4,11 +4,11 @@ from itertools import accumulate
 from typing import Any
 
 from mmengine.logging import print_log
-from mmengine.model import is_model_wrapper
 
 from ..datasets.transforms import RandomResizedCropAndFlip
 from ..errors import MilanError
 from ..models.milan import MILAN
+from ..unwrapped import unwrapped
 
 _WHERE = 'phases of RandomResizedCropAndFlip'
 
@@ -25,7 +25,7 @@ def check_phases(runner: Any) -> None:
                  if isinstance(step, RandomResizedCropAndFlip) and step.phases), None)
     if crop is None:
         return
-    model = runner.model.module if is_model_wrapper(runner.model) else runner.model
+    model = unwrapped(runner.model)
     if not isinstance(model, MILAN):
         raise MilanError(f'{_WHERE} are for pretraining, and this trains a '
                          f'{type(model).__name__}: leave them out')

@@ -5,10 +5,10 @@ from typing import Any
 import torch
 from mmengine.dist import all_gather, get_rank, get_world_size, is_main_process
 from mmengine.hooks import Hook
-from mmengine.model import is_model_wrapper
 from torch import Tensor, nn
 from torch.distributed.fsdp import FullyShardedDataParallel
 
+from ..unwrapped import unwrapped
 from .loops import ExactEpochLoop, ExactIterLoop
 
 KEY = 'place'
@@ -61,7 +61,7 @@ class PlaceHook(Hook):
             runner.logger.warning('gradients summed up before the checkpoint are left out: they '
                                   f'are of {len(sums)} processes, the run has {get_world_size()}')
             return
-        own = dict(_bare(runner.model).named_parameters())
+        own = dict(unwrapped(runner.model).named_parameters())
         for name, value in sums[get_rank()].items():
             own[name].grad = value.to(own[name])
         runner.logger.info('the gradients summed up before the checkpoint are taken up again')
@@ -94,7 +94,7 @@ def gather_sums(model: nn.Module) -> list[dict[str, Tensor]]:
     """
     if isinstance(model, FullyShardedDataParallel):
         return []
-    parameters = [(name, p) for name, p in _bare(model).named_parameters() if p.requires_grad]
+    parameters = [(name, p) for name, p in unwrapped(model).named_parameters() if p.requires_grad]
     there = all_gather(torch.tensor([int(p.grad is not None) for _, p in parameters],
                                     device=parameters[0][1].device))
     sums: list[dict[str, Tensor]] = [{} for _ in there]
@@ -105,10 +105,6 @@ def gather_sums(model: nn.Module) -> list[dict[str, Tensor]]:
                 if waits and is_main_process():
                     kept[name] = part.detach().cpu()
     return sums if any(sums) else []
-
-
-def _bare(model: nn.Module) -> nn.Module:
-    return model.module if is_model_wrapper(model) else model
 
 
 def _images(runner: Any) -> int:

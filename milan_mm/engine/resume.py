@@ -15,7 +15,6 @@ import numpy as np
 from mmengine.config import Config
 from mmengine.hooks import Hook
 from mmengine.logging import HistoryBuffer, print_log
-from mmengine.model import is_model_wrapper
 from mmengine.optim import OptimWrapper
 from torch import Tensor, nn
 from torch.distributed.fsdp import FullyShardedDataParallel
@@ -24,6 +23,7 @@ from ..checkpoints.io import is_whole, run_checkpoints, state_of
 from ..checkpoints.strict import first_not_finite, is_finite, mismatch
 from ..errors import MilanError
 from ..structures import torch
+from ..unwrapped import unwrapped
 from .place import KEY, place_problem
 
 _NOT_NEGATIVE = ('lr', 'initial_lr', 'weight_decay', 'eps', 'momentum', 'lr_scale')
@@ -106,7 +106,7 @@ class CheckedLoadingHook(Hook):
 
 
 def _own_state(runner: Any) -> dict[str, Any]:
-    model = runner.model.module if is_model_wrapper(runner.model) else runner.model
+    model = unwrapped(runner.model)
     if not isinstance(runner.model, FullyShardedDataParallel):
         return model.state_dict()
     # A shard knows no shapes; the strategy keeps the names.

@@ -6,11 +6,11 @@ from typing import Any
 import torch
 from mmengine.config import Config
 from mmengine.hooks import Hook
-from mmengine.model import is_model_wrapper
 
 from ..errors import MilanError
 from ..models.targets.cached import CachedTargetGenerator, TargetFile
 from ..registry import HOOKS
+from ..unwrapped import unwrapped
 
 _KIND = 'CachedTargetGenerator'
 
@@ -36,7 +36,7 @@ class TargetCacheHook(Hook):
         if not views:
             raise MilanError(f'{_KIND} needs images of which there are a fixed number of views: '
                              'set train_dataloader.dataset.fixed_views=2, or leave it out')
-        if 'loss' in vars(_bare(runner.model)):
+        if 'loss' in vars(unwrapped(runner.model)):
             raise MilanError(f'{_KIND} reads files in the midst of a step, which --compile cannot '
                              'trace: leave one of both out')
         wrapper = runner.optim_wrapper
@@ -73,17 +73,13 @@ def keep_targets(cfg: Config) -> None:
 
 def cached(model: torch.nn.Module) -> list[CachedTargetGenerator]:
     """The model's generators that keep targets, those inside others too."""
-    return [part for teacher in _bare(model).teachers for part in teacher.modules()
+    return [part for teacher in unwrapped(model).teachers for part in teacher.modules()
             if isinstance(part, CachedTargetGenerator)]
-
-
-def _bare(model: torch.nn.Module) -> Any:
-    return model.module if is_model_wrapper(model) else model
 
 
 def _shapes(cache: CachedTargetGenerator, runner: Any) -> tuple[tuple[int, ...], tuple[int, ...]]:
     """Of features and importance: the teacher is asked about one grey image."""
-    model = _bare(runner.model)
+    model = unwrapped(runner.model)
     channels = cache.in_channels or model.backbone.patch_embed.projection.in_channels
     device = next(model.parameters()).device
     with torch.no_grad():

@@ -4,7 +4,6 @@ import json
 from pathlib import Path
 
 from mmengine.dist import is_main_process
-from mmengine.model import is_model_wrapper
 from mmengine.runner import Runner
 
 from ..checkpoints.io import write_atomically
@@ -20,6 +19,7 @@ from ..config.data_paths import check_data
 from ..config.own_data import fill_num_classes
 from ..errors import MilanError
 from ..inference.checkpoint import Checkpoint
+from ..unwrapped import unwrapped
 from .building import building
 from .train import forget_start, prepare_config
 
@@ -63,7 +63,7 @@ def test(config: str | Path, checkpoint: str | Path, *, out: str | Path | None =
         write_any_name(runner.logger)
         _ = runner.test_loop
     # mmengine's own loading passes over what is missing or left over with a warning.
-    model = runner.model.module if is_model_wrapper(runner.model) else runner.model
+    model = unwrapped(runner.model)
     loaded.load_into(model)
     metrics = runner.test()
     if out and is_main_process():

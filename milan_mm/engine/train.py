@@ -10,7 +10,6 @@ import torch
 from mmengine.config import Config
 from mmengine.dist import get_world_size
 from mmengine.logging import print_log
-from mmengine.model import is_model_wrapper
 from mmengine.registry import RUNNERS
 from mmengine.runner import Runner
 from torch import Tensor
@@ -33,6 +32,7 @@ from ..config.sources import Roots, move_to, name_kinds
 from ..datasets.listings import keep_listings
 from ..datasets.loading import keep_notes
 from ..errors import MilanError
+from ..unwrapped import unwrapped
 from .building import building
 from .dry_run import dry_run as take_first_steps
 from .first_process import with_classes
@@ -198,7 +198,7 @@ def compile_loss(model: torch.nn.Module) -> None:
     The number of images is left open, so that an epoch's last batch, which may be short, takes the
     same graph as the others. Images of another size take another graph.
     """
-    module = model.module if is_model_wrapper(model) else model
+    module = unwrapped(model)
     compiled: Callable[..., dict[str, Tensor]] = torch.compile(module.loss, fullgraph=True)
 
     def loss(inputs: Tensor, data_samples: list | None = None,

@@ -6,7 +6,6 @@ from typing import Any
 import torch
 from mmengine.hooks import Hook
 from mmengine.logging import print_log
-from mmengine.model import is_model_wrapper
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -14,6 +13,7 @@ from ...checkpoints.strict import load_strictly
 from ...errors import MilanError
 from ...registry import HOOKS, MODELS
 from ...structures import TeacherOutput
+from ...unwrapped import unwrapped
 from ..encoder import MaskedVisionTransformer, look_up
 from .base import TargetGenerator
 from .encoder import run_blocks
@@ -167,7 +167,7 @@ def averaged(model: nn.Module) -> tuple:
     if type(model).__name__.endswith('FullyShardedDataParallel'):
         raise MilanError('EMATeacherHook copies the whole encoder, and under FSDP no process has '
                          'it; train with DistributedDataParallel')
-    model = model.module if is_model_wrapper(model) else model
+    model = unwrapped(model)
     generators = [getattr(model, name, None)
                   for name in ('target_generator', 'importance_generator')]
     teachers = [part for generator in generators if generator is not None
