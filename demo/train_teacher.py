@@ -46,7 +46,7 @@ blocks, {recipe[width]} wide, with patches of {recipe[patch_size]}; a text tower
 backgrounds and nothing else: it is for the demo, and for trying things out without a network, not
 for photographs.
 
-- **Trained on** {pairs:,} pairs: the training concepts of the demo in six drawing styles
+- **Trained on** {pairs:,} pairs: {concepts} training concepts of the demo in six drawing styles
   (`demo/ATTRIBUTION.md`, `demo/ATTRIBUTION-styles.md`), {variants} renders each. Captions: a
   drawing's Unicode name, or up to {keywords} of its CLDR keywords. Keywords may name the class
   (`animal` stands among those of the lion), as captions of photographs do.
@@ -103,11 +103,18 @@ def captions(concept: Concept, keywords: dict[int, list], rng: np.random.Generat
     return '\n'.join(lines)
 
 
-def drawings() -> Iterator[tuple[str, Concept, Image.Image]]:
-    """Each training concept in each style that has it."""
+def training_concepts(share: float = 1.) -> list[Concept]:
+    """All of them, or a share drawn at random."""
+    concepts = read_demo().parts['train']
+    drawn = np.random.default_rng(0).permutation(len(concepts))[:round(share * len(concepts))]
+    return [concepts[i] for i in sorted(drawn)]
+
+
+def drawings(share: float = 1.) -> Iterator[tuple[str, Concept, Image.Image]]:
+    """The training concepts, see above, each in each style that has it."""
     demo = read_demo()
     more, _ = read_styles()
-    for concept in demo.parts['train']:
+    for concept in training_concepts(share):
         for style in demo.styles:
             yield style, concept, demo.cut_out(style, concept)
         for style, draw in more.items():
@@ -116,14 +123,14 @@ def drawings() -> Iterator[tuple[str, Concept, Image.Image]]:
                 yield style, concept, image
 
 
-def make_pairs(out: Path, size: int = 64) -> None:
-    """The folder that CLIP is trained on."""
+def make_pairs(out: Path, share: float = 1., size: int = 64) -> None:
+    """The folder that CLIP is trained on; ``share`` as of :func:`training_concepts`."""
     if out.is_dir():
         return
     part = out.with_name(out.name + '.part')
     shutil.rmtree(part, ignore_errors=True)
     pool, (_, keywords), rng = make_pools(0)['train'], read_styles(), np.random.default_rng(0)
-    for style, concept, image in Progress('pairs', list(drawings())):
+    for style, concept, image in Progress('pairs', list(drawings(share))):
         for number in range(VARIANTS):
             name = f'{style}__{concept.file_name}__{number}'
             save_image(part / concept.label / f'{name}.png', render(image, pool, size, 0, name),
@@ -162,18 +169,18 @@ def zero_shot(teacher: Path, data: Path) -> dict[str, float]:
     return found
 
 
-def write_card(out: Path, work: Path, command: str, figures: dict) -> None:
+def write_card(out: Path, pairs: int, command: str, figures: dict) -> None:
     """README.md and metrics.json of the teacher's folder."""
     log = json.loads((out / 'log.json').read_text())
     recipe, last = log['recipe'], log['curve'][-1]
     figures = dict(figures, minutes=last['seconds'] / 60)
-    pairs = sum(1 for _ in (work / 'pairs').rglob('*.png'))
     figures = dict(figures, command=command, pairs=pairs, versions=versions())
     (out / 'metrics.json').write_text(json.dumps(figures, indent=1) + '\n')
     zero = figures['zero_shot']
     (out / 'README.md').write_text(CARD.format(
         pairs=pairs, variants=VARIANTS, keywords=KEYWORDS, command=command, last=last, zero=zero,
-        recipe=recipe, **{name: figures[name] for name in ('minutes', 'knn', 'linear')}))
+        recipe=recipe, **{name: figures[name]
+                         for name in ('minutes', 'concepts', 'knn', 'linear')}))
 
 
 def main() -> None:
@@ -182,21 +189,31 @@ def main() -> None:
     parser.add_argument('--work-dir', type=Path, default=Path('work_dirs/teacher'))
     parser.add_argument('--out', type=Path, default=Path('work_dirs/teacher/clip'))
     parser.add_argument('--steps', type=int, default=6000)
+    parser.add_argument(
+        '--concepts', type=float, default=1., metavar='SHARE',
+        help='train on this share of the training concepts, with as many steps, to see what their '
+        'number is worth (default: 1)')
     args = parser.parse_args()
+    if not 0 < args.concepts <= 1:
+        parser.error(f'--concepts is a share above 0 and up to 1, got {args.concepts}')
     work = args.work_dir
-    work.mkdir(parents=True, exist_ok=True)
-    make_pairs(work / 'pairs')
+    pairs = work / ('pairs' if args.concepts == 1 else f'pairs_{args.concepts:g}')
+    pairs.parent.mkdir(parents=True, exist_ok=True)
+    make_pairs(pairs, args.concepts)
     if not (work / 'data').is_dir():
         make_images(work / 'data')
     if not (args.out / 'open_clip_model.safetensors').is_file():
-        milan('train-clip', '--data-root', work / 'pairs', '--out', args.out, '--steps',
+        milan('train-clip', '--data-root', pairs, '--out', args.out, '--steps',
               args.steps, *RECIPE)
     milan('eval', '--teacher', args.out, '--data', work / 'data', '--crop-ratio', 1, '--out',
           work / 'eval.json')
     measured = json.loads((work / 'eval.json').read_text())
-    write_card(args.out, work, f'python demo/train_teacher.py --steps {args.steps}', dict(
-        knn=measured['knn']['top1'], linear=measured['linear']['top1'],
-        zero_shot=zero_shot(args.out, work / 'data')))
+    command = f'python demo/train_teacher.py --steps {args.steps}'
+    if args.concepts != 1:
+        command += f' --concepts {args.concepts:g}'
+    write_card(args.out, sum(1 for _ in pairs.rglob('*.png')), command, dict(
+        concepts=len(training_concepts(args.concepts)), knn=measured['knn']['top1'],
+        linear=measured['linear']['top1'], zero_shot=zero_shot(args.out, work / 'data')))
     print((args.out / 'README.md').read_text())
 
 

@@ -2,7 +2,8 @@
 # so that the time to the base's last k-NN can be read off. After the runs:
 #   milan analyze-logs work_dirs/studies/fast --time-to eval/knn_top1
 #   milan analyze-logs work_dirs/studies/fast --apart loss
-# A cell named *_short has its whole schedule in fewer epochs.
+# Cells with k masks of an image take 1/k of the images a step, so that student views, steps and
+# learning rate are the base's.
 _base_ = './paper.py'
 title = 'Time to quality at the quickstart\'s scale'
 base = 'exact'
@@ -32,7 +33,18 @@ watched = {
 }
 options = {**_base_.taught, **watched}
 milan = _base_.milan
-half = {'model.mask_generator.views': 2, 'model.mask_generator.predicted': .5}
+
+
+def views(count):
+    """k masks of an image; ``auto_scale_lr`` keeps the learning rate."""
+    return {
+        'model.mask_generator.views': count,
+        'train_dataloader.batch_size': 64 // count,
+        'auto_scale_lr.base_batch_size': 64 // count,
+    }
+
+
+small = {'+train_dataloader.dataset.pipeline.1.phases': ((48, 5), )}  # of 64 patches 36
 cells = dict(
     _delete_=True,
     exact=dict(title='MILAN, float32', config=milan, options=options),
@@ -42,14 +54,11 @@ cells = dict(
         title='teacher alone in bfloat16', group='precision', config=milan, options=options,
         changes={'model.target_generator.amp': 'bf16'}),
     views_2=dict(
-        title='2 masks of an image', group='views', config=milan, options=options,
-        changes={'model.mask_generator.views': 2}),
-    views_2_short=dict(
         title='2 masks of an image, 5 epochs', group='views', config=milan, options=options,
-        changes={'model.mask_generator.views': 2}, arguments=['--epochs', '5']),
-    views_4_short=dict(
+        changes=views(2), arguments=['--epochs', '5']),
+    views_4=dict(
         title='4 masks of an image, 3 epochs', group='views', config=milan, options=options,
-        changes={'model.mask_generator.views': 4}, arguments=['--epochs', '3']),
+        changes=views(4), arguments=['--epochs', '3']),
     predicted_half=dict(
         title='half of the masked patches predicted', group='decoder', config=milan,
         options=options, changes={'model.mask_generator.predicted': .5}),
@@ -59,10 +68,9 @@ cells = dict(
     width_64=dict(
         title='decoder 64 wide instead of 96', group='decoder', config=milan, options=options,
         changes={'model.neck.decoder_embed_dim': 64}),
-    # Of 64 patches 36; the crops are the same.
     small_first=dict(
         title='48 px in the first 5 of 9 epochs', group='size', config=milan, options=options,
-        changes={'+train_dataloader.dataset.pipeline.1.phases': ((48, 5), )}),
+        changes=small),
     # A file of targets takes 17 KB a view and stays in the run's folder.
     cached=dict(
         title='2 fixed crops of an image, targets from the disk', group='views', config=milan,
@@ -73,7 +81,8 @@ cells = dict(
                 _delete_=True, type='milan_mm.CachedTargetGenerator',
                 teacher=dict(type='milan_mm.CLIPTargetGenerator', pretrained=None)),
             '+train_dataloader.dataset.fixed_views': 2}),
-    all_short=dict(
-        title='--amp, 2 masks, half predicted, 5 epochs', group='together', config=milan,
-        options=options, changes=half, arguments=['--amp', '--epochs', '5']),
+    together=dict(
+        title='--amp, 48 px first, half predicted', group='together', config=milan,
+        options=options, changes={**small, 'model.mask_generator.predicted': .5},
+        arguments=['--amp']),
 )
