@@ -12,7 +12,7 @@ from milan_mm.cli import benchmark as command
 from milan_mm.cli import plan as plan_command
 from milan_mm.cli.main import main
 from milan_mm.errors import MilanError
-from milan_mm.lab.benchmark import contenders, plan, scale
+from milan_mm.lab.benchmark import contenders, plan, processes, scale
 from milan_mm.lab.benchmark.counting import count_flops, peak_flops, products
 from milan_mm.lab.benchmark.measuring import faster, report, take_turns
 
@@ -85,3 +85,12 @@ def test_command_line_names_what_there_is():
     assert plan_command.GPUS == tuple(plan.GPUS) and plan_command.USUAL_SHARE == plan.USUAL_SHARE
     for one in contenders.CONTENDERS.values():
         assert not one.plain or contenders.CONTENDERS[one.plain].build is one.build
+
+
+def test_steps_in_processes():
+    """Two of them, each with a thread; more than there are cores are refused."""
+    what = dict(arch=dict(TINY_VIT), batch_size=1, img_size=32, mask_ratio=.5)
+    found = processes.measure(2, what, 1, torch.device('cpu'))
+    assert found['seconds'] > 0 and found['MB'] > 100
+    with pytest.raises(MilanError, match='9999 processes take 9999 cores, here are'):
+        processes.measure(9999, what, 1, torch.device('cpu'))

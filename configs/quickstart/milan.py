@@ -1,4 +1,4 @@
-# MILAN at quickstart scale, taught by the small CLIP that the quickstart trains.
+# MILAN at quickstart scale, taught by the CLIP that comes with the package (demo/teacher).
 _base_ = ['../_base_/quickstart.py']
 model = dict(
     type='milan_mm.MILAN',

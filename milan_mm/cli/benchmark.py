@@ -14,7 +14,7 @@ ARCHS = ('vit-b', 'vit-h', 'vit-l', 'vit-s')
 COMPARED = ('vit-b', 'vit-l', 'vit-h')  # those that mmpretrain has, too
 CONTENDERS = ('exact', 'compiled', 'bf16', 'bf16-compiled', 'fast', 'mae', 'mmpretrain',
               'mmpretrain-mae')
-GRIDS = ('batch_size', 'img_size', 'mask_ratio', 'arch')
+GRIDS = ('batch_size', 'img_size', 'mask_ratio', 'arch', 'processes')
 VARIANTS = ('windowed', 'checkpointed', 'mmpretrain', 'relative', 'plain', 'tables')
 
 

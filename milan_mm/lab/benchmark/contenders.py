@@ -11,6 +11,7 @@ import open_clip
 import torch
 from mmpretrain.registry import MODELS as MMPRETRAIN
 from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
 
 from ...architectures import ARCHITECTURES
 from ...config.read import read_config
@@ -125,7 +126,8 @@ class Step:
         self.shares: dict[str, float] = {}
         if self.contender.plain:
             compile_loss(self.model)
-        elif hasattr(self.model, 'mask_generator'):
+        self._forward: Callable[..., dict[str, Tensor]] = self.model.loss
+        if not self.contender.plain and hasattr(self.model, 'mask_generator'):
             self._watch()
 
     def __call__(self) -> float:
@@ -133,12 +135,21 @@ class Step:
         start = self.last = self._now()
         self.optimizer.zero_grad(set_to_none=True)
         with self._precision():
-            loss = self.model.loss(self.pixels, [])['loss']
+            loss = self._loss()
         loss.backward()
         self._mark('encoder')
         self.optimizer.step()
         self._mark('optimizer')
         return self._now() - start
+
+    def average_gradients(self) -> None:
+        """From now on, over all processes of the group, as a training does."""
+        place = [self.pixels.device] if self.pixels.is_cuda else None
+        parallel = DistributedDataParallel(self.model, place, broadcast_buffers=False)
+        self._forward = lambda *inputs: parallel(*inputs, mode='loss')
+
+    def _loss(self) -> Tensor:
+        return self._forward(self.pixels, [])['loss']
 
     def _precision(self) -> contextlib.AbstractContextManager:
         if self.contender.dtype == torch.float32:
