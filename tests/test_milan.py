@@ -13,6 +13,7 @@ from torch._dynamo.utils import counters
 from milan_mm.engine.train import compile_loss
 from milan_mm.errors import MilanError
 from milan_mm.registry import MODELS
+from milan_mm.structures import MaskIds
 
 
 @pytest.fixture
@@ -110,6 +111,28 @@ def test_every_combination_of_parts(teacher_folder, target, decoder, masking, to
     losses['loss'].backward()
     assert torch.isfinite(losses['loss'])
     assert all(p.grad is not None for p in model.backbone.parameters() if p.requires_grad)
+
+
+@pytest.mark.parametrize('cls', [0, 1])
+def test_weight_of_seen_tokens(cls):
+    """A weighted mean over CLS, visible and masked tokens; the paper's is the plain one."""
+    visible, masked = torch.tensor([[2, 0], [3, 1]]), torch.tensor([[1, 3, 4], [0, 4, 2]])
+    masks = MaskIds(visible, masked)
+    pred, features = torch.randn(2, 1 + 5, 4), torch.randn(2, cls + 5, 4)
+
+    def loss(**options):
+        head = MODELS.build(dict(type='milan_mm.ReconstructionHead', **options,
+                                 loss=dict(type='milan_mm.MSEReconstructionLoss')))
+        return head.loss(pred, features, masks)['loss'].item()
+
+    errors = (pred[:, 1 - cls:] - masks.arrange(features)).square().mean(-1)
+    seen, hidden = errors[:, :cls + 2].sum().item(), errors[:, cls + 2:].sum().item()
+    assert loss(seen_weight=3) == pytest.approx((3 * seen + hidden) / (2 * (3 * (cls + 2) + 3)))
+    assert loss(seen_weight=1) == loss() == pytest.approx(errors.mean().item())
+    for wrong in (dict(seen_weight=0), dict(seen_weight='much'), dict(seen_weight=float('inf')),
+                  dict(seen_weight=2, tokens='masked')):
+        with pytest.raises(MilanError, match='seen_weight is a number above 0'):
+            loss(**wrong)
 
 
 @pytest.mark.parametrize('size, patch', [((32, 48), 8), ((48, 32), 16), (40, 8)])

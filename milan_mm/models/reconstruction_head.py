@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """Comparing predictions with targets: per-token losses and the head that averages them."""
+import math
 
 import torch
 from mmengine.model import BaseModule
@@ -49,13 +50,20 @@ class ReconstructionHead(BaseModule):
         loss: a loss of one token, as a config or a module.
         tokens: 'all' for CLS, visible and masked tokens, as MILAN does; 'masked' for masked
             ones only, as MAE does.
+        seen_weight: weight in that mean of each token that the encoder has computed (CLS, visible),
+            where a masked one has 1. 1 is the paper's.
     """
 
-    def __init__(self, loss: dict | nn.Module, tokens: str = 'all') -> None:
+    def __init__(self, loss: dict | nn.Module, tokens: str = 'all',
+                 seen_weight: float = 1.) -> None:
         super().__init__()
         if tokens not in ('all', 'masked'):
             raise MilanError(f"tokens must be 'all' or 'masked', got {tokens!r}")
-        self.tokens = tokens
+        number = isinstance(seen_weight, (int, float)) and 0 < seen_weight < math.inf
+        if not number or (tokens == 'masked' and seen_weight != 1):
+            raise MilanError("seen_weight is a number above 0, for tokens='all' only, got "
+                             f"{seen_weight!r} with tokens={tokens!r}")
+        self.tokens, self.seen_weight = tokens, seen_weight
         self.loss_module = loss if isinstance(loss, nn.Module) else MODELS.build(loss)
 
     def loss(self, pred: Tensor, features: Tensor, masks: MaskIds) -> dict[str, Tensor]:
@@ -83,7 +91,13 @@ class ReconstructionHead(BaseModule):
                 f'{name}_visible': self.loss_module.as_measure(on_visible).mean(),
                 f'{name}_masked': self.loss_module.as_measure(on_masked).mean()
             }
-        return {'loss': (per_token if self.tokens == 'all' else on_masked).mean(), **shown}
+        if self.tokens == 'masked':
+            return {'loss': on_masked.mean(), **shown}
+        if self.seen_weight == 1:
+            return {'loss': per_token.mean(), **shown}
+        seen = per_token.shape[1] - masked
+        sums = self.seen_weight * per_token[:, :seen].sum() + on_masked.sum()
+        return {'loss': sums / (len(per_token) * (self.seen_weight * seen + masked)), **shown}
 
     def patch_errors(self, pred: Tensor, features: Tensor) -> Tensor:
         """The loss of each patch, (B, N), for whoever looks at a trained model.
