@@ -5,6 +5,7 @@ import pty
 import re
 import subprocess
 import sys
+import threading
 
 import pytest
 from conftest import ROOT, run_tool
@@ -12,6 +13,7 @@ from test_train import SMALL
 
 from milan_mm.cli.launch import is_launched
 from milan_mm.cli.main import parse
+from milan_mm.compat.quiet_import import quiet_import
 from milan_mm.errors import MilanError
 
 
@@ -77,3 +79,21 @@ def test_a_mistake_in_several_processes_is_one_line(tmp_path):
     # Upstream's packages warn of themselves, in lines of theirs.
     others = [line for line in out.splitlines() if 'Warning: ' not in line and line[:1] != ' ']
     assert len(others) < 4, out
+
+
+def test_two_threads_that_import_leave_the_output_as_it_was():
+    """The second one comes while the first is at it, and leaves after it."""
+    before, inside, left = sys.stdout, threading.Event(), threading.Event()
+
+    def second():
+        with quiet_import():
+            inside.set()
+            left.wait(10)
+
+    thread = threading.Thread(target=second)
+    with quiet_import():
+        thread.start()
+        inside.wait(.3)
+    left.set()
+    thread.join()
+    assert sys.stdout is before and inside.is_set()
