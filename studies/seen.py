@@ -22,7 +22,7 @@ cells = dict(
            ('predicted_50_seen_half', 'half predicted, seen tokens count half (26 %)', 'control',
             {predicted: .5, weight: .5}),
            ('masking_random', 'random masks (26 %)', 'masking', random_masks),
-           ('masking_random_seen_4', 'random masks, seen tokens four times (59 %)', 'masking',
+           ('seen_4_random', 'random masks, seen tokens four times (59 %)', 'masking',
             {**random_masks, weight: 4}),
        )},
 )

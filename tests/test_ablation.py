@@ -27,19 +27,21 @@ from milan_mm.lab.quickstart.composition import COMPOSITIONS
 from milan_mm.models import CLIPTargetGenerator
 from milan_mm.registry import MODELS
 
+# What a cell may change, by the first word of its name.
+PARTS = dict(
+    target=('model.target_generator', 'model.importance_generator', 'model.head.loss',
+            'custom_hooks'),
+    decoder=('model.neck', ), masking=('model.mask_generator', ), loss=('model.head.tokens', ),
+    seen=('model.head.seen_weight', 'model.mask_generator'),
+    predicted=('model.mask_generator', 'model.head.seen_weight'))
 # Scale and name -> a cell that ships, and the one it is compared with.
 CELLS = {f'{"imagenet" if path.stem == "imagenet" else "quickstart"}-{name}':
          (cell, study.cells[study.base])
          for path in sorted((ROOT / 'studies').glob('*.py')) for study in [read_study(path)]
          for name, cell in study.cells.items()
-         if name.split('_')[0] in ('target', 'decoder', 'masking', 'loss')
+         if name.split('_')[0] in PARTS
          # A longer training of a config that is here already is none of its own.
          and name != study.base and not name.endswith('_long')}
-# What a cell may change, by the first word of its name.
-PARTS = dict(
-    target=('model.target_generator', 'model.importance_generator', 'model.head.loss',
-            'custom_hooks'),
-    decoder=('model.neck', ), masking=('model.mask_generator', ), loss=('model.head.tokens', ))
 # Three studies have the same cells, with other images.
 SAME_CELLS = ('masking_filling', 'masking_class_ground')
 OWN_PIXELS = ('target_dino', 'target_dinov2', 'target_mae', 'target_siglip')
@@ -335,7 +337,7 @@ def read_cell(cell):
 
 def test_every_cell_is_tried():
     assert len([name for name in CELLS if name.startswith('imagenet')]) == 28
-    assert len([name for name in CELLS if name.startswith('quickstart')]) == 29
+    assert len([name for name in CELLS if name.startswith('quickstart')]) == 37
 
 
 @pytest.mark.parametrize('cell, base', CELLS.values(), ids=CELLS)
