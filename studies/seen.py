@@ -15,14 +15,13 @@ cells = dict(
        for name, title, group, changes in (
            ('seen_2', 'seen tokens count twice (41 %)', 'weight', {weight: 2}),
            ('seen_4', 'four times (59 %)', 'weight', {weight: 4}),
-           ('seen_16', '16 times (85 %)', 'weight', {weight: 16}),
            ('predicted_50', 'half of the masked patches predicted (41 %)', 'predicted',
             {predicted: .5}),
            ('predicted_25', 'a quarter (59 %)', 'predicted', {predicted: .25}),
            ('predicted_50_seen_half', 'half predicted, seen tokens count half (26 %)', 'control',
             {predicted: .5, weight: .5}),
            ('masking_random', 'random masks (26 %)', 'masking', random_masks),
-           ('seen_4_random', 'random masks, seen tokens four times (59 %)', 'masking',
-            {**random_masks, weight: 4}),
+           ('predicted_50_random', 'random masks, half predicted (41 %)', 'masking',
+            {**random_masks, predicted: .5}),
        )},
 )
