@@ -138,10 +138,15 @@ def test_every_recipe_is_asserted():
 
 def test_fast_recipe_has_the_papers_student_views():
     cfg = read_config(ROOT / 'configs/milan/vitb_pretrain_fast.py')
-    plan, views = plan_batch(cfg, 8), cfg.model.mask_generator.views
-    assert plan.effective == plan.recipe and plan.effective * views == PAPER['batch']
-    assert cfg.train_cfg.max_epochs * views == PAPER['epochs']
     paper = read_config(ROOT / 'configs/milan/vitb_pretrain.py')
+    plan = plan_batch(cfg, 8)
+    assert plan.effective == plan.recipe == PAPER['batch']
+    assert cfg.train_cfg.max_epochs == PAPER['epochs']
+    crop = cfg.train_dataloader.dataset.pipeline[1]
+    (size, epochs), = crop.pop('phases')
+    assert size % 16 == 0 and epochs < PAPER['epochs']
+    assert crop == paper.train_dataloader.dataset.pipeline[1]
+    assert cfg.model.mask_generator.pop('predicted') == .5 and cfg.model == paper.model
     assert cfg.optim_wrapper.optimizer == paper.optim_wrapper.optimizer
     assert cfg.optim_wrapper.paramwise_cfg == paper.optim_wrapper.paramwise_cfg
 
