@@ -187,7 +187,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument('--work-dir', type=Path, default=Path('work_dirs/teacher'))
-    parser.add_argument('--out', type=Path, default=Path('work_dirs/teacher/clip'))
+    parser.add_argument('--out', type=Path, help='default: work_dirs/teacher/clip, with --concepts '
+                        'a folder of their own beside it')
     parser.add_argument('--steps', type=int, default=6000)
     parser.add_argument(
         '--concepts', type=float, default=1., metavar='SHARE',
@@ -197,24 +198,26 @@ def main() -> None:
     if not 0 < args.concepts <= 1:
         parser.error(f'--concepts is a share above 0 and up to 1, got {args.concepts}')
     work = args.work_dir
-    pairs = work / ('pairs' if args.concepts == 1 else f'pairs_{args.concepts:g}')
-    pairs.parent.mkdir(parents=True, exist_ok=True)
+    # Of another share nothing that is finished may be taken for this one's.
+    suffix = '' if args.concepts == 1 else f'_{args.concepts:g}'
+    pairs, out = work / f'pairs{suffix}', args.out or Path(f'work_dirs/teacher/clip{suffix}')
+    work.mkdir(parents=True, exist_ok=True)
     make_pairs(pairs, args.concepts)
     if not (work / 'data').is_dir():
         make_images(work / 'data')
-    if not (args.out / 'open_clip_model.safetensors').is_file():
-        milan('train-clip', '--data-root', pairs, '--out', args.out, '--steps',
+    if not (out / 'open_clip_model.safetensors').is_file():
+        milan('train-clip', '--data-root', pairs, '--out', out, '--steps',
               args.steps, *RECIPE)
-    milan('eval', '--teacher', args.out, '--data', work / 'data', '--crop-ratio', 1, '--out',
+    milan('eval', '--teacher', out, '--data', work / 'data', '--crop-ratio', 1, '--out',
           work / 'eval.json')
     measured = json.loads((work / 'eval.json').read_text())
     command = f'python demo/train_teacher.py --steps {args.steps}'
     if args.concepts != 1:
         command += f' --concepts {args.concepts:g}'
-    write_card(args.out, sum(1 for _ in pairs.rglob('*.png')), command, dict(
+    write_card(out, sum(1 for _ in pairs.rglob('*.png')), command, dict(
         concepts=len(training_concepts(args.concepts)), knn=measured['knn']['top1'],
-        linear=measured['linear']['top1'], zero_shot=zero_shot(args.out, work / 'data')))
-    print((args.out / 'README.md').read_text())
+        linear=measured['linear']['top1'], zero_shot=zero_shot(out, work / 'data')))
+    print((out / 'README.md').read_text())
 
 
 if __name__ == '__main__':

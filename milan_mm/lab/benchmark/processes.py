@@ -18,7 +18,8 @@ from .measuring import peak_mb
 BASE = 'exact'
 
 
-def measure(count: int, what: dict[str, Any], steps: int, device: torch.device) -> dict[str, Any]:
+def measure(count: int, what: dict[str, Any], steps: int, device: torch.device,
+            clock: str = 'wall') -> dict[str, Any]:
     """Starts them, on this machine.
 
     Args:
@@ -26,6 +27,7 @@ def measure(count: int, what: dict[str, Any], steps: int, device: torch.device) 
         what: arguments of :class:`Step`, the same for each.
         steps: timed steps.
         device: 'cpu', or 'cuda' with a card for each.
+        clock: of :class:`Step`; 'cpu' leaves out most of the waiting for each other.
 
     Returns:
         ``seconds`` of a step, of the slowest process and the median of the steps, and ``MB``, the
@@ -40,13 +42,14 @@ def measure(count: int, what: dict[str, Any], steps: int, device: torch.device) 
         raise MilanError(f'{count} processes take {count} {kind}, here are {have}: leave out '
                          '--varied processes')
     with tempfile.TemporaryDirectory() as folder:
-        multiprocessing.spawn(_worker, (count, what, steps, device.type, folder), nprocs=count)
+        multiprocessing.spawn(_worker, (count, what, steps, device.type, clock, folder),
+                              nprocs=count)
         found = [json.loads((Path(folder) / f'{rank}.json').read_text()) for rank in range(count)]
     slowest = [max(turn) for turn in zip(*(one['seconds'] for one in found))]
     return dict(seconds=statistics.median(slowest), MB=max(one['MB'] for one in found))
 
 
-def _worker(rank: int, count: int, what: dict[str, Any], steps: int, kind: str,
+def _worker(rank: int, count: int, what: dict[str, Any], steps: int, kind: str, clock: str,
             folder: str) -> None:
     torch.set_num_threads(1)
     device = torch.device(kind, rank) if kind == 'cuda' else torch.device(kind)
@@ -54,7 +57,7 @@ def _worker(rank: int, count: int, what: dict[str, Any], steps: int, kind: str,
         torch.cuda.set_device(device)
     dist.init_process_group('nccl' if kind == 'cuda' else 'gloo', f'file://{folder}/group',
                             rank=rank, world_size=count)
-    step = Step(BASE, device=device, **what)
+    step = Step(BASE, device=device, clock=clock, **what)
     step.average_gradients()
     seconds = []
     for _ in range(1 + steps):  # the first one allocates

@@ -66,7 +66,7 @@ def _measure(what: dict[str, Any], varied: str, steps: int, place: torch.device,
     if varied == 'processes':
         flops = count_flops(step)
         del step
-        found = processes.measure(what['processes'], _arguments(what), steps, place)
+        found = processes.measure(what['processes'], _arguments(what), steps, place, clock)
         seconds, peak = found['seconds'], found['MB']
     else:
         seconds = statistics.median([step() for _ in range(steps + 1)][1:])
