@@ -18,4 +18,9 @@ cells = dict(
     masking_ratio_40=dict(
         title='40 % masked', group='masking', config=_base_.milan,
         changes=_base_.changes['masking_ratio_40'], options=_base_.taught),
+    # Hypothesis 7: more of the loss on the tokens that the encoder has computed.
+    predicted_50_random=dict(
+        title='random, half predicted', group='masking', config=_base_.milan,
+        changes={**_base_.changes['masking_random'], 'model.mask_generator.predicted': .5},
+        options=_base_.taught),
 )
