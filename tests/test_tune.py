@@ -83,11 +83,14 @@ def test_every_choice_is_a_model(tiny, tmp_path):
         model = MODELS.build(cfg.model)
         masks = model.mask_generator
         seen.append((type(model).__name__, type(masks).__name__, round(masks.mask_ratio, 2),
-                     getattr(masks, 'temperature', 1), type(model.target_generator).__name__,
-                     bool(choice.init_from)))
+                     getattr(masks, 'temperature', 1), masks.predicted,
+                     type(model.target_generator).__name__, bool(choice.init_from)))
         assert choice.visible == pytest.approx(1 - masks.mask_ratio)
-    assert len(set(seen)) == len(seen) == 14
+    assert len(set(seen)) == len(seen) == 15
     assert 'MaskAlign' in {one[0] for one in seen}
+    own = make_choices(read_config('milan_mm::milan/own_images.py'), True, 2)
+    assert {'semantic_75', 'random_75'} <= {one.name for one in own}
+    assert 'random_75_half' not in {one.name for one in own}  # it is the default
     without = make_choices(read_config(tiny), False, None)
     assert not {'mae', 'align_random_40'} & {one.name for one in without}
     with pytest.raises(MilanError, match='tune changes the masks and the algorithm of a MILAN'):

@@ -64,7 +64,7 @@ def make_choices(cfg: Config, labelled: bool, levels: int | None,
     for kind in ('semantic', 'random'):
         for percent in (75, 60, 40):
             found.append(_masked(kind, percent))
-    found += [_masked('semantic', 75, 2), _masked('semantic', 40, 2)]
+    found += [_masked('semantic', 75, 2), _masked('semantic', 40, 2), _half_predicted('random', 75)]
     if levels:
         found += [_align(_masked('semantic', 75), levels), _align(_masked('random', 40), levels)]
     if labelled:
@@ -91,6 +91,15 @@ def _masked(kind: str, percent: int, temperature: int = 1) -> Choice:
         name, title = f'{name}_t{temperature}', f'{title}, temperature {temperature}'
     return Choice(name, title, dict(model=dict(mask_generator=dict(generator, _delete_=True))),
                   1 - percent / 100)
+
+
+def _half_predicted(kind: str, percent: int) -> Choice:
+    """More of the loss is then on tokens that the encoder has computed (docs/evidence.md, 7)."""
+    masked = _masked(kind, percent)
+    generator = dict(masked.changes['model']['mask_generator'], predicted=0.5)
+    return masked._replace(
+        name=f'{masked.name}_half', title=f'{masked.title}, half of them predicted',
+        changes=dict(model=dict(mask_generator=generator)))
 
 
 def _align(masked: Choice, levels: int) -> Choice:
@@ -126,5 +135,5 @@ def _equal(cfg: Config, choice: Choice) -> bool:
         return False
     here = cfg.model.mask_generator
     return (here.type.rpartition('.')[2] == masks['type'].rpartition('.')[2]
-            and here.get('mask_ratio', 0.75) == masks['mask_ratio']
-            and here.get('temperature', 1) == masks.get('temperature', 1))
+            and all(here.get(name, default) == masks.get(name, default) for name, default in (
+                ('mask_ratio', 0.75), ('temperature', 1), ('predicted', 1))))
