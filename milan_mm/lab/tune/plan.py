@@ -74,5 +74,5 @@ def refuse_too_few(steps: int, hours: float, spent: float, pace: Pace, rungs: Se
     raise MilanError(
         f'--hours {hours:g} are too few: {sum(rung.runs for rung in rungs)} runs, the first of '
         f'{LEAST_STEPS} steps, the least that tells anything, take {need:.2f} hours (measured: '
-        f'{pace.fixed:.0f} s a run and {pace.step:.2f} s a step). Give more hours, smaller images '
-        'or a smaller encoder')
+        f'{pace.fixed:.0f} s a run and {pace.step:.2f} s a step). Give more hours, fewer choices '
+        'with --only, smaller images or a smaller encoder')
