@@ -16,6 +16,7 @@ from milan_mm.cli.main import main
 from milan_mm.config.read import read_config
 from milan_mm.engine.train import prepare_config
 from milan_mm.errors import MilanError
+from milan_mm.inference.encoders import get_teacher
 from milan_mm.lab.tune.advice import decide, pair
 from milan_mm.lab.tune.choices import DEFAULT, make_choices
 from milan_mm.lab.tune.config_file import config_text, merged, nested
@@ -30,6 +31,7 @@ from milan_mm.lab.tune.plan import (
     refuse_too_few,
     seconds_of,
 )
+from milan_mm.lab.tune.prepare import prepare
 from milan_mm.lab.tune.run import Trial
 from milan_mm.registry import MODELS
 
@@ -124,16 +126,25 @@ def test_split_is_fixed_and_apart(labelled, image_folder, tmp_path):
         split_images(str(image_folder), None)
 
 
+def test_teacher_is_measured_as_the_students_are(tiny, labelled, tmp_path):
+    """Its accuracy was that of the central .875, theirs of the whole image, as the config says."""
+    def crop_of(**options):
+        tuner = prepare(str(labelled), None, 1, tmp_path, config=str(tiny), options=options)
+        return get_teacher(*tuner.judge.teacher).crop_ratio
+    assert crop_of() == 1  # of configs/_base_/quickstart.py
+    assert crop_of(**{'default_hooks.describe.crop_ratio': .9}) == .9
+    assert crop_of(**{'default_hooks.describe.crop_ratio': None}) == .875
+
+
 def test_judge_by_hand(labelled, tmp_path, teacher_folder):
     """Colours are told apart by nearly any encoder; a teacher shares all its own neighbours."""
-    teacher = (str(teacher_folder), (32, 32), 8)
+    teacher = (str(teacher_folder), (32, 32), 8, 1.)
     known = Judge(split_images(str(labelled), str(labelled)), tmp_path / 'a',
                   How(workers=0), teacher).teacher_scores()
     assert set(known) <= {0., 100.} and len(known) == 45 and statistics.mean(known) > 60
     judge = Judge(split_images(str(labelled), None), tmp_path / 'b', How(workers=0), teacher)
     assert judge.teacher_scores() is None
 
-    from milan_mm.inference.encoders import get_teacher
     assert judge._scores(get_teacher(*teacher)) == [100.] * 40
     torch.manual_seed(0)
     blind = get_teacher(*teacher)

@@ -36,11 +36,12 @@ class Judge:
         split: of the images.
         folder: for the lists.
         how: see :class:`How`.
-        teacher: its spec, and height and width of the images and the patch it is given.
+        teacher: its spec, height and width of the images and the patch it is given, and the
+            central crop, see :func:`get_teacher`.
     """
 
     def __init__(self, split: Split, folder: Path, how: How,
-                 teacher: tuple[str, tuple[int, int], int]) -> None:
+                 teacher: tuple[str, tuple[int, int], int, float]) -> None:
         self.how, self.teacher, self.labelled = how, teacher, bool(split.gallery)
         self.queries = write_list(folder / 'queries.csv', split.queries)
         if self.labelled:

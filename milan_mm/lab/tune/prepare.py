@@ -63,7 +63,7 @@ def prepare(data_root: str, labels: str | None, hours: float, work: Path, *,
     choices = _chosen(make_choices(cfg, bool(labels), _levels(cfg, log), init_from), only)
     size, patch = pair(backbone.get('img_size', 224)), backbone.get('patch_size', 16)
     how = How(feature, workers=2 if workers is None else workers, device=str(check_device(device)))
-    judge = Judge(split, work / 'images', how, (_spec(target), size, patch))
+    judge = Judge(split, work / 'images', how, (_spec(target), size, patch, _crop_ratio(cfg)))
     asked = Asked(name, config or CONTINUED, nested(changes), hours, seed,
                   cfg.train_cfg.max_epochs, workers, trust)
     return Tuner(asked, cfg, choices, split, judge, work, log)
@@ -117,6 +117,13 @@ def _spec(target: dict[str, Any]) -> str:
     if not weights:
         raise MilanError('the config names no teacher; give --teacher SPEC')
     return f'{model}:{weights}' if model else str(weights)
+
+
+def _crop_ratio(cfg: Config) -> float:
+    """Of the central crop that the students are evaluated with, for the teacher too."""
+    stated = [hook.get('crop_ratio') for hook in cfg.get('default_hooks', {}).values()
+              if hook and str(hook.get('type')).endswith('DescribeEncoderHook')]
+    return next((float(one) for one in stated if one is not None), 0.875)
 
 
 def _depth(backbone: dict[str, Any]) -> int:
