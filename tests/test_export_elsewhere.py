@@ -26,7 +26,8 @@ def run(teacher_folder, tmp_path):
     torch.manual_seed(0)
     model = MODELS.build(milan_config(teacher_folder))
     model.init_weights()
-    torch.save(dict(state_dict=model.state_dict(), meta=dict(milan_mm=describe_encoder(model))),
+    described = dict(describe_encoder(model), crop_ratio=.9)
+    torch.save(dict(state_dict=model.state_dict(), meta=dict(milan_mm=described)),
                tmp_path / 'epoch_1.pth')
     return tmp_path / 'epoch_1.pth'
 
@@ -81,6 +82,7 @@ def test_folders_of_timm_and_transformers(run, tmp_path, capsys):
     vit = timm.create_model(f'local-dir:{tmp_path}/timm', pretrained=True).eval()
     with torch.no_grad():
         close(vit.forward_features(images), tokens(run, images))
+    assert vit.pretrained_cfg['crop_pct'] == .9
     assert main(['push-to-hub', str(run), 'me/mine', '--to', 'hf', '--out',
                  str(tmp_path / 'hf')]) == 0
     assert f'upload me/mine {tmp_path}/hf' in capsys.readouterr().out

@@ -90,6 +90,10 @@ def test_every_choice_is_a_model(tiny, tmp_path):
         assert choice.visible == pytest.approx(1 - masks.mask_ratio)
     assert len(set(seen)) == len(seen) == 15
     assert 'MaskAlign' in {one[0] for one in seen}
+    assert 'semantic_75' not in {one.name for one in choices}  # it is the default
+    twice = read_config(tiny)
+    twice.model.mask_generator.views = 2
+    assert 'semantic_75' in {one.name for one in make_choices(twice, True, 2)}
     own = make_choices(read_config('milan_mm::milan/own_images.py'), True, 2)
     assert {'semantic_75', 'random_75'} <= {one.name for one in own}
     assert 'random_75_half' not in {one.name for one in own}  # it is the default

@@ -107,7 +107,7 @@ def _write_timm(vit: ViTWeights, folder: Path) -> None:
         pretrained_cfg=dict(
             input_size=[len(spec.pixel_mean), *spec.img_size], num_classes=0,
             mean=[v / 255 for v in spec.pixel_mean], std=[v / 255 for v in spec.pixel_std],
-            interpolation='bicubic', crop_pct=.875, first_conv='patch_embed.proj',
+            interpolation='bicubic', crop_pct=spec.crop_ratio, first_conv='patch_embed.proj',
             classifier='head'))
     _write(folder / 'config.json', config)
     save_file({k: v.contiguous() for k, v in state.items()}, folder / 'model.safetensors',

@@ -20,6 +20,7 @@ from .torchscript import is_torchscript
 
 IMAGENET_MEAN = (123.675, 116.28, 103.53)
 IMAGENET_STD = (58.395, 57.12, 57.375)
+IMAGENET_CROP_RATIO = 0.875  # evaluation on ImageNet resizes to 256 and crops 224
 CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)  # in 0..1
 CLIP_STD = (0.26862954, 0.26130258, 0.27577711)
 _ARCH = ('embed_dims', 'num_layers', 'num_heads', 'feedforward_channels')
@@ -44,7 +45,7 @@ class EncoderSpec(NamedTuple):
     pixel_std: Sequence[float] = IMAGENET_STD
     quick_gelu: bool | None = False
     norm_eps: float = 1e-6
-    crop_ratio: float = 0.875
+    crop_ratio: float = IMAGENET_CROP_RATIO
 
     @property
     def grid(self) -> tuple[int, int]:
@@ -118,8 +119,9 @@ def describe_spec(spec: EncoderSpec) -> dict:
         encoder['quick_gelu'] = True
     if spec.norm_eps != 1e-6:
         encoder['norm_eps'] = spec.norm_eps
+    usual = spec.crop_ratio == IMAGENET_CROP_RATIO
     return dict(encoder=encoder, pixel_mean=list(spec.pixel_mean), pixel_std=list(spec.pixel_std),
-                **(dict(crop_ratio=spec.crop_ratio) if spec.crop_ratio != 0.875 else {}))
+                **({} if usual else dict(crop_ratio=spec.crop_ratio)))
 
 
 def describe_by_folder(config: dict, pixels: dict, source: str) -> dict:
@@ -213,7 +215,7 @@ def _described_spec(state: dict[str, Tensor], meta: dict, source: str) -> Encode
             pair(int(side) for side in encoder['img_size']), int(encoder['patch_size']),
             tuple(float(v) for v in meta['pixel_mean']), tuple(float(v) for v in meta['pixel_std']),
             bool(encoder.get('quick_gelu', False)), float(encoder.get('norm_eps', 1e-6)),
-            float(meta.get('crop_ratio', 0.875)))
+            float(meta.get('crop_ratio', IMAGENET_CROP_RATIO)))
         channels = state['patch_embed.projection.weight'].shape[1]
         sound = (len(spec.img_size) == 2
                  and len(spec.pixel_mean) == len(spec.pixel_std) == channels

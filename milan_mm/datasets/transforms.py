@@ -14,6 +14,7 @@ from mmcv.transforms import BaseTransform
 from mmpretrain.structures import DataSample
 from PIL import Image
 
+from ..checkpoints.spec import IMAGENET_CROP_RATIO
 from ..errors import MilanError
 from ..registry import TRANSFORMS
 from ..structures import pair
@@ -148,11 +149,10 @@ class ResizeAndCenterCrop(BaseTransform):
 
     Args:
         size: height and width in pixels, or one number for a square.
-        crop_ratio: side of the crop as a share of the largest that fits; ImageNet's evaluation
-            resizes to 256 and crops 224, which is .875.
+        crop_ratio: side of the crop as a share of the largest that fits.
     """
 
-    def __init__(self, size: int | Sequence[int], crop_ratio: float = 0.875) -> None:
+    def __init__(self, size: int | Sequence[int], crop_ratio: float = IMAGENET_CROP_RATIO) -> None:
         self.size, self.crop_ratio = pair(size), crop_ratio
 
     def transform(self, results: dict) -> dict:

@@ -9,6 +9,7 @@ from mmengine.runner import Runner
 from torch import nn
 from torch.distributed.fsdp import FullyShardedDataParallel
 
+from ..checkpoints.spec import IMAGENET_CROP_RATIO
 from ..datasets import ImageFolder
 from ..datasets.labelled import find_splits, splits_in
 from ..engine.hooks import DescribeEncoderHook, describe_encoder
@@ -134,7 +135,8 @@ class FeatureEvalHook(Hook):
 
     def _crop_ratio(self, runner: Runner) -> float:
         stated = [hook.crop_ratio for hook in runner.hooks if isinstance(hook, DescribeEncoderHook)]
-        return next((one for one in (self.crop_ratio, *stated) if one is not None), 0.875)
+        return next((one for one in (self.crop_ratio, *stated) if one is not None),
+                    IMAGENET_CROP_RATIO)
 
     def _log(self, runner: Runner, figures: dict[str, float]) -> None:
         tags = {f'eval/{name}': value for name, value in figures.items()}

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from ..architectures import ARCHITECTURES
 from ..checkpoints.handover import load_encoder
-from ..checkpoints.spec import EncoderSpec, encoder_options
+from ..checkpoints.spec import IMAGENET_CROP_RATIO, EncoderSpec, encoder_options
 from ..checkpoints.vit import ViTWeights, read_vit
 from ..checkpoints.zoo import entries, nearest
 from ..errors import MilanError
@@ -66,7 +66,7 @@ class Extractor(nn.Module):
     dim: int
 
     def __init__(self, img_size: Size, patch_size: int, pixel_mean: Sequence[float],
-                 pixel_std: Sequence[float], crop_ratio: float = 0.875) -> None:
+                 pixel_std: Sequence[float], crop_ratio: float = IMAGENET_CROP_RATIO) -> None:
         super().__init__()
         check_tiling(img_size, patch_size)
         self.img_size = pair(img_size)

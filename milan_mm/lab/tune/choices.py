@@ -1,11 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
 """The choices that are tried, each as what it changes in the default config."""
+import inspect
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from mmengine.config import Config
 
 from ...errors import MilanError
+from ...registry import MODELS
 
 DEFAULT = 'default'
 #: Of a step whose encoder sees a quarter of the patches, what an encoder that saw all would add:
@@ -133,7 +135,11 @@ def _equal(cfg: Config, choice: Choice) -> bool:
     masks = choice.changes['model']['mask_generator']
     if set(choice.changes['model']) != {'mask_generator'}:
         return False
-    here = cfg.model.mask_generator
-    return (here.type.rpartition('.')[2] == masks['type'].rpartition('.')[2]
-            and all(here.get(name, default) == masks.get(name, default) for name, default in (
-                ('mask_ratio', 0.75), ('temperature', 1), ('predicted', 1))))
+    return _spelt_out(masks) == _spelt_out(cfg.model.mask_generator)
+
+
+def _spelt_out(generator: dict[str, Any]) -> dict[str, Any]:
+    """What it is built with, the defaults of its class among them."""
+    parameters = inspect.signature(MODELS.get(generator['type'])).parameters
+    return {'type': generator['type'].rpartition('.')[2],
+            **{name: generator.get(name, one.default) for name, one in parameters.items()}}

@@ -8,6 +8,8 @@ from typing import Any
 from mmengine.config import Config
 
 from ...architectures import ARCHITECTURES
+from ...checkpoints.spec import IMAGENET_CROP_RATIO
+from ...checkpoints.zoo import located
 from ...config.options import merge_options
 from ...config.read import read_config
 from ...errors import MilanError
@@ -53,9 +55,10 @@ def prepare(data_root: str, labels: str | None, hours: float, work: Path, *,
     Raises:
         MilanError: for what is the user's to mend.
     """
-    if init_from and not Path(init_from).expanduser().is_file():
-        raise MilanError(f'--init-from: no such file: {init_from}')
-    init_from = str(Path(init_from).expanduser().resolve()) if init_from else None
+    try:
+        init_from = str(located(init_from).resolve()) if init_from else None
+    except MilanError as error:
+        raise MilanError(f'--init-from: {error}') from error
     split = split_images(data_root, labels)
     name = config or OWN
     cfg, changes = _read(name, teacher, options, len(split.train))
@@ -123,7 +126,7 @@ def _crop_ratio(cfg: Config) -> float:
     """Of the central crop that the students are evaluated with, for the teacher too."""
     stated = [hook.get('crop_ratio') for hook in cfg.get('default_hooks', {}).values()
               if hook and str(hook.get('type')).endswith('DescribeEncoderHook')]
-    return next((float(one) for one in stated if one is not None), 0.875)
+    return next((float(one) for one in stated if one is not None), IMAGENET_CROP_RATIO)
 
 
 def _depth(backbone: dict[str, Any]) -> int:
