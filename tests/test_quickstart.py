@@ -2,6 +2,7 @@
 """The quickstart, through its own command line."""
 import json
 import re
+import shutil
 import time
 from functools import partial
 
@@ -132,6 +133,18 @@ def test_other_settings_are_refused_by_name(quick, run_here):
     out = run_here('quickstart.py', '--work-dir', work, code=2)
     assert 'quick True, now False' in out and 'variants' not in out
     assert before == {path: path.stat().st_mtime_ns for path in (work / 'data').rglob('*.png')}
+
+
+def test_another_config_since_is_refused_by_name(quick, tmp_path, run_here):
+    """Who changed a config got the figures of the old one, "finished before"."""
+    shutil.copytree(quick[0] / 'steps', tmp_path / 'steps')
+    note = tmp_path / 'steps/pretrain.json'
+    held_by_note = json.loads(note.read_text())['settings']
+    assert {'configs/quickstart/milan.py', 'configs/quickstart/mae.py'} <= set(held_by_note)
+    digest = held_by_note['configs/quickstart/milan.py']
+    note.write_text(note.read_text().replace(digest, '01234567'))
+    out = run_here('quickstart.py', '--quick', '--work-dir', tmp_path, code=2)
+    assert f'configs/quickstart/milan.py 01234567, now {digest}' in out and '--force' in out
 
 
 def test_a_report_of_nothing_is_an_error(tmp_path, run_here):

@@ -5,6 +5,7 @@ images -> teacher -> MILAN and MAE -> evaluation -> finetuning, detection, segme
 
 The report is written as soon as the evaluation is done, and again after each task.
 """
+import hashlib
 import json
 import shutil
 from collections.abc import Callable, Iterator
@@ -12,6 +13,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from ...checkpoints.io import write_atomically
+from ...config.read import read_config
 from ...errors import MilanError
 from ..run_tool import Job, ToolRunner
 from ..steps import Once, StepNotPossibleError, held, read_json
@@ -28,6 +30,14 @@ STAGES = ('images', 'teacher', 'pretrain', 'eval', 'finetune', 'scenes', 'detect
 STUDENTS = ('milan', 'mae')
 SHOWN = ('eval', 'finetune', 'detection', 'segmentation')  # what the report grows by
 LATER = ('finetune', 'scenes', 'detection', 'segmentation')  # once, or with --full for each seed
+
+
+def _config_of(student: str) -> str:
+    return f'configs/quickstart/{student}.py'
+
+
+CONFIGS = dict(pretrain=tuple(map(_config_of, STUDENTS)),  # that a stage trains by
+               **{name: (task.config, ) for name, task in TASKS.items()})
 
 
 class Plan(NamedTuple):
@@ -159,7 +169,8 @@ class Repetition:
     def __init__(self, settings: Settings, log: Callable[[str], None], lock: int) -> None:
         self.settings, self.log, self.work = settings, log, settings.work
         self.tools = ToolRunner(self.work, log, keep_open=[lock])
-        self.steps = {name: Once(self.work / f'steps/{name}.json', settings.of_steps())
+        self.steps = {name: Once(self.work / f'steps/{name}.json',
+                                 dict(settings.of_steps(), **_contents(CONFIGS.get(name, ()))))
                       for name in STAGES if name != 'report'}
 
     def check(self, force: bool) -> None:
@@ -235,7 +246,7 @@ class Repetition:
                         'train_dataloader.persistent_workers=False')
         shutil.rmtree(self.work / name, ignore_errors=True)
         return Job(name, 'train', [
-            f'configs/quickstart/{name}.py', '--data-root', self.work / 'data/train', '--work-dir',
+            _config_of(name), '--data-root', self.work / 'data/train', '--work-dir',
             self.work / name, '--epochs', epochs, '--auto-scale-lr', '--amp', '--cfg-options',
             f'randomness.seed={s.seed}', f'train_dataloader.batch_size={batch}',
             f'default_hooks.checkpoint.interval={epochs}', *options], name)
@@ -303,6 +314,13 @@ class Repetition:
     def seconds(self) -> dict[str, float]:
         """Of each stage that is finished."""
         return {name: step.read()['seconds'] for name, step in self.steps.items() if step.done}
+
+
+def _contents(configs: tuple[str, ...]) -> dict[str, str]:
+    """Of each config and its bases, short: what was trained with another one is not finished."""
+    texts = {path: json.dumps(read_config(path).to_dict(), sort_keys=True, default=str)
+             for path in configs}
+    return {path: hashlib.sha256(text.encode()).hexdigest()[:8] for path, text in texts.items()}
 
 
 def read_meta(work: Path) -> dict:
