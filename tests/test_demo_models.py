@@ -12,6 +12,7 @@ import pytest
 import torch
 from conftest import ROOT, milan_config
 from helpers_eval import write_images
+from mmengine.config import Config
 from safetensors.torch import load_file
 from test_visualize import mae_config, write_run
 
@@ -19,6 +20,7 @@ import milan_mm
 from milan_mm.analysis.explore.load import load_explorer
 from milan_mm.checkpoints import zoo
 from milan_mm.cli.main import main
+from milan_mm.engine.train import start_from
 from milan_mm.errors import MilanError
 from milan_mm.models import CLIPTargetGenerator
 from milan_mm.registry import MODELS
@@ -136,14 +138,19 @@ def test_training_starts_from_the_name_and_learns_from_the_name():
     model.init_weights()
     for name, value in load_file(zoo.fetch(MILAN)).items():
         torch.testing.assert_close(model.state_dict()[name], value.float())
+    cfg = Config(dict(model=milan_config('demo/teacher')))
+    start_from(cfg, MILAN, False)  # --init-from
+    assert cfg.model.init_from == str(zoo.fetch(MILAN))
 
 
 @pytest.mark.parametrize('words', [
     'extract demo/milan --data . --out a.npz', 'diagnose demo/milan --data .',
     'visualize demo/milan .', 'convert demo/milan a.pth --to timm',
-    'explore demo/milan --port 0'])
-def test_an_unknown_name_gets_the_nearest(words, capsys):
-    assert main(words.split()) == 2
+    'explore demo/milan --port 0',
+    'train milan_mm::quickstart/milan.py --init-from demo/milan',
+    'tune --data-root DATA --hours 1 --teacher demo/teacher --init-from demo/milan'])
+def test_an_unknown_name_gets_the_nearest(words, work, capsys):
+    assert main(words.replace('DATA', str(work / 'data/train')).split()) == 2
     assert f'did you mean {MILAN}?' in capsys.readouterr().err
 
 

@@ -15,6 +15,7 @@ from mmengine.runner import Runner
 from torch import Tensor
 
 from ..checkpoints.remote import read_from_anywhere
+from ..checkpoints.zoo import located
 from ..compat.any_file_name import write_any_name
 from ..compat.gloo_launch import init_gloo_where_no_cuda
 from ..compat.quiet_runner import quiet_runner
@@ -165,10 +166,12 @@ def start_from(cfg: Config, checkpoint: str, trust: bool) -> None:
     """``--init-from``: a pretraining's student, or a finetuning's backbone.
 
     Raises:
-        MilanError: if there is no such file or the config's model takes none.
+        MilanError: if there is no such file or model, or the config's model takes none.
     """
-    if not Path(checkpoint).expanduser().exists():
-        raise MilanError(f'--init-from: no such file: {checkpoint}')
+    try:
+        checkpoint = str(located(checkpoint))
+    except MilanError as error:
+        raise MilanError(f'--init-from: {error}') from error
     start = cfg.model.get('backbone', {}).get('init_cfg') or {}
     if str(start.get('type', '')).endswith('PretrainedViT'):
         start.update(checkpoint=checkpoint, trust=trust)

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""How the quickstart's drawings and their ground are put together: as ever, or to test why.
+"""How the quickstart's drawings and their background are put together: as ever, or to test why.
 
-Semantic masking shows the encoder the subject and hides the ground. Whether that costs something
-where the ground says nothing of the class (docs/evidence.md) is seen where there is hardly any
-ground, and where the ground does say something.
+Semantic masking shows the encoder the subject and hides the background. Whether that costs
+something where the background says nothing of the class (docs/evidence.md) is seen where there is
+hardly any background, and where the background does say something.
 """
 from collections.abc import Sequence
 
@@ -18,7 +18,7 @@ _TEXTURES_OF_A_CLASS = 8
 
 
 class Composition:
-    """Where the ground of an image comes from, and how large its subject is.
+    """Where the background of an image comes from, and how large its subject is.
 
     Args:
         name: one of :data:`COMPOSITIONS`.

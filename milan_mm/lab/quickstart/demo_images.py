@@ -113,9 +113,8 @@ def demo_caption(concept: Concept) -> str:
 
 def _read_archive(archive: Path) -> tuple[dict, dict[str, Image.Image]]:
     if not archive.is_file():
-        raise ImageDataError(f'{archive} is missing: it comes with a clone of the repository, not '
-                             'with an installed package. Run from a clone, or give your own '
-                             'images with --data-root DIR')
+        raise ImageDataError(f'{archive} is missing: was the package installed whole? Or give your '
+                             'own images with --data-root DIR')
     with zipfile.ZipFile(archive) as content:
         index = json.loads(content.read('index.json'))
         sheets = {}
