@@ -5,7 +5,7 @@
     python demo/make_shape_images.py OUT --count 1800
 
 OUT/train/<class>/<n>.png and OUT/val/<class>/<n>.png, a caption beside each as <n>.txt. Colour,
-size, place, angle and ground are drawn at random and belong to no class.
+size, place, angle and background are drawn at random and belong to no class.
 """
 import argparse
 import math

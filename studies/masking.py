@@ -1,9 +1,9 @@
 # Why semantic masks cost something on the drawings (docs/evidence.md): random masks, and some
 # patches drawn uniformly, against the paper's; each encoder is measured on whole images and on
-# images masked as in training. Here subjects are small and their ground says nothing of the class,
-# as in studies/paper.py; masking_filling.py and masking_class_ground.py have other images.
+# images masked as in training. Here subjects are small and their background says nothing of the
+# class, as in studies/paper.py; masking_filling.py and masking_class_ground.py have other images.
 _base_ = './paper.py'
-title = 'Semantic masks: small subjects on arbitrary ground'
+title = 'Semantic masks: small subjects on arbitrary background'
 # An estimate: a run of paper.py, and two evaluations more.
 minutes = 2
 

@@ -1,4 +1,4 @@
-# studies/masking.py with subjects that fill the image: there is hardly any ground to miss.
+# studies/masking.py with subjects that fill the image: there is hardly any background to miss.
 _base_ = './masking.py'
 title = 'Semantic masks: subjects that fill the image'
 

@@ -13,8 +13,9 @@ effective_batch = 512
 # `milan tune` tries these on your images.
 model = dict(mask_generator=dict(type='milan_mm.RandomMaskGenerator', predicted=0.5))
 train_pipeline = [
-    # JPEGs are decoded at the scale that the crop needs: twice to five times the images a second,
-    # pixels that differ by about half a level of 255. The paper's configs decode them wholly.
+    # JPEGs are decoded at the scale that the crop needs: 1.4 to 3.2 times the images a second of
+    # the paper's configs, which decode them wholly (docs/data.md). Pixels differ by about half a
+    # level of 255.
     dict(type='milan_mm.LoadPILImage', scaled_jpegs=True),
     dict(type='milan_mm.RandomResizedCropAndFlip', size=224, scale=(0.2, 1.0)),
     dict(type='milan_mm.PackImageInputs'),

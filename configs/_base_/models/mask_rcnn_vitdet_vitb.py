@@ -20,7 +20,7 @@ model = dict(
         window_size=14,
         global_indices=(2, 5, 8, 11),
         drop_path_rate=0.1,
-        with_cp=False,  # True: about half the memory for a third more time
+        with_cp=False,  # True: a third less memory for a fifth more time (docs/transfer.md)
         init_cfg=dict(type='milan_mm.PretrainedViT', checkpoint=None)),
     neck=dict(
         type='milan_mm.SimpleFeaturePyramid',
