@@ -5,7 +5,9 @@ import pytest
 import tifffile
 import torch
 from conftest import milan_config
+from mmengine.dataset import default_collate
 from PIL import Image
+from torch.utils.data import DataLoader
 
 import milan_mm
 from milan_mm.cli.main import main
@@ -51,6 +53,16 @@ def test_sixteen_bits_stay_sixteen(tmp_path):
     assert 116 < inputs.min() and len(inputs.unique()) > 50  # of one level of 8 bits
     window = LoadChannels(1, value_range=(30_000, 30_255))(dict(img_path=str(tmp_path / 'a.png')))
     assert window['img'].min() == 0 and window['img'].max() == 255
+
+
+def test_a_batch_of_eight_and_sixteen_bits(tmp_path):
+    """The first of 8 bits and the next of 16 ended a run in a worker."""
+    Image.fromarray(np.full((16, 16), 7, np.uint8)).save(tmp_path / 'a.png')
+    Image.fromarray(np.full((16, 16), 257 * 9, np.uint16)).save(tmp_path / 'b.png')
+    data = ImageFolder(tmp_path, pipeline=[LoadChannels(1), RandomResizedCropAndFlip(8),
+                                           PackImageInputs()], suffixes=SUFFIXES)
+    batch, = DataLoader(data, 2, num_workers=1, collate_fn=default_collate)
+    assert [int(one.unique()) for one in batch['inputs'].round()] == [7, 9]
 
 
 def test_what_cannot_be_taken_is_named(tmp_path):

@@ -212,6 +212,12 @@ def test_bad_lists_are_one_error(few, name, content, message):
     assert '\n' not in str(raised.value)
 
 
+def test_an_empty_label_is_no_class(few):
+    (few / 'a.csv').write_text('path,label\n0.png,cat\n1.png, \n')
+    with pytest.raises(MilanError, match='image 2, has no path or no label'):
+        ImageList(few / 'a.csv', with_label=True)
+
+
 def test_a_list_without_labels_is_named(few):
     write_list(few / 'a.csv', [dict(path='0.png')])
     with pytest.raises(MilanError, match='has no column of labels'):

@@ -181,6 +181,14 @@ def test_attention_distance():
     assert distance.value()[0] == pytest.approx([mean, 0, sum(row[5] for row in far) / 6])
 
 
+def test_registers_are_no_patches():
+    with_registers, without = (measures.AttentionDistance(1, (2, 2), 8) for _ in range(2))
+    attention = torch.rand(1, 2, 7, 7).softmax(dim=-1)  # CLS, two registers, four patches
+    with_registers.add(0, attention)
+    without.add(0, attention[:, :, 2:, 2:])
+    assert with_registers.value() == without.value()
+
+
 def test_units_that_are_never_and_always_on():
     units = measures.UnitCounts(1)
     first = torch.tensor([[-1., 1, 1, -1], [-1, 1, -1, -1]])

@@ -208,6 +208,21 @@ def test_curves_of_a_resumed_run(runs):
     assert 'note' not in read_run(runs / 'mae').curves
 
 
+def test_evaluations_count_in_epochs_and_cut_no_training_off(tmp_path):
+    """As mmengine logs a finetuning: after a resume its curve of the loss began there."""
+    def epoch(number, loss):
+        return [*(dict(loss=loss, iter=100 * number + i, epoch=number, step=100 * number + i)
+                  for i in (50, 100)), {'accuracy/top1': 10. * number, 'step': number + 1}]
+    write_scalars(tmp_path / '20240101_000000/vis_data',
+                  [r for i in range(6) for r in epoch(i, 9. - i)])
+    write_scalars(tmp_path / '20240102_000000/vis_data',
+                  [r for i in range(5, 7) for r in epoch(i, .5)])
+    curves = read_run(tmp_path).curves
+    assert curves['loss'][0].tolist() == [50 * i for i in range(1, 15)]
+    assert curves['loss'][1].tolist() == [9, 9, 8, 8, 7, 7, 6, 6, 5, 5, .5, .5, .5, .5]
+    assert curves['accuracy/top1'][0].tolist() == list(range(1, 8))
+
+
 def test_smoothing():
     assert smooth(np.array([3.0, 3.0, 3.0]), 0.9) == pytest.approx([3, 3, 3])
     assert smooth(np.array([1.0, 2.0]), 0.0).tolist() == [1, 2]

@@ -14,6 +14,8 @@ from transformers import AutoModel
 import milan_mm
 from milan_mm import MilanError
 from milan_mm.checkpoints.published import write_folder
+from milan_mm.checkpoints.spec import _described_spec, describe_spec
+from milan_mm.checkpoints.vit import read_vit
 from milan_mm.cli.main import main
 from milan_mm.engine.hooks import describe_encoder
 from milan_mm.inference.tasks import build_model
@@ -57,7 +59,30 @@ def test_onnx_of_any_batch_and_in_eight_bits(run, image_folder, tmp_path, capsys
     torch.testing.assert_close(torch.tensor(cls), want[:, 0], rtol=1e-4, atol=1e-4)
     torch.testing.assert_close(torch.tensor(patches), want[:, 1:], rtol=1e-4, atol=1e-4)
     told = session.get_modelmeta().custom_metadata_map
-    assert len(json.loads(told['pixel_mean'])) == 3
+    assert len(json.loads(told['pixel_mean'])) == 3 and json.loads(told['crop_ratio']) == .9
+
+
+def test_which_gelu_is_not_made_up(run, tmp_path):
+    """A file of CLIP does not say; what was converted from it said GELU for certain."""
+    vit = read_vit(run)
+    vit = vit._replace(spec=vit.spec._replace(quick_gelu=None))
+    told = _described_spec(vit.encoder, describe_spec(vit.spec), 'a.pth')
+    assert told.quick_gelu is None and told == vit.spec
+
+
+def test_one_mean_for_all_channels_is_described(teacher_folder, tmp_path):
+    """Trained, and no tool could read the checkpoint."""
+    model = MODELS.build(milan_config(
+        teacher_folder, data_preprocessor=dict(mean=[127.5], std=[63.75])))
+    torch.save(dict(state_dict=model.state_dict(), meta=dict(milan_mm=describe_encoder(model))),
+               tmp_path / 'a.pth')
+    assert milan_mm.get_model(tmp_path / 'a.pth').pixel_mean.flatten().tolist() == [127.5] * 3
+
+
+def test_weights_are_an_encoders_choice(run, tmp_path, capsys):
+    assert main(['export', str(run), str(tmp_path / 'a.onnx'), '--to', 'onnx', '--config',
+                 'milan_mm::classification/own_linear.py', '--weights', 'raw']) == 2
+    assert '--weights chooses for an encoder' in capsys.readouterr().err
 
 
 @pytest.mark.onedl_only
@@ -83,12 +108,19 @@ def test_folders_of_timm_and_transformers(run, tmp_path, capsys):
     with torch.no_grad():
         close(vit.forward_features(images), tokens(run, images))
     assert vit.pretrained_cfg['crop_pct'] == .9
+    back, first = milan_mm.get_model(tmp_path / 'timm'), milan_mm.get_model(run)
+    with torch.no_grad():
+        close(tokens(tmp_path / 'timm', images), tokens(run, images))
+    assert back.crop_ratio == .9 and back.img_size == first.img_size
+    close(back.pixel_mean, first.pixel_mean)
+    close(back.pixel_std, first.pixel_std)
     assert main(['push-to-hub', str(run), 'me/mine', '--to', 'hf', '--out',
                  str(tmp_path / 'hf')]) == 0
     assert f'upload me/mine {tmp_path}/hf' in capsys.readouterr().out
     with torch.no_grad():
         close(AutoModel.from_pretrained(tmp_path / 'hf', add_pooling_layer=False).eval()(
             images).last_hidden_state, tokens(run, images))
+    assert milan_mm.get_model(tmp_path / 'hf').crop_ratio == .9
     card = (tmp_path / 'hf/README.md').read_text()
     assert 'library_name: transformers' in card and '| width, blocks, heads | 48, 2, 4 |' in card
 

@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """Few-shot, retrieval and partial finetuning against their definitions; the tool's one result."""
+import itertools
 import json
 
 import numpy as np
@@ -145,9 +146,28 @@ def test_one_result_with_everything(place, capfd):
 @pytest.mark.parametrize('arguments, said', [
     (('--few-shot', 0), 'shots and draws must be at least 1'),
     (('--few-shot', '--draws', 0), 'shots and draws must be at least 1'),
+    (('--k', 0), 'k must be at least 1'),
+    (('--shift', 'x__', 'y__'), "starts with 'x__'"),
     (('--partial', 9), '0 to 2 blocks')])
-def test_mistakes(place, capfd, arguments, said):
-    root, checkpoint = place
-    done = run_tool_here(capfd, 'eval_features', checkpoint, '--data', root / 'data', '--workers',
-                         0, *arguments)
+def test_mistakes_are_told_before_an_image_is_read(place, tmp_path, capfd, arguments, said):
+    for split, label in itertools.product(('train', 'val'), 'ab'):
+        (tmp_path / split / label).mkdir(parents=True)
+        (tmp_path / split / label / '0.png').write_bytes(b'no image')
+    done = run_tool_here(capfd, 'eval_features', place[1], '--data', tmp_path, '--workers', 0,
+                         *arguments)
     assert done.returncode == 2 and said in done.stderr
+
+
+def test_partial_finetuning_of_what_has_no_last_norm(place, tmp_path):
+    """As classifiers that pool by the mean have none."""
+    model = milan_mm.get_model(str(place[1]))
+    model.backbone.final_norm = False
+    del model.backbone.ln1
+    sets = folder(place[0] / 'data/train'), folder(place[0] / 'data/val')
+    found = partial_finetune(model, *sets, 3, 1, epochs=1, batch_size=8, workers=0, progress=False)
+    assert found['parameters'] == 32 * 3 + 3 + sum(
+        p.numel() for p in model.backbone.layers[1].parameters())
+    images = torch.randn(2, 3, 32, 32)
+    everything = torch.arange(16).expand(2, -1)
+    with torch.no_grad():
+        torch.testing.assert_close(model.backbone(images, everything), model.backbone(images)[-1])

@@ -18,6 +18,7 @@ from torchvision.models import VisionTransformer as TorchvisionViT
 import milan_mm
 from milan_mm import MilanError
 from milan_mm.checkpoints.vit import read_vit
+from milan_mm.inference.checkpoint import Checkpoint
 from milan_mm.registry import MODELS
 
 SIZES = dict(hidden_size=64, num_hidden_layers=2, num_attention_heads=1, image_size=32,
@@ -174,6 +175,7 @@ def test_jax(big_vision, images, tmp_path):
     with torch.no_grad():
         close(features(tmp_path / 'vit.npz', images), vit.forward_features(images))
     assert read_vit(tmp_path / 'vit.npz').spec.pixel_mean == (127.5, 127.5, 127.5)
+    assert Checkpoint(tmp_path / 'vit.npz').vit().spec == read_vit(tmp_path / 'vit.npz').spec
 
 
 def under(prefix, state):

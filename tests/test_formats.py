@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """YOLO's folders, COCO's outlines and maps of colours: as their tools write them."""
 import json
+import os
 
 import numpy as np
 import pytest
@@ -51,6 +52,15 @@ def test_boxes_of_yolo(yolo):
     assert first['bbox'] == [20, 15, 40, 30] and first['area'] == 1200
     assert second['bbox'] == pytest.approx([4, 6, 32, 24])
     assert [a['image_id'] for a in content['annotations']] == [1, 1, 2, 2, 3, 3]
+
+
+def test_names_of_yolo_have_their_numbers(yolo):
+    description, text = yolo / 'data.yaml', (yolo / 'data.yaml').read_text()
+    description.write_text(text.replace('  0: cat\n  1: dog\n', '  1: dog\n  0: cat\n'))
+    assert [one['name'] for one in read_yolo(description, 'train')['categories']] == ['cat', 'dog']
+    description.write_text(text.replace('  1: dog', '  2: dog'))
+    with pytest.raises(MilanError, match='the keys of names are 0, 2; expected .*, 0 to 1'):
+        read_yolo(description, 'train')
 
 
 def test_outlines_key_points_and_roboflow(tmp_path):
@@ -179,6 +189,34 @@ def segmentation(root, **changes):
     return Config(dict(work_dir=str(root / 'run'), train_dataloader=dict(dataset=dataset)))
 
 
+def test_maps_are_of_these_classes_and_images(tmp_path):
+    """A work folder that had seen other data, or another order of the classes, gave its maps."""
+    roots = []
+    for name, colour in (('a', (128, 64, 128)), ('b', (70, 130, 180))):
+        root = tmp_path / name
+        images(root / 'images/training', 1)
+        (root / 'annotations/training').mkdir(parents=True)
+        (root / 'labelmap.txt').write_text(COLOURS)
+        Image.new('RGB', (80, 60), colour).save(root / 'annotations/training/0.png')
+        os.utime(root / 'annotations/training/0.png', (0, 0))  # older than any map
+        roots.append(root)
+
+    def label(root):
+        cfg = segmentation(root)
+        cfg.work_dir = str(tmp_path / 'run')
+        take_formats(cfg)
+        dataset = cfg.train_dataloader.dataset
+        drawn = np.asarray(Image.open(f'{dataset.data_prefix.seg_map_path}/0.png'))
+        return dataset.metainfo['classes'][drawn[0, 0]]
+
+    assert [label(root) for root in roots] == ['road', 'sky']
+    background, road, sky = COLOURS.splitlines()[1:]
+    (roots[0] / 'labelmap.txt').write_text('\n'.join([sky, road, background]) + '\n')
+    assert label(roots[0]) == 'road'
+    (roots[0] / 'labelmap.txt').write_text('\n'.join([road, sky, background]) + '\n')
+    assert label(roots[0]) == 'road'
+
+
 @pytest.mark.slow
 def test_a_segmentor_trains_on_coco(tmp_path, capfd):
     root = coco_folder(tmp_path / 'coco')
@@ -187,7 +225,8 @@ def test_a_segmentor_trains_on_coco(tmp_path, capfd):
                  str(tmp_path / 'run'), '--iters', '2', '--cfg-options', *SMALL_SEGMENTOR,
                  'train_dataloader.batch_size=2']) == 0
     assert '|   large' in capfd.readouterr().out and (tmp_path / 'run/iter_2.pth').is_file()
-    assert len(list((tmp_path / 'run/data_check/maps_val').iterdir())) == 3
+    folder, = (tmp_path / 'run/data_check').glob('maps_val_*')
+    assert len(list(folder.iterdir())) == 3
 
 
 def test_a_config_reads_colours(tmp_path):

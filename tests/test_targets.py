@@ -86,6 +86,14 @@ def test_hugging_face_folder(images, tmp_path):
                               atol=1e-5)
     with pytest.raises(MilanError, match='contradicts'):
         CLIPTargetGenerator(pretrained=str(tmp_path), quickgelu=False)
+    assert teacher.tower.mean == pytest.approx(open_clip.OPENAI_DATASET_MEAN)
+    (tmp_path / 'preprocessor_config.json').write_text(json.dumps(
+        dict(image_mean=[.5, .4, .3], image_std=[.2, .2, .1])))
+    tower = CLIPTargetGenerator(pretrained=str(tmp_path)).tower
+    assert tower.mean == (.5, .4, .3) and tower.std == (.2, .2, .1)
+    (tmp_path / 'preprocessor_config.json').write_text('{"image_mean": "none"}')
+    with pytest.raises(MilanError, match='preprocessor_config.json does not tell'):
+        CLIPTargetGenerator(pretrained=str(tmp_path))
 
 
 def test_siglip_tower(images):

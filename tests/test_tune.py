@@ -17,7 +17,7 @@ from milan_mm.config.read import read_config
 from milan_mm.engine.train import prepare_config
 from milan_mm.errors import MilanError
 from milan_mm.inference.encoders import get_teacher
-from milan_mm.lab.tune.advice import decide, pair
+from milan_mm.lab.tune.advice import decide, pair, start_of
 from milan_mm.lab.tune.choices import DEFAULT, make_choices
 from milan_mm.lab.tune.config_file import config_text, merged, nested
 from milan_mm.lab.tune.images import split_images
@@ -88,6 +88,10 @@ def test_every_choice_is_a_model(tiny, tmp_path):
                      getattr(masks, 'temperature', 1), masks.predicted,
                      type(model.target_generator).__name__, bool(choice.init_from)))
         assert choice.visible == pytest.approx(1 - masks.mask_ratio)
+        if choice.init_from:  # a pickle that was trusted here is trusted by what is written too
+            asked = start_of(choice, trust=True)['model']
+            assert asked.get('trust_init_from') or asked['backbone']['init_cfg']['trust']
+            MODELS.build(Config(dict(model=merged(cfg.model.to_dict(), asked))).model)
     assert len(set(seen)) == len(seen) == 15
     assert 'MaskAlign' in {one[0] for one in seen}
     assert 'semantic_75' not in {one.name for one in choices}  # it is the default

@@ -262,6 +262,22 @@ def test_attention_is_the_blocks_own():
     torch.testing.assert_close(share.sum(dim=1), torch.ones(2))
 
 
+@pytest.mark.parametrize('options', [dict(num_registers=3), dict(with_cls_token=False,
+                                                                 out_type='raw')])
+def test_rollout_of_other_tokens(options):
+    """Registers are no patches; without CLS the mean of the patches speaks."""
+    torch.manual_seed(0)
+    vit = MaskedVisionTransformer(
+        dict(embed_dims=16, num_layers=2, num_heads=2, feedforward_channels=32), 16, 8, **options)
+    vit.init_weights()
+    images = torch.randn(2, 3, 16, 16)
+    with torch.no_grad():
+        share, rolled = cls_rollout(vit, images), rollout(layer_attentions(vit, images))
+    assert share.shape == (2, 4)
+    row = rolled[:, 0, 4:] if 'num_registers' in options else rolled.mean(dim=1)
+    torch.testing.assert_close(share, row / row.sum(dim=1, keepdim=True))
+
+
 def test_heads_are_averaged():
     torch.manual_seed(0)
     vit = MaskedVisionTransformer(

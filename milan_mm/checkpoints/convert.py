@@ -157,6 +157,7 @@ def _write_folder(target: Path, state: dict[str, Tensor], spec: EncoderSpec) -> 
         image_processor_type='ViTImageProcessor', do_resize=True, do_rescale=True,
         do_normalize=True, resample=3, rescale_factor=1 / 255,
         size=dict(height=height, width=width),
+        crop_ratio=spec.crop_ratio,  # a key of this package's, that its reader takes
         image_mean=[v / 255 for v in spec.pixel_mean], image_std=[v / 255 for v in spec.pixel_std])
     target.parent.mkdir(parents=True, exist_ok=True)
     folder = Path(tempfile.mkdtemp(prefix=f'.{target.name}.', dir=target.parent))

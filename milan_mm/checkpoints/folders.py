@@ -5,9 +5,10 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import MilanError
-from .io import read_checkpoint
+from .io import read_checkpoint, state_of
 from .jax import describe_jax
 from .spec import describe_by_folder, describe_by_open_clip
+from .timm_folders import describe_by_timm
 
 _WEIGHTS = ('model.safetensors', 'pytorch_model.bin')
 _OF_OPEN_CLIP = ('open_clip_model.safetensors', 'open_clip_pytorch_model.bin',
@@ -73,9 +74,10 @@ def read_folder_or_file(path: Path, trust: bool) -> tuple[dict[str, Any], dict |
     except ValueError as error:
         raise MilanError(f'{path}: its config.json or preprocessor_config.json is no JSON '
                          f'({error})') from error
-    if isinstance(config.get('architecture'), str):  # timm's, which does not tell the sizes
-        return read_weights_of(path, trust), None
-    return read_weights_of(path, trust), describe_by_folder(config, pixels, str(path))
+    weights = read_weights_of(path, trust)
+    if isinstance(config.get('architecture'), str):
+        return weights, describe_by_timm(config, state_of(weights), str(path))
+    return weights, describe_by_folder(config, pixels, str(path))
 
 
 def _read_open_clip(path: Path, trust: bool) -> tuple[dict[str, Any], dict]:

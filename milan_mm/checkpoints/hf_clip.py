@@ -2,6 +2,7 @@
 """Hugging Face's naming of CLIP's image tower, turned into OpenAI's."""
 import json
 import re
+from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
@@ -35,11 +36,13 @@ _WEIGHTS = ('model.safetensors', 'pytorch_model.bin')
 
 
 class HFClip(NamedTuple):
-    """A tower as a Hugging Face folder tells it."""
+    """A tower as a Hugging Face folder tells it; mean and std, in 0..1, if it tells them."""
     state: dict[str, Tensor]
     quickgelu: bool
     num_heads: int
     image_size: tuple[int, int]
+    mean: tuple[float, ...] | None = None
+    std: tuple[float, ...] | None = None
 
 
 def is_hf_clip_folder(folder: Path) -> bool:
@@ -70,7 +73,18 @@ def read_hf_clip_folder(folder: Path) -> HFClip:
     state = rename_hf_clip(read_checkpoint(weights[0]), str(weights[0]), projection=True)
     return HFClip(
         state, activation == 'quick_gelu',
-        vision.get('num_attention_heads', 12), (size, size))
+        vision.get('num_attention_heads', 12), (size, size), *_pixels(folder))
+
+
+def _pixels(folder: Path) -> Iterator[tuple[float, ...] | None]:
+    path = folder / 'preprocessor_config.json'
+    try:
+        told = json.loads(path.read_text(encoding='utf-8')) if path.is_file() else {}
+        for name in ('image_mean', 'image_std'):
+            yield tuple(float(v) for v in told[name]) if told.get(name) else None
+    except (AttributeError, TypeError, ValueError) as error:
+        raise MilanError(f'{path} does not tell how pixels are normalised '
+                         f'({type(error).__name__}: {error})') from error
 
 
 def rename_hf_clip(state: dict[str, Tensor], name: str,

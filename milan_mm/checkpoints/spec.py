@@ -115,8 +115,8 @@ def read_spec(path: Path, checkpoint: dict[str, Any], encoder: dict[str, Tensor]
 def describe_spec(spec: EncoderSpec) -> dict:
     """Plain values that :func:`read_spec` makes the same sizes of."""
     encoder = dict(arch=dict(spec.arch), img_size=list(spec.img_size), patch_size=spec.patch_size)
-    if spec.quick_gelu:
-        encoder['quick_gelu'] = True
+    if spec.quick_gelu is not False:
+        encoder['quick_gelu'] = spec.quick_gelu  # None: the file it came from did not say
     if spec.norm_eps != 1e-6:
         encoder['norm_eps'] = spec.norm_eps
     usual = spec.crop_ratio == IMAGENET_CROP_RATIO
@@ -149,7 +149,8 @@ def describe_by_folder(config: dict, pixels: dict, source: str) -> dict:
                 norm_eps=config.get('layer_norm_eps', 1e-6),
                 rope_theta=config.get('rope_theta', 100.)),
             pixel_mean=[255 * v for v in pixels['image_mean']] if pixels else IMAGENET_MEAN,
-            pixel_std=[255 * v for v in pixels['image_std']] if pixels else IMAGENET_STD)
+            pixel_std=[255 * v for v in pixels['image_std']] if pixels else IMAGENET_STD,
+            crop_ratio=pixels.get('crop_ratio', IMAGENET_CROP_RATIO))
     except (KeyError, TypeError) as error:
         raise MilanError(f'{source}/config.json does not describe a ViT ({type(error).__name__}: '
                          f'{error})') from error
@@ -214,7 +215,8 @@ def _described_spec(state: dict[str, Tensor], meta: dict, source: str) -> Encode
             {name: int(encoder['arch'][name]) for name in _ARCH},
             pair(int(side) for side in encoder['img_size']), int(encoder['patch_size']),
             tuple(float(v) for v in meta['pixel_mean']), tuple(float(v) for v in meta['pixel_std']),
-            bool(encoder.get('quick_gelu', False)), float(encoder.get('norm_eps', 1e-6)),
+            None if (quick := encoder.get('quick_gelu', False)) is None else bool(quick),
+            float(encoder.get('norm_eps', 1e-6)),
             float(meta.get('crop_ratio', IMAGENET_CROP_RATIO)))
         channels = state['patch_embed.projection.weight'].shape[1]
         sound = (len(spec.img_size) == 2

@@ -14,6 +14,7 @@ from ..positions import rotary_periods
 from ..wording import some_of
 from .containers import unwrap
 from .folders import read_folder_or_file
+from .jax import describe_jax
 from .naming import in_file
 from .readers import READERS
 from .spec import EncoderSpec, read_spec, registers_of
@@ -76,7 +77,8 @@ def read_vit(path: Path_, trust: bool = False, format: str | None = None,
             shape that contradicts the others'. The first of them is named.
     """
     path = Path(path).expanduser() if content else located(path)
-    checkpoint, by_folder = (content, None) if content else read_folder_or_file(path, trust)
+    checkpoint, by_folder = ((content, describe_jax(content) if path.suffix == '.npz' else None)
+                             if content else read_folder_or_file(path, trust))
     state, outside, unwrapped = unwrap(checkpoint, str(path), weights)
     format = format or recognise(state, str(path))
     if format not in FORMATS:

@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """Annotations that are not in the format a config reads: written anew, and read from there."""
+import hashlib
 import json
 from pathlib import Path
 
@@ -59,22 +60,29 @@ def _take_maps(dataset: dict, root: Path, folder: Path) -> None:
     prefix = dataset['data_prefix']
     split = Path(prefix.get('img_path', '')).name
     split = _SPLITS.get(split, split)
-    source = root / 'annotations' / f'{split}.json'
-    target = (folder / f'maps_{split}').absolute()
+    source, colour_list = root / 'annotations' / f'{split}.json', root / 'labelmap.txt'
     if source.is_file() and (root / split).is_dir() and not (
             root / prefix['seg_map_path']).exists():
         classes = coco_classes(source)
+        target = _folder_of(source, folder, split)
         _tell(source, f'{draw_coco(source, target)} label maps of {len(classes)} classes', target)
         prefix['img_path'] = split
-    elif (root / 'labelmap.txt').is_file() and (root / prefix['seg_map_path']).is_dir():
-        colours = read_colours(root / 'labelmap.txt')
+    elif colour_list.is_file() and (root / prefix['seg_map_path']).is_dir():
+        colours = read_colours(colour_list)
+        target = _folder_of(colour_list, folder, split)
         count = index_colours(root / prefix['seg_map_path'], colours, target)
         classes = tuple(colours)
-        _tell(root / 'labelmap.txt', f'{count} label maps of {len(classes)} colours', target)
+        _tell(colour_list, f'{count} label maps of {len(classes)} colours', target)
     else:
         return
     prefix['seg_map_path'] = str(target)
     dataset['metainfo'] = dict(dataset.get('metainfo') or {}, classes=classes)
+
+
+def _folder_of(source: Path, folder: Path, split: str) -> Path:
+    """For the maps of these classes and these images alone: the work folder may see others."""
+    text = str(source.resolve()).encode() + source.read_bytes()
+    return (folder / f'maps_{split}_{hashlib.sha256(text).hexdigest()[:8]}').absolute()
 
 
 def _tell(source: Path, what: str, target: Path) -> None:

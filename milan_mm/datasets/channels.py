@@ -57,10 +57,10 @@ class LoadChannels(BaseTransform):
         return results
 
     def scaled(self, pixels: np.ndarray) -> np.ndarray:
-        """(H, W, C) uint8, or float32 in 0..255."""
+        """(H, W, C) float32 in 0..255, of 8 bits too: a batch may hold files of both kinds."""
         if self.value_range is None:
             if pixels.dtype == np.uint8:
-                return pixels
+                return pixels.astype(np.float32)
             if pixels.dtype.kind not in 'iu':
                 raise UnreadableImageError(
                     f'its values are {pixels.dtype}: say which become 0 and 255, '

@@ -90,7 +90,7 @@ def read_list(path: Path, columns: tuple[str, str] | None = None,
     found = []
     for number, row in enumerate(rows, 1):
         value, name = row.get(place), '' if label is None else row.get(label)
-        if not value or name is None:
+        if not value or name is None or (label and not str(name).strip()):
             raise MilanError(f'{printable(path)}, image {number}, has no {place}' + (
                 f' or no {label}' if label else '') + f': {some_of(list(row.items()))}')
         found.append((_entry(path, number, value), str(name)))

@@ -181,7 +181,9 @@ def describe_encoder(model: torch.nn.Module) -> dict:
     encoder = model.backbone
     arch = encoder.arch_settings
     names = ('embed_dims', 'num_layers', 'num_heads', 'feedforward_channels')
-    mean, std = pixel_statistics(model.data_preprocessor)
+    channels = encoder.patch_embed.projection.in_channels
+    mean, std = (values * channels if len(values) == 1 else values  # one for all channels
+                 for values in pixel_statistics(model.data_preprocessor))
     return dict(
         algorithm=type(model).__name__,
         encoder=dict(

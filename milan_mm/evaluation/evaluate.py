@@ -9,14 +9,15 @@ import torch
 from mmengine.logging import print_log
 from torch import Tensor
 
+from ..datasets import ImageFolder
 from ..datasets.labelled import commonest_share
 from ..errors import MilanError
 from ..inference.encoders import Extractor
 from .collapse import collapse_measures
 from .features import FeatureTable, collect_features, evaluation_mode, image_folder
-from .knn import check_features, knn_classes, top_k
+from .knn import check_features, check_voting, knn_classes, top_k
 from .linear_probe import probe_classes
-from .protocols import headline, measure_more, rows
+from .protocols import check_more, headline, measure_more, rows
 
 
 class Options(NamedTuple):
@@ -93,6 +94,7 @@ def evaluate(extractor: Extractor,
     folders = [image_folder(extractor, root, with_label=True) for root in (gallery, queries)]
     of_gallery, of_queries = (folder.metainfo['classes'] for folder in folders)
     check_classes(of_gallery, of_queries, gallery, queries)
+    _check(options, extractor, folders, shift)
     with evaluation_mode(extractor):
         known, asked = (
             collect_features(extractor, folder, (feature, *others), batch_size, workers,
@@ -194,6 +196,19 @@ def measure_shift(known: FeatureTable, asked: FeatureTable, feature: str, prefix
     return {**means, 'directions': directions}
 
 
+def _check(options: Options, extractor: Extractor, folders: Sequence[ImageFolder],
+           shift: Sequence[str] | None) -> None:
+    """Refuses what cannot be measured before the features are computed."""
+    if options.knn:
+        check_voting(options.k, options.temperature)
+    check_more(options, extractor)
+    for folder, where in zip(folders, ('gallery', 'queries')):
+        for prefix in shift or ():
+            names = (os.path.basename(folder.path(i)) for i in range(len(folder)))
+            if not any(name.startswith(prefix) for name in names):
+                raise _no_such_prefix(prefix, where, folder.path(0))
+
+
 def check_classes(known: tuple[str, ...], asked: tuple[str, ...], gallery: str | Path,
                    queries: str | Path) -> None:
     """Raises MilanError where a class that is asked has no examples, or there is but one."""
@@ -219,9 +234,13 @@ def relabelled(table: FeatureTable, classes: tuple[str, ...]) -> FeatureTable:
 def _with_prefix(table: FeatureTable, prefix: str, where: str) -> Tensor:
     chosen = [os.path.basename(path).startswith(prefix) for path in table.paths]
     if not any(chosen):
-        raise MilanError(f'--shift: no file name in the {where} starts with {prefix!r}; there are '
-                         f'names such as {os.path.basename(table.paths[0])}')
+        raise _no_such_prefix(prefix, where, table.paths[0])
     return torch.tensor(chosen, dtype=torch.bool)
+
+
+def _no_such_prefix(prefix: str, where: str, path: str) -> MilanError:
+    return MilanError(f'--shift: no file name in the {where} starts with {prefix!r}; there are '
+                      f'names such as {os.path.basename(path)}')
 
 
 def _rows(table: FeatureTable, chosen: Tensor) -> FeatureTable:

@@ -53,8 +53,7 @@ def few_shot(train: Tensor,
     """
     check_features(train, train_labels, 'training features')
     check_features(test, test_labels, 'test features')
-    if not shots or min(shots) < 1 or draws < 1:
-        raise MilanError(f'shots and draws must be at least 1, got {list(shots)} and {draws}')
+    check_shots(shots, draws)
     rows = []
     for count in sorted(set(shots)):
         accuracy: dict[str, list[float]] = {'linear': [], 'centroid': []}
@@ -67,6 +66,12 @@ def few_shot(train: Tensor,
         rows.append({'shots': count, 'images': len(chosen), 'short': int((sizes < count).sum()),
                      **{kind: _statistics(values) for kind, values in accuracy.items()}})
     return {'shots': rows, 'seed': seed, 'l2': L2}
+
+
+def check_shots(shots: Sequence[int], draws: int) -> None:
+    """Raises MilanError unless so many images a class can be drawn so often."""
+    if not shots or min(shots) < 1 or draws < 1:
+        raise MilanError(f'shots and draws must be at least 1, got {list(shots)} and {draws}')
 
 
 def draw_rows(labels: Tensor, count: int, draw: int, seed: int) -> Tensor:

@@ -65,8 +65,7 @@ def knn_classes(gallery: Tensor,
         MilanError: if there is nothing to compare.
     """
     check_features(gallery, gallery_labels, 'gallery')
-    if k < 1 or temperature <= 0:
-        raise MilanError(f'k must be at least 1 and temperature above 0, got {k}, {temperature}')
+    check_voting(k, temperature)
     if leave_one_out and (len(queries) != len(gallery) or len(gallery) < 2):
         raise MilanError(f'leave_one_out needs queries equal to the gallery and at least 2 '
                          f'images, got {len(queries)} and {len(gallery)}')
@@ -129,6 +128,12 @@ def vote(cosine: Tensor, labels: Tensor, num_classes: int, temperature: float) -
     """
     weights = ((cosine - cosine.amax(dim=1, keepdim=True)) / temperature).exp()
     return weights.new_zeros(len(cosine), num_classes).scatter_add_(1, labels, weights)
+
+
+def check_voting(k: int, temperature: float) -> None:
+    """Raises MilanError unless so many neighbours can vote so sharply."""
+    if k < 1 or temperature <= 0:
+        raise MilanError(f'k must be at least 1 and temperature above 0, got {k}, {temperature}')
 
 
 def check_features(features: Tensor, labels: Tensor, name: str) -> None:

@@ -65,14 +65,7 @@ def partial_finetune(extractor: Extractor,
     Raises:
         MilanError: if the encoder is not one that can be trained, has fewer blocks, or diverged.
     """
-    if not isinstance(extractor, FeatureExtractor):
-        raise MilanError('--partial trains an encoder of get_model on whole images; a teacher '
-                         'stays frozen, and --masking is for measuring')
-    depth = len(extractor.backbone.layers)
-    if not 0 <= blocks <= depth or epochs < 1 or batch_size < 2 or lr <= 0:
-        raise MilanError(f'--partial takes 0 to {depth} blocks of this encoder, at least 1 epoch, '
-                         f'a batch of at least 2 and lr above 0, got {blocks}, {epochs}, '
-                         f'{batch_size} and {lr}')
+    check_partial(extractor, blocks, epochs, lr, batch_size)
     tuned = copy.deepcopy(extractor).eval()
     head = _head(extractor.dim, num_classes).to(extractor.pixel_mean.device)
     trained = [*_unfrozen(tuned.backbone, blocks), *head.parameters()]
@@ -88,8 +81,21 @@ def partial_finetune(extractor: Extractor,
     if not all(torch.isfinite(p).all() for p in trained):
         raise MilanError(f'partial finetuning of {blocks} blocks diverged; lower --partial-lr')
     accuracy = _accuracy(tuned, head.eval(), feature, test, batch_size, workers, num_classes)
-    return {**accuracy, 'blocks': blocks, 'of': depth, 'epochs': epochs, 'lr': lr,
-            'batch_size': batch_size, 'parameters': sum(p.numel() for p in trained)}
+    return {**accuracy, 'blocks': blocks, 'of': len(tuned.backbone.layers), 'epochs': epochs,
+            'lr': lr, 'batch_size': batch_size, 'parameters': sum(p.numel() for p in trained)}
+
+
+def check_partial(extractor: Any, blocks: int, epochs: int = 10, lr: float = 5e-4,
+                  batch_size: int = 64, **_: Any) -> None:
+    """Raises MilanError unless :func:`partial_finetune` can take these."""
+    if not isinstance(extractor, FeatureExtractor):
+        raise MilanError('--partial trains an encoder of get_model on whole images; a teacher '
+                         'stays frozen, and --masking is for measuring')
+    depth = len(extractor.backbone.layers)
+    if not 0 <= blocks <= depth or epochs < 1 or batch_size < 2 or lr <= 0:
+        raise MilanError(f'--partial takes 0 to {depth} blocks of this encoder, at least 1 epoch, '
+                         f'a batch of at least 2 and lr above 0, got {blocks}, {epochs}, '
+                         f'{batch_size} and {lr}')
 
 
 def _train(tuned: FeatureExtractor, head: nn.Module, feature: str, trained: list[nn.Parameter],
@@ -121,7 +127,7 @@ def _unfrozen(backbone: nn.Module, blocks: int) -> list[nn.Parameter]:
     """Parameters of the last blocks and the norm after them, now trainable."""
     parts: list[nn.Module] = []
     if blocks:
-        parts = [*backbone.layers[-blocks:], backbone.ln1]
+        parts = [*backbone.layers[-blocks:], *([backbone.ln1] if backbone.final_norm else [])]
     found = [p for part in parts for p in part.parameters()]
     if blocks == len(backbone.layers):
         found += [*backbone.patch_embed.parameters(),

@@ -5,9 +5,24 @@ from typing import Any
 from ..errors import MilanError
 from ..inference.encoders import Extractor
 from .features import FeatureTable
-from .few_shot import few_shot
-from .partial import partial_finetune
+from .few_shot import check_shots, few_shot
+from .partial import check_partial, partial_finetune
 from .retrieval import retrieval_map
+
+
+def check_more(options: Any, extractor: Extractor) -> None:
+    """What :func:`measure_more` would refuse, before hours are spent on what comes before it.
+
+    Raises:
+        MilanError: for settings that cannot be measured.
+    """
+    if options.few_shot:
+        check_shots(options.few_shot, options.draws)
+    if options.retrieval not in (None, 'gallery', 'leave-one-out'):
+        raise MilanError(f"retrieval must be 'gallery' or 'leave-one-out', got "
+                         f'{options.retrieval!r}')
+    for blocks in options.partial:
+        check_partial(extractor, blocks, **options.partial_options)
 
 
 def measure_more(known: FeatureTable, asked: FeatureTable, feature: str, options: Any,
@@ -32,9 +47,6 @@ def measure_more(known: FeatureTable, asked: FeatureTable, feature: str, options
         result['retrieval'] = retrieval_map(*gallery, *queries, device=options.device)
     elif options.retrieval == 'leave-one-out':
         result['retrieval'] = retrieval_map(*queries, *queries, True, options.device)
-    elif options.retrieval is not None:
-        raise MilanError(f"retrieval must be 'gallery' or 'leave-one-out', got "
-                         f'{options.retrieval!r}')
     if options.partial:
         result['partial'] = [
             partial_finetune(extractor, (known.paths, known.labels), (asked.paths, asked.labels),

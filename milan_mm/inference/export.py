@@ -77,9 +77,12 @@ def exportable(checkpoint: str | Path, config: Config | None = None,
     if config is None:
         model = get_model(checkpoint, img_size=img_size, weights=weights, trust_checkpoint=trust)
         told = dict(pixel_mean=model.pixel_mean.flatten().tolist(),
-                    pixel_std=model.pixel_std.flatten().tolist())
+                    pixel_std=model.pixel_std.flatten().tolist(), crop_ratio=model.crop_ratio)
         return Exportable(_Features(model).eval(), ('cls', 'pooled', 'patches'), model.img_size,
                           told, lambda path: model.normalise(model.load([path]))[0])
+    if weights is not None:
+        raise MilanError('--weights chooses for an encoder; with --config the file is read as the '
+                         'training of that config saves it, averaged weights first')
     task = load_task_model(config, checkpoint, trust=trust)
     if task.task == 'detection':
         raise MilanError('a detector cannot be exported: its heads pick boxes by what they see, '

@@ -144,7 +144,7 @@ class MaskedVisionTransformer(StartsPretrained, FinetunedInPart, VisionTransform
         if visible is not None:
             for layer in self.layers:
                 tokens = self.through(layer, tokens, *angles)
-            return self.outward(self.ln1(tokens))
+            return self.outward(self.ln1(tokens) if self.final_norm else tokens)
         # The patch map pads what does not divide.
         grid, outputs = tuple(-(-side // self.patch_size) for side in x.shape[-2:]), []
         for i, layer in enumerate(self.layers):

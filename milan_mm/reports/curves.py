@@ -6,7 +6,7 @@ import json
 import math
 from collections.abc import Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -41,8 +41,11 @@ def read_run(path: str | Path, label: str | None = None) -> RunCurves:
     for file in files:
         new = [r for r in map(_record, file.read_text(encoding='utf-8').splitlines()) if r]
         if new:
-            first = min(r['step'] for r in new)
-            records = [r for r in records if r['step'] < first] + new
+            first: dict[Any, float] = {}
+            for record in new:
+                kind = _kind(record)
+                first[kind] = min(record['step'], first.get(kind, math.inf))
+            records = [r for r in records if r['step'] < first.get(_kind(r), math.inf)] + new
     points: dict[str, list[tuple[float, float]]] = {}
     for record in records:
         for key, value in record.items():
@@ -53,6 +56,11 @@ def read_run(path: str | Path, label: str | None = None) -> RunCurves:
     return RunCurves(label or _label(path), {
         key: tuple(np.array(sorted(pairs, key=lambda pair: pair[0])).T)
         for key, pairs in points.items()})
+
+
+def _kind(record: dict) -> Any:
+    """Records of one kind count alike: training in iterations, evaluation perhaps in epochs."""
+    return 'train' if 'iter' in record or 'loss' in record else tuple(sorted(record))
 
 
 def find_scalars(path: Path) -> list[Path]:

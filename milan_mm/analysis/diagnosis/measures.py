@@ -11,9 +11,9 @@ DECILES = 10
 class AttentionDistance:
     """How far a head looks: the mean distance between a patch and the patches it attends to.
 
-    The attention of each patch to the patches, scaled to sum 1 (what goes to CLS is left out),
-    weighs the distances between centres; mean over patches and images (Dosovitskiy et al.
-    2021, arXiv 2010.11929, App. D.7).
+    The attention of each patch to the patches, scaled to sum 1 (what goes to CLS and registers is
+    left out), weighs the distances between centres; mean over patches and images (Dosovitskiy et
+    al. 2021, arXiv 2010.11929, App. D.7).
 
     Args:
         layers: number of layers.
@@ -27,8 +27,9 @@ class AttentionDistance:
         self._images = [0] * layers
 
     def add(self, layer: int, attention: Tensor) -> None:
-        """Takes in the attention (B, heads, 1 + N, 1 + N) of a layer, CLS first."""
-        among = attention[:, :, 1:, 1:].float()
+        """Takes in the attention (B, heads, E + N, E + N) of a layer, CLS and registers first."""
+        patches = len(self.distances)
+        among = attention[:, :, -patches:, -patches:].float()
         among = among / among.sum(dim=-1, keepdim=True).clamp_min(1e-12)
         far = (among * self.distances.to(among.device)).sum(dim=-1).mean(dim=-1)
         self._sums[layer] = self._sums[layer] + far.sum(dim=0).double().cpu()

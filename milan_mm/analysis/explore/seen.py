@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """What a model and its teacher say of one image: all that needs the whole of it."""
+import math
 from typing import NamedTuple
 
 import torch
@@ -16,7 +17,7 @@ class Tokens(NamedTuple):
     """What encoder and teacher say of a batch.
 
     Attributes:
-        student: (B, 1 + N, D), CLS first.
+        student: (B, 1 + N, D), CLS first; of an encoder without it the mean of the patches.
         teacher: (B, 1 + N, T), or (B, N, T) from one without CLS; None without a teacher, or
             where pixels are the target.
         target: (B, N, T) what the decoder is to predict; None of an encoder alone.
@@ -62,8 +63,9 @@ def look(subject: Subject, image: Image.Image) -> Seen:
 @torch.no_grad()
 def tokens_of(subject: Subject, inputs: Tensor) -> Tokens:
     """Encoder and teacher on normalised pixels (B, 3, H, W)."""
-    student = subject.backbone(inputs)[-1]
-    patches = student.shape[1] - 1
+    student, patches = subject.backbone(inputs)[-1], math.prod(pair(subject.backbone.grid_size))
+    if student.shape[1] == patches:
+        student = torch.cat([student.mean(dim=1, keepdim=True), student], dim=1)
     taught = subject.model.teach(inputs) if subject.model else None
     if subject.model and subject.reference is subject.model.target_generator:
         said = taught

@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """Where the CLS token of a ViT gets what it says from: attention rollout."""
+import math
 from collections.abc import Sequence
 
 import torch
@@ -51,7 +52,9 @@ def rollout(attentions: Sequence[Tensor]) -> Tensor:
 def cls_rollout(backbone: nn.Module, images: Tensor) -> Tensor:
     """(B, N) share of each patch in what CLS says at the end; each row sums to 1.
 
-    What CLS keeps of itself, through the residual connections and its own attention, is left out.
+    What CLS keeps of itself, through the residual connections and its own attention, is left out,
+    and so is what it has from registers. Without CLS: in the mean of the patches.
     """
-    row = rollout(layer_attentions(backbone, images))[:, 0, 1:]
+    rolled, patches = rollout(layer_attentions(backbone, images)), math.prod(backbone.grid_size)
+    row = (rolled[:, 0] if rolled.shape[1] > patches else rolled.mean(dim=1))[:, -patches:]
     return row / row.sum(dim=1, keepdim=True)

@@ -136,7 +136,7 @@ def _view_some(model: MILAN, pixels: Tensor, first: int, seed: int, draws: int,
         trained=next(one for one in attempts if one.ratio == usual),
         target=features,
         teacher=_teacher_features(model, inputs, features),
-        student=model.backbone(inputs)[-1][:, 1:])
+        student=model.backbone(inputs)[-1][:, -patches:])
 
 
 def attempt(model: MILAN, inputs: Tensor, features: Tensor, masks: MaskIds,

@@ -44,7 +44,12 @@ def read_yolo(description: Path, split: str) -> dict[str, Any]:
     """
     content = _read(description)
     names = content['names']
-    names = list(names.values()) if isinstance(names, dict) else list(names)
+    if isinstance(names, dict):
+        if sorted(names, key=str) != sorted(range(len(names)), key=str):
+            raise MilanError(f'{description}: the keys of names are {some_of(list(names), 9)}; '
+                             f'expected the numbers of the classes, 0 to {len(names) - 1}')
+        names = [names[number] for number in range(len(names))]
+    names = list(names)
     given = next((content[name] for name in SPLITS[split] if content.get(name)), None)
     if given is None:
         raise MilanError(f'{description} has no {split}: expected "{split}: images/{split}", the '

@@ -15,7 +15,7 @@ from ...reports.charts import Panel, round_ticks, save
 from ...reports.page import write_page
 from ...reports.provenance import commit, machine, versions
 from ...reports.theme import LIGHT
-from .choices import DEFAULT
+from .choices import DEFAULT, Choice
 from .config_file import config_text, merged
 from .run import Trial, Tuner
 
@@ -136,18 +136,23 @@ def tuned_text(tuner: Tuner, decision: Decision, command: str) -> str:
     """The config to train with: the reason and the figures as comments before it."""
     choice = tuner.choices[decision.choice]
     changes = merged(tuner.asked.options, choice.changes)
-    start = dict[str, Any]()
-    if choice.init_from:
-        aligned = 'align' in choice.name
-        start = dict(model=dict(backbone=dict(init_cfg=dict(
-            type='milan_mm.PretrainedViT', checkpoint=choice.init_from)))) if aligned else dict(
-                model=dict(init_from=choice.init_from))
     comments = [_one_line(f'Written by: {command}'), *_wrapped(decision.words),
                 f'{tuner.judge.unit}; {tuner.split.words}.',
                 *(_one_line(line) for line in as_text(table(tuner)).splitlines()),
                 'Train with it: milan train THIS_FILE --data-root DIR']
     base = tuner.asked.continued if choice.init_from else tuner.asked.config
-    return config_text(base, merged(changes, start), comments)
+    return config_text(base, merged(changes, start_of(choice, tuner.asked.trust)), comments)
+
+
+def start_of(choice: Choice, trust: bool) -> dict[str, Any]:
+    """What a config says of the weights that a choice starts from."""
+    if not choice.init_from:
+        return {}
+    if 'align' not in choice.name:
+        trusted = dict(trust_init_from=True) if trust else {}
+        return dict(model=dict(init_from=choice.init_from, **trusted))
+    start = dict(type='milan_mm.PretrainedViT', checkpoint=choice.init_from)
+    return dict(model=dict(backbone=dict(init_cfg=dict(start, trust=True) if trust else start)))
 
 
 def _cell(tuner: Tuner, number: int, name: str) -> str:

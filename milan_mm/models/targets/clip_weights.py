@@ -146,8 +146,10 @@ def _from_folder(folder: Path, quickgelu: bool | None) -> Tower:
     if is_hf_clip_folder(folder):
         hf = read_hf_clip_folder(folder)
         _check_quickgelu(quickgelu, hf.quickgelu, f'config.json of {folder}')
-        return tower_from_state(hf.state, hf.quickgelu, name=str(folder), num_heads=hf.num_heads,
-                                image_size=hf.image_size)
+        tower = tower_from_state(hf.state, hf.quickgelu, name=str(folder),
+                                 num_heads=hf.num_heads, image_size=hf.image_size)
+        tower.mean, tower.std = hf.mean or tower.mean, hf.std or tower.std
+        return tower
     description = folder / 'open_clip_config.json'
     weights = [folder / f for f in ('open_clip_model.safetensors', 'open_clip_pytorch_model.bin',
                                     'open_clip_model.bin') if (folder / f).is_file()]
