@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The sizes of ViT that have a name."""
+"""The sizes of ViT that have a name, and how ViTs are evaluated unless they say otherwise."""
 
 # The four sizes of the ViT papers. mmpretrain's own 's' is another network (768 wide, 8 blocks).
 ARCHITECTURES = {
@@ -8,3 +8,6 @@ ARCHITECTURES = {
     'vit-l': dict(embed_dims=1024, num_layers=24, num_heads=16, feedforward_channels=4096),
     'vit-h': dict(embed_dims=1280, num_layers=32, num_heads=16, feedforward_channels=5120),
 }
+
+# Share of the central crop: evaluation on ImageNet resizes to 256 and crops 224.
+IMAGENET_CROP_RATIO = 0.875

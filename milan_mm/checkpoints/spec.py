@@ -12,7 +12,7 @@ from mmengine.logging import print_log
 from safetensors import safe_open
 from torch import Tensor
 
-from ..architectures import ARCHITECTURES
+from ..architectures import ARCHITECTURES, IMAGENET_CROP_RATIO
 from ..errors import MilanError
 from ..positions import sincos_positions
 from ..structures import pair
@@ -20,7 +20,6 @@ from .torchscript import is_torchscript
 
 IMAGENET_MEAN = (123.675, 116.28, 103.53)
 IMAGENET_STD = (58.395, 57.12, 57.375)
-IMAGENET_CROP_RATIO = 0.875  # evaluation on ImageNet resizes to 256 and crops 224
 CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)  # in 0..1
 CLIP_STD = (0.26862954, 0.26130258, 0.27577711)
 _ARCH = ('embed_dims', 'num_layers', 'num_heads', 'feedforward_channels')

@@ -2,10 +2,10 @@
 """What the ``config.json`` of a folder of timm says of its ViT, and what its weights add to it."""
 from typing import Any
 
-from ..architectures import ARCHITECTURES
+from ..architectures import ARCHITECTURES, IMAGENET_CROP_RATIO
 from ..errors import MilanError
 from ..structures import pair
-from .spec import IMAGENET_CROP_RATIO, IMAGENET_MEAN, IMAGENET_STD
+from .spec import IMAGENET_MEAN, IMAGENET_STD
 
 
 def describe_by_timm(config: dict, state: dict[str, Any], source: str) -> dict | None:

@@ -14,7 +14,7 @@ from mmcv.transforms import BaseTransform
 from mmpretrain.structures import DataSample
 from PIL import Image
 
-from ..checkpoints.spec import IMAGENET_CROP_RATIO
+from ..architectures import IMAGENET_CROP_RATIO
 from ..errors import MilanError
 from ..registry import TRANSFORMS
 from ..structures import pair

@@ -9,7 +9,7 @@ from mmengine.runner import Runner
 from torch import nn
 from torch.distributed.fsdp import FullyShardedDataParallel
 
-from ..checkpoints.spec import IMAGENET_CROP_RATIO
+from ..architectures import IMAGENET_CROP_RATIO
 from ..datasets import ImageFolder
 from ..datasets.labelled import find_splits, splits_in
 from ..engine.hooks import DescribeEncoderHook, describe_encoder

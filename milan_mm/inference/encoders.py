@@ -16,9 +16,9 @@ import torch
 from mmengine.logging import MMLogger, print_log
 from torch import Tensor, nn
 
-from ..architectures import ARCHITECTURES
+from ..architectures import ARCHITECTURES, IMAGENET_CROP_RATIO
 from ..checkpoints.handover import load_encoder
-from ..checkpoints.spec import IMAGENET_CROP_RATIO, EncoderSpec, encoder_options
+from ..checkpoints.spec import EncoderSpec, encoder_options
 from ..checkpoints.vit import ViTWeights, read_vit
 from ..checkpoints.zoo import entries, nearest
 from ..errors import MilanError

@@ -7,8 +7,7 @@ from typing import Any
 
 from mmengine.config import Config
 
-from ...architectures import ARCHITECTURES
-from ...checkpoints.spec import IMAGENET_CROP_RATIO
+from ...architectures import ARCHITECTURES, IMAGENET_CROP_RATIO
 from ...checkpoints.zoo import located
 from ...config.options import merge_options
 from ...config.read import read_config
