@@ -148,6 +148,7 @@ def test_what_cannot_be_exported_says_so(run, tmp_path):
     assert main(['export', str(run), str(tmp_path / 'x'), '--to', 'hf', '--quantize']) == 2
 
 
+@pytest.mark.onedl_only
 @pytest.mark.slow
 @pytest.mark.parametrize('task', ['classification', 'segmentation', 'detection'])
 def test_finetuned_models(task, image_folder, tmp_path, capsys):
@@ -166,6 +167,7 @@ def test_finetuned_models(task, image_folder, tmp_path, capsys):
     assert ('mmdeploy' in told.err) if task == 'detection' else ('to logits' in told.out)
 
 
+@pytest.mark.onedl_only
 @pytest.mark.slow
 def test_rotary_positions_allow_any_size(tmp_path, capsys):
     torch.save(dinov3().state_dict(), tmp_path / 'vit.pth')
