@@ -9,5 +9,12 @@ ARCHITECTURES = {
     'vit-h': dict(embed_dims=1280, num_layers=32, num_heads=16, feedforward_channels=5120),
 }
 
+
+def known_heads(width: int, depth: int) -> int | None:
+    """Heads of the named size that is so wide and deep; None if there is none."""
+    return next((arch['num_heads'] for arch in ARCHITECTURES.values()
+                 if (arch['embed_dims'], arch['num_layers']) == (width, depth)), None)
+
+
 # Share of the central crop: evaluation on ImageNet resizes to 256 and crops 224.
 IMAGENET_CROP_RATIO = 0.875

@@ -12,7 +12,7 @@ from mmengine.logging import print_log
 from safetensors import safe_open
 from torch import Tensor
 
-from ..architectures import ARCHITECTURES, IMAGENET_CROP_RATIO
+from ..architectures import IMAGENET_CROP_RATIO, known_heads
 from ..errors import MilanError
 from ..positions import sincos_positions
 from ..structures import pair
@@ -240,9 +240,7 @@ def _inferred_spec(state: dict[str, Tensor], source: str,
     arch, patch, patches = _shapes(state)
     width = arch['embed_dims']
     # Heads cannot be read off shapes. ViT-H's are 80 wide, those of the other sizes 64.
-    known = [a['num_heads'] for a in ARCHITECTURES.values()
-             if (a['embed_dims'], a['num_layers']) == (width, arch['num_layers'])]
-    arch['num_heads'] = known[0] if known else max(width // 64, 1)
+    arch['num_heads'] = known_heads(width, arch['num_layers']) or max(width // 64, 1)
     if 'rotary.periods' in state:
         arch['num_heads'] = width // max(4 * len(state['rotary.periods']), 1) or 1
     if width % arch['num_heads']:

@@ -2,7 +2,7 @@
 """What the ``config.json`` of a folder of timm says of its ViT, and what its weights add to it."""
 from typing import Any
 
-from ..architectures import ARCHITECTURES, IMAGENET_CROP_RATIO
+from ..architectures import IMAGENET_CROP_RATIO, known_heads
 from ..errors import MilanError
 from ..structures import pair
 from .spec import IMAGENET_MEAN, IMAGENET_STD
@@ -63,10 +63,9 @@ def _placed(state: dict[str, Any], patches: int) -> bool:
 
 
 def _heads(name: str, args: dict[str, Any], width: int, depth: int) -> int | None:
-    known = [arch['num_heads'] for arch in ARCHITECTURES.values()
-             if (arch['embed_dims'], arch['num_layers']) == (width, depth)]
-    if known:
-        return known[0]
+    known = known_heads(width, depth)
+    if known is not None:
+        return known
     import timm
     if not timm.is_model(name):
         return None

@@ -38,6 +38,7 @@ def build_extractor(args: argparse.Namespace) -> 'Extractor':
     Raises:
         MilanError: if options contradict each other or a value is out of range.
     """
+    from ..architectures import IMAGENET_CROP_RATIO
     from ..inference.device import check_device
     from ..inference.encoders import get_model, get_teacher, random_like
     if (args.checkpoint is None) == (args.teacher is None):
@@ -53,7 +54,8 @@ def build_extractor(args: argparse.Namespace) -> 'Extractor':
         if args.random_weights:
             raise MilanError('--teacher and --random-weights exclude each other')
         return get_teacher(args.teacher, img_size, args.patch_size,
-                           0.875 if ratio is None else ratio, args.quickgelu).to(device)
+                           IMAGENET_CROP_RATIO if ratio is None else ratio,
+                           args.quickgelu).to(device)
     if args.patch_size is not None or args.quickgelu is not None:
         raise MilanError('--patch-size and --quickgelu belong to --teacher; an encoder has the '
                          'patches it was trained with')

@@ -126,7 +126,7 @@ class FeatureExtractor(Extractor):
 
     def __init__(self, backbone: MaskedVisionTransformer, img_size: Size,
                  pixel_mean: Sequence[float], pixel_std: Sequence[float],
-                 crop_ratio: float = 0.875) -> None:
+                 crop_ratio: float = IMAGENET_CROP_RATIO) -> None:
         super().__init__(img_size, backbone.patch_size, pixel_mean, pixel_std, crop_ratio)
         self.backbone = backbone
         self.dim = backbone.embed_dims
@@ -147,7 +147,7 @@ class TeacherExtractor(Extractor):
 
     def __init__(self, teacher: TargetGenerator, img_size: Size, patch_size: int,
                  pixel_mean: Sequence[float], pixel_std: Sequence[float],
-                 crop_ratio: float = 0.875) -> None:
+                 crop_ratio: float = IMAGENET_CROP_RATIO) -> None:
         super().__init__(img_size, patch_size, pixel_mean, pixel_std, crop_ratio)
         self.teacher = teacher
         self.dim = teacher.dim
@@ -215,7 +215,7 @@ def random_like(path: str | Path, seed: int = 0, **kwargs: Any) -> FeatureExtrac
 def get_teacher(spec: str,
                 img_size: Size | None = None,
                 patch_size: int | None = None,
-                crop_ratio: float = 0.875,
+                crop_ratio: float = IMAGENET_CROP_RATIO,
                 quickgelu: bool | None = None) -> TeacherExtractor:
     """A CLIP teacher, in eval mode, to be measured like a student.
 
